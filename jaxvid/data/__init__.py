@@ -1,1 +1,55 @@
-"""Videos as clips: sources with random access, and the pipeline that batches them."""
+"""Videos as clips: sources with random access, and the pipeline that batches them.
+
+A source is anything with `__len__`, `__getitem__`, `classes` and `summary` (`jaxvid.data.pipeline.Source`), so that one's own
+data set is a class of twenty lines. This package imports no other part of jaxvid and no JAX: it can be used alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from jaxvid.data.pipeline import Batches, DamagedClip, Source, eval_batches, train_batches
+
+__all__ = ["Batches", "DamagedClip", "Source", "eval_batches", "make_source", "train_batches"]
+
+NAMES = ("synthetic", "moving_mnist", "folder", "records", "tfds")
+
+
+def make_source(options: Mapping[str, Any], split: str) -> Source:
+    """The source that `config.data` names.
+
+    Args:
+      options: name (one of NAMES), path, dataset (the TFDS name), frames, resolution, stride, fps (0: by stride, else frames per
+        second of the clip), holdout (share of a folder without an eval part that is kept for evaluation).
+      split: "train" or "eval".
+
+    Raises:
+      ValueError: an unknown name or split, or whatever the source itself has to say about its path.
+    """
+    if split not in ("train", "eval"):
+        raise ValueError(f"a split is 'train' or 'eval', not {split!r}")
+    name, path, frames, resolution = (options[key] for key in ("name", "path", "frames", "resolution"))
+    if name == "synthetic":
+        from jaxvid.data.synthetic import Synthetic
+
+        return Synthetic(frames, resolution, split)
+    if name == "moving_mnist":
+        from jaxvid.data.moving_mnist import MovingMNIST
+
+        return MovingMNIST(frames, resolution, split, path)
+    if name == "folder":
+        from jaxvid.data.folder import Folder
+
+        return Folder(path, frames, resolution, options["stride"], options["fps"], split, options["holdout"])
+    if name == "records":
+        from jaxvid.data.records import Records
+
+        return Records(path, frames, resolution, split)
+    if name == "tfds":
+        from jaxvid.data.tfds import TFDS
+
+        return TFDS(options["dataset"], frames, resolution, options["stride"], split, path)
+    nearest = difflib.get_close_matches(str(name), NAMES, n=1, cutoff=0.0)[0]
+    raise ValueError(f"no data source is called {name!r}: did you mean {nearest!r}? There are {', '.join(NAMES)}")
