@@ -1,7 +1,8 @@
 """Videos as clips: sources with random access, and the pipeline that batches them.
 
-A source is anything with `__len__`, `__getitem__`, `classes` and `summary` (`jaxvid.data.pipeline.Source`), so that one's own
-data set is a class of twenty lines. This package imports no other part of jaxvid and no JAX: it can be used alone.
+A source is anything with `__len__`, `__getitem__`, `classes` and `summary` (`jaxvid.data.pipeline.Source`), so that
+one's own data set is a class of twenty lines. This package imports no other part of jaxvid and no JAX: it can be
+used alone.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ def make_source(options: Mapping[str, Any], split: str) -> Source:
     """The source that `config.data` names.
 
     Args:
-      options: name (one of NAMES), path, dataset (the TFDS name), frames, resolution, stride, fps (0: by stride, else frames per
-        second of the clip), holdout (share of a folder without an eval part that is kept for evaluation).
+      options: name (one of NAMES), path, dataset (the TFDS name), frames, resolution, stride, fps (0: by stride, else
+        frames per second of the clip), holdout (share of a folder without an eval part that is kept for evaluation).
       split: "train" or "eval".
 
     Raises:

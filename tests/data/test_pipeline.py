@@ -1,0 +1,304 @@
+"""The promises of the pipeline, on a source small enough to know every number of."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxvid.data import DamagedClip, eval_batches, train_batches
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Numbered:
+    """Clip i is filled with the number i and has a pixel grid to recognise crops by."""
+
+    classes = ["even", "odd"]
+
+    def __init__(self, length=23, size=8, damaged=()):
+        self.length, self.size, self.damaged = length, size, frozenset(damaged)
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        if index in self.damaged:
+            raise DamagedClip(f"{index}.mp4", "moov atom not found")
+        video = np.full((2, self.size, self.size, 3), index, np.uint8)
+        video[..., 1], video[..., 2] = np.mgrid[: self.size, : self.size]
+        return {"video": video, "source": 255 - video, "label": np.int32(index % 2), "text": np.str_("x" * index)}
+
+    def summary(self):
+        return f"{self.length} numbered clips"
+
+
+class Broken(Numbered):
+    """Breaks at one clip, as a bug in a source would."""
+
+    def __getitem__(self, index):
+        if index == 7:
+            raise KeyError("a bug")
+        return super().__getitem__(index)
+
+
+class Large(Numbered):
+    """Clips large enough to travel through shared memory."""
+
+    def __getitem__(self, index):
+        return {"video": np.full((16, 64, 64, 3), index, np.uint8)}
+
+
+class Odd(Numbered):
+    """Clip 3 is unlike the others, in the way that `change` says."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def __getitem__(self, index):
+        clip = super().__getitem__(index)
+        return clip | self.change if index == 3 else clip
+
+
+def numbers(batches, count):
+    """The clip numbers of the first `count` batches, in order."""
+    return [int(video[0, 0, 0, 0]) for _ in range(count) for video in next(batches)["video"]]
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key])
+
+
+def children():
+    return {process.pid for process in multiprocessing.active_children()}
+
+
+def shared_memory():
+    folder = Path("/dev/shm")
+    return {file.name for file in folder.glob("psm_*")} if folder.is_dir() else set()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_every_clip_once_per_epoch_in_a_new_order(workers):
+    with train_batches(Numbered(), 5, 8, seed=1, workers=workers) as batches:
+        seen = numbers(batches, 23)  # 115 clips: five epochs of 23
+    epochs = [seen[i : i + 23] for i in range(0, 115, 23)]
+    assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 5
+    assert tuple(range(23)) not in {tuple(epoch) for epoch in epochs}
+
+
+def test_epochs_of_neighbouring_seeds_differ():
+    def epoch(seed, start):
+        with train_batches(Numbered(), 23, 8, seed, start) as batches:
+            return numbers(batches, 1)
+
+    assert epoch(0, 1) != epoch(1, 0)
+
+
+@pytest.mark.parametrize("options", [{"threads": 0}, {"threads": 1}, {"threads": 3}])
+def test_batches_do_not_depend_on_threads(options):
+    with train_batches(Numbered(), 4, 5, seed=3) as plain, train_batches(Numbered(), 4, 5, seed=3, **options) as other:
+        for _ in range(9):
+            assert_equal(next(plain), next(other))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_start_continues_where_an_interrupted_run_stopped_with_any_number_of_workers(workers):
+    with train_batches(Numbered(), 4, 5, seed=3) as whole:
+        for _ in range(7):
+            next(whole)
+        with train_batches(Numbered(), 4, 5, seed=3, start=7, workers=workers) as resumed:
+            for _ in range(9):
+                expected, batch = next(whole), next(resumed)
+                assert_equal(expected, batch)
+                assert all(type(value) is np.ndarray and value.flags.c_contiguous for value in batch.values())
+
+
+def test_start_reads_nothing_that_lies_before():
+    class Counting(Numbered):
+        reads = 0
+
+        def __getitem__(self, index):
+            Counting.reads += 1
+            return super().__getitem__(index)
+
+    with train_batches(Counting(), 4, 5, seed=3, start=10**9, threads=0) as batches:
+        next(batches)
+    assert Counting.reads == 4
+
+
+def test_processes_together_see_the_batches_of_one():
+    whole = train_batches(Numbered(), 6, 5, seed=3, start=2)
+    parts = [train_batches(Numbered(), 6, 5, seed=3, start=2, process_index=p, process_count=3) for p in range(3)]
+    for _ in range(5):
+        expected, rows = next(whole), [next(part) for part in parts]
+        assert_equal(expected, {key: np.concatenate([row[key] for row in rows]) for key in expected})
+    for batches in (whole, *parts):
+        batches.close()
+
+
+def test_crops_are_random_aligned_and_shared_with_the_paired_video():
+    corners = set()
+    with train_batches(Numbered(), 23, 5, seed=0) as batches:
+        for _ in range(4):
+            batch = next(batches)
+            np.testing.assert_array_equal(batch["source"], 255 - batch["video"])
+            for video in batch["video"]:
+                top, left = video[0, 0, 0, 1], video[0, 0, 0, 2]
+                corners.add((int(top), int(left)))
+                grid = np.mgrid[top : top + 5, left : left + 5].transpose(1, 2, 0)
+                np.testing.assert_array_equal(video[..., 1:], np.broadcast_to(grid, (2, 5, 5, 2)))
+    assert corners == {(top, left) for top in range(4) for left in range(4)}
+
+
+def test_shapes_and_types():
+    with train_batches(Numbered(), 4, 5, seed=3) as batches:
+        batch = next(batches)
+    assert batch["video"].shape == (4, 2, 5, 5, 3) and batch["video"].dtype == np.uint8
+    assert batch["label"].shape == (4,) and batch["label"].dtype == np.int32
+    assert batch["text"].shape == (4,) and batch["text"].dtype.kind == "U"
+    assert [len(text) for text in batch["text"]] == batch["video"][:, 0, 0, 0, 0].tolist()
+
+
+def test_evaluation_is_the_first_clips_in_order_centre_cropped_and_padded():
+    batches = list(eval_batches(Numbered(), 4, 4, examples=10))
+    assert [batch["video"].shape for batch in batches] == [(4, 2, 4, 4, 3)] * 3
+    rows = np.concatenate([batch["video"] for batch in batches])
+    mask = np.concatenate([batch["mask"] for batch in batches])
+    assert rows[:, 0, 0, 0, 0].tolist() == [*range(10), 0, 1]
+    assert mask.tolist() == [1.0] * 10 + [0.0] * 2 and mask.dtype == np.float32
+    assert (rows[:, 0, 0, 0, 1:] == 2).all()
+
+
+def test_evaluation_stops_at_the_end_of_a_short_source_and_shares_rows():
+    whole = list(eval_batches(Numbered(5), 4, 4, examples=100))
+    parts = [list(eval_batches(Numbered(5), 4, 4, 100, process_index=p, process_count=2)) for p in range(2)]
+    assert len(whole) == 2 and sum(batch["mask"].sum() for batch in whole) == 5
+    for expected, left, right in zip(whole, *parts, strict=True):
+        assert_equal(expected, {key: np.concatenate([left[key], right[key]]) for key in expected})
+
+
+def test_a_damaged_clip_is_replaced_named_once_and_counted(caplog):
+    with train_batches(Numbered(damaged=[3, 11]), 23, 8, seed=1) as batches, caplog.at_level("WARNING"):
+        seen = numbers(batches, 3)
+        assert batches.damaged.files == {"3.mp4": "moov atom not found", "11.mp4": "moov atom not found"}
+    with train_batches(Numbered(), 23, 8, seed=1) as batches:
+        intact = numbers(batches, 3)
+    assert not {3, 11} & set(seen)
+    assert [a for a in intact if a not in (3, 11)] == [b for a, b in zip(intact, seen, strict=True) if a not in (3, 11)]
+    assert caplog.text.count("3.mp4: moov atom not found") == 1
+    with train_batches(Numbered(damaged=[3, 11]), 23, 8, seed=1, workers=2) as batches:
+        assert numbers(batches, 3) == seen
+
+
+def test_a_substitute_has_no_weight_in_evaluation():
+    batches = eval_batches(Numbered(6, damaged=[2]), 3, 8, examples=6)
+    mask = np.concatenate([batch["mask"] for batch in batches])
+    assert mask.tolist() == [1, 1, 0, 1, 1, 1]
+    assert len(batches.damaged) == 1
+
+
+def test_a_source_of_damaged_clips_only_is_given_up():
+    with pytest.raises(ValueError, match="16 damaged clips in a row, giving up on 23 numbered clips.*moov atom"):
+        next(train_batches(Numbered(damaged=range(23)), 4, 8, seed=0))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_in_a_source_arrives_and_leaves_no_process(workers):
+    before, began = children(), time.monotonic()
+    batches = train_batches(Broken(), 4, 8, seed=0, workers=workers)
+    with pytest.raises(KeyError, match="a bug"):
+        for _ in range(10):
+            next(batches)
+    assert children() == before
+    assert time.monotonic() - began < 20
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
+def test_leaving_early_leaves_neither_process_nor_shared_memory():
+    processes, memory = children(), shared_memory()
+    batches = train_batches(Large(), 16, 64, seed=0, workers=2)
+    batch = next(batches)
+    assert len(children() - processes) == 2
+    batches.close()
+    assert children() == processes
+    assert batch["video"].min() >= 0  # what was delivered stays readable
+    del batch
+    time.sleep(0.5)  # grain frees shared memory in a thread
+    assert shared_memory() <= memory
+
+
+def test_a_script_that_dies_with_open_workers_ends(tmp_path):
+    script = tmp_path / "dies.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            from jaxvid.data import train_batches
+            from tests.data.test_pipeline import Numbered
+
+            if __name__ == "__main__":
+                batches = train_batches(Numbered(), 4, 8, seed=0, workers=2)
+                next(batches)
+                raise SystemExit("the user's own error")
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, script], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=60
+    )
+    assert done.returncode == 1 and b"the user's own error" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"video": np.zeros((3, 8, 8, 3), np.uint8)}, r"clips differ in 'video'.*\(2, 8, 8, 3\) and.*\(3, 8, 8, 3\)"),
+        ({"video": np.zeros((2, 8, 8, 3), np.float32)}, r"'video' of clip 3 is float32 \[2, 8, 8, 3\], expected uint8"),
+        ({"video": np.zeros((2, 7, 8, 3), np.uint8)}, "'video' of clip 3 is uint8 .* at least 8"),
+        ({"video": np.zeros((8, 8, 3), np.uint8)}, "'video' of clip 3 .* expected"),
+        ({"source": np.zeros((2, 8, 8, 1), np.uint8)}, "'source' of clip 3 .* expected"),
+        ({"source": np.zeros((2, 9, 9, 3), np.uint8)}, "differ in height or width"),
+        ({"label": np.int64(1)}, "clips differ in 'label'"),
+        ({"domain": np.int32(1)}, "some clips have 'domain' and others do not"),
+    ],
+)
+def test_clips_that_do_not_fit_are_named(change, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        next(train_batches(Odd(change), 23, 8, seed=0))
+    assert "23 numbered clips" in str(caught.value) or "height or width" in str(caught.value)
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="6 cannot be shared equally by 4 processes"):
+        train_batches(Numbered(), 6, 8, seed=0, process_count=4)
+    with pytest.raises(ValueError, match="process_index is 2, expected 0 to 1"):
+        train_batches(Numbered(), 6, 8, seed=0, process_index=2, process_count=2)
+    with pytest.raises(ValueError, match="no clip to read: 0 numbered clips"):
+        train_batches(Numbered(0), 6, 8, seed=0)
+
+
+def test_memory_does_not_grow():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc to read the memory in use")
+    with train_batches(Large(), 16, 64, seed=0) as batches:
+        for _ in range(30):
+            next(batches)
+        before = resident()
+        for _ in range(300):  # 943 MB pass through
+            next(batches)
+        assert resident() - before < 50e6
