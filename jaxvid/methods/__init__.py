@@ -1,1 +1,5 @@
+"""What is trained, and how: each module exports `make(config, axis_name=None) -> Method`."""
 
+from jaxvid.methods import vqvae
+
+METHODS = {"vqvae": vqvae.make}

@@ -1,0 +1,30 @@
+"""Video VQ-VAE."""
+
+from ml_collections import ConfigDict
+
+from jaxvid import config as config_lib
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The default, `tiny` (seconds, for tests) or `ucf101` (a recipe for an accelerator)."""
+    config = config_lib.base()
+    config.method = "vqvae"
+    config.model = ConfigDict()
+    config.model.downsample = (4, 4, 4)  # frames, height, width; powers of two
+    config.model.width = 64  # channels of the latent grid; half as many per stage above
+    config.model.blocks = 2  # residual blocks in the encoder, and in the decoder
+    config.model.heads = 0  # of axial attention in each block; 0: none
+    config.model.norm = "group"  # or "batch"
+    config.model.dim = 32  # of a code
+    config.model.loss = "mse"  # or "mae"
+    config.model.dtype = "float32"  # of computing; parameters and statistics stay float32
+    config.model.remat = False  # recompute activations in the backward pass
+    config.model.quantizer = ConfigDict({"name": "ema", "codes": 512})
+    config.optim = config_lib.optimizer(2e-3)
+    if variant == "tiny":
+        config.data.frames, config.data.resolution = 8, 16
+        config.model.update(width=16, blocks=1, dim=8)
+        config.model.quantizer.codes = 32
+        config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
+        config.eval.update(every=10, examples=12, videos=4)
+    return config

@@ -1,0 +1,133 @@
+"""The fields every recipe shares, and what may be said about a config before it runs."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# A run goes on under another value of these; all others would make it another run.
+MAY_CHANGE = (
+    "train.steps",
+    "train.parallel",
+    "train.workers",
+    "train.log_every",
+    "train.save_every",
+    "train.keep",
+    "eval",
+)
+
+AT_LEAST_ONE = (
+    *("data.frames", "data.resolution", "data.stride", "train.steps", "train.batch_size", "train.log_every"),
+    *("train.save_every", "train.keep", "eval.every", "eval.examples", "eval.videos"),
+)
+
+
+def base() -> ConfigDict:
+    """The fields that the loop and the data read, with their defaults; a recipe adds `method`, `model`, `optim`."""
+    config = ConfigDict()
+    config.data = ConfigDict()
+    config.data.name = "synthetic"  # synthetic, moving_mnist, folder, records or tfds
+    config.data.path = ""  # the folder of videos, records or MNIST files
+    config.data.dataset = ""  # the name of a TFDS data set
+    config.data.frames = 16
+    config.data.resolution = 64
+    config.data.stride = 1  # every stride-th frame
+    config.data.fps = 0.0  # frames per second of the clips, instead of a stride
+    config.data.holdout = 0.1  # share of a folder's files kept for evaluation
+    config.train = ConfigDict()
+    config.train.steps = 1000
+    config.train.batch_size = 8  # over all devices
+    config.train.seed = 0
+    config.train.parallel = "jit"  # or "pmap"
+    config.train.workers = 0  # processes that load data; 0: threads alone
+    config.train.log_every = 10
+    config.train.save_every = 100
+    config.train.keep = 2  # checkpoints
+    config.eval = ConfigDict()
+    config.eval.every = 100
+    config.eval.examples = 64
+    config.eval.videos = 8  # drawn at each evaluation
+    return config
+
+
+def optimizer(learning_rate: float, **fields: Any) -> ConfigDict:
+    """The fields of `optim.make_optimizer`, with defaults: Adam at a constant rate, gradients clipped to norm 1."""
+    options = ConfigDict()
+    options.name = "adam"  # a function in optax
+    options.arguments = ConfigDict()
+    options.learning_rate = learning_rate
+    options.schedule = "constant_schedule"  # a function in optax.schedules
+    options.schedule_arguments = ConfigDict()
+    options.clip = 1.0  # global norm; 0: no clipping
+    options.accumulate = 1  # train steps per optimizer step
+    options.ema_decay = 0.99  # of the parameters that are evaluated
+    options.update(fields)
+    return options
+
+
+def check(config: ConfigDict, devices: int) -> None:
+    """Raises ValueError for what cannot work on this many devices, before anything is built."""
+    fields = flatten(config)
+    for field in AT_LEAST_ONE:
+        if fields[field] < 1:
+            raise ValueError(f"{field} is {fields[field]}, expected at least 1.")
+    if config.train.workers < 0:
+        raise ValueError(f"train.workers is {config.train.workers}, expected 0 (threads alone) or more.")
+    if config.data.fps < 0:
+        raise ValueError(f"data.fps is {config.data.fps}, expected 0 (by stride) or more.")
+    if not 0 < config.data.holdout < 1:
+        raise ValueError(f"data.holdout is {config.data.holdout}, expected a share between 0 and 1.")
+    size = config.train.batch_size
+    if size % devices:
+        fitting = max(1, round(size / devices)) * devices
+        raise ValueError(
+            f"train.batch_size {size} is not divisible by the {devices} devices; {fitting} is the nearest."
+        )
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+    """Plain dicts, lists and numbers, as they come back from JSON."""
+    return json.loads(config.to_json_best_effort())
+
+
+def from_dict(fields: Mapping[str, Any]) -> ConfigDict:
+    """The inverse of `to_dict`: lists become tuples."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: plain(v) for k, v in value.items()}
+        return tuple(map(plain, value)) if isinstance(value, list) else value
+
+    return ConfigDict(plain(fields))
+
+
+def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """{"train.steps": 100, ...}."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        nested = isinstance(value, Mapping | ConfigDict)
+        flat |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
+
+
+def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+    """One line per field that differs and may not change within a run. Both are as from `to_dict`."""
+    before, now = flatten(saved), flatten(present)
+    missing = "(absent)"
+    return [
+        f"  {name}: the run has {before.get(name, missing)!r}, the config now says {now.get(name, missing)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name, missing) != now.get(name, missing)
+        and not any(name == free or name.startswith(free + ".") for free in MAY_CHANGE)
+    ]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The name closest to a misspelled one; dotted names with the same end come first."""
+    names = list(names)
+    end = [n for n in names if n.rpartition(".")[2] == name.rpartition(".")[2]]
+    return difflib.get_close_matches(name, end or names, n=1, cutoff=0.0)[0]

@@ -1,0 +1,171 @@
+"""The VQ-VAE method: reconstruction through a codebook (van den Oord et al., 2017; for video Yan et al., 2021)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jaxvid import losses, optim, parallel
+from jaxvid.core import (
+    Batch,
+    Method,
+    Metrics,
+    TrainState,
+    apply_gradients,
+    normalize,
+    sampled_params,
+    step_key,
+    update_ema,
+)
+from jaxvid.metrics.image import psnr
+from jaxvid.models.vqvae import VQVAE, Decoder, Encoder, stages
+from jaxvid.nn import quantize
+
+PLAYER = "tokenizer"
+
+
+def make_quantizer(options: ConfigDict, dim: int, axis_name: str | None) -> nn.Module:
+    """`config.model.quantizer`: its `name`, and the fields of that class in `nn.quantize`."""
+    fields = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in options.items() if k != "name"}
+    match options.name:
+        case "ema":
+            return quantize.EMAVectorQuantizer(dim=dim, axis_name=axis_name, **fields)
+        case "vq":
+            return quantize.VectorQuantizer(dim=dim, **fields)
+        case "fsq":
+            return quantize.FSQ(**fields)
+        case "lfq":
+            return quantize.LFQ(axis_name=axis_name, **fields)
+    nearest = difflib.get_close_matches(options.name, ("ema", "vq", "fsq", "lfq"), n=1, cutoff=0.0)[0]
+    raise ValueError(
+        f'model.quantizer.name is "{options.name}", expected ema, vq, fsq or lfq; the nearest is "{nearest}".'
+    )
+
+
+def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
+    """The module of `config.model`.
+
+    Raises:
+      ValueError: the video does not divide by `model.downsample`, or a field has no such value.
+    """
+    model, data = config.model, config.data
+    stages(model.downsample)
+    size = (data.frames, data.resolution, data.resolution)
+    for axis, length, factor in zip(("frames", "height", "width"), size, model.downsample, strict=True):
+        if length % factor:
+            raise ValueError(f"{length} {axis} do not divide by model.downsample {tuple(model.downsample)} ({factor}).")
+    if model.norm not in ("group", "batch"):
+        raise ValueError(f'model.norm is "{model.norm}", expected "group" or "batch".')
+    dim = {"fsq": lambda q: len(q.levels), "lfq": lambda q: q.bits}.get(model.quantizer.name, lambda q: model.dim)
+    common: dict[str, Any] = dict(
+        width=model.width, blocks=model.blocks, heads=model.heads, norm=model.norm, axis_name=axis_name,
+        dtype=jnp.dtype(model.dtype), remat=model.remat,
+    )  # fmt: skip
+    return VQVAE(
+        encoder=Encoder(dim=dim(model.quantizer), downsample=tuple(model.downsample), **common),
+        decoder=Decoder(upsample=tuple(model.downsample), **common),
+        quantizer=make_quantizer(model.quantizer, model.dim, axis_name),
+    )
+
+
+def make(config: ConfigDict, axis_name: str | None = None) -> Method:
+    """The four functions of a VQ-VAE. `sample` decodes what it encodes from `batch["video"]`: a tokenizer has no prior.
+
+    Args:
+      config: with `data`, `model`, `optim` and `train.steps`; see `configs/vqvae.py`.
+      axis_name: the mapped axis under pmap; None under jit.
+
+    Raises:
+      ValueError: sizes do not fit, or a field has no such value.
+    """
+    model = make_model(config, axis_name)
+    tx = optim.make_optimizer(config.optim, config.train.steps)
+    decay = optim.ema_decay(config.optim)
+    distance = losses.RECONSTRUCTION[config.model.loss]
+
+    def init(key: jax.Array, batch: Batch) -> TrainState:
+        params_key, quantizer_key, key = jax.random.split(key, 3)
+        rngs = {"params": params_key, "quantizer": quantizer_key}
+        collections = model.init(rngs, normalize(batch["video"][:1]), train=False)
+        params = collections.pop("params")
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            key=key,
+            params={PLAYER: params},
+            opt_state={PLAYER: tx.init(params)},
+            collections={PLAYER: collections},
+            ema={PLAYER: params},
+        )
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        video = normalize(batch["video"])
+
+        def objective(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
+            (reconstruction, quantized), collections = model.apply(
+                {"params": params, **state.collections[PLAYER]},
+                video,
+                train=True,
+                mutable=list(state.collections[PLAYER]),
+                rngs={"quantizer": step_key(state)},
+            )
+            error = distance(reconstruction, video).mean()
+            metrics = {
+                "reconstruction": error,
+                "psnr": psnr(reconstruction, video).mean(),
+                **quantized.losses,
+                **quantized.metrics,
+            }
+            return error + sum(quantized.losses.values()), (collections, metrics)
+
+        (loss, (collections, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(state.params[PLAYER])
+        state, norm = apply_gradients(state, PLAYER, grads, tx, axis_name)
+        state = state.replace(step=state.step + 1, collections={PLAYER: collections})
+        state = update_ema(state, PLAYER, decay)
+        return state, {**parallel.pmean({"loss": loss, **metrics}, axis_name), "grad_norm": norm}
+
+    def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
+        video = normalize(batch["video"])
+        reconstruction, quantized = model.apply(_variables(state), video, train=False)
+        codes = quantized.indices.reshape(len(video), -1)
+        counts = jax.vmap(lambda row: jnp.zeros(model.quantizer.codebook_size, jnp.int32).at[row].add(1))(codes)
+        return {
+            "loss": distance(reconstruction, video),
+            "psnr": psnr(jnp.clip(reconstruction, -1, 1), video),
+            "codes": counts,
+            "reconstruction": jnp.clip(reconstruction, -1, 1),
+        }
+
+    def sample(state: TrainState, batch: Batch, key: jax.Array) -> jax.Array:
+        reconstruction, _ = model.apply(_variables(state), normalize(batch["video"]), train=False)
+        return jnp.clip(reconstruction, -1, 1)
+
+    return Method(init, train_step, eval_step, sample)
+
+
+def _variables(state: TrainState) -> dict[str, Any]:
+    return {"params": sampled_params(state, PLAYER), **state.collections[PLAYER]}
+
+
+class Codec(NamedTuple):
+    """A trained tokenizer as two compiled functions.
+
+    encode: video [B,T,H,W,3], uint8 or float in [-1, 1] -> indices [B,T/t,H/h,W/w] int32.
+    decode: indices -> video [B,T,H,W,3] float32 in [-1, 1].
+    """
+
+    encode: Callable[[jax.Array], jax.Array]
+    decode: Callable[[jax.Array], jax.Array]
+
+
+def codec(config: ConfigDict, state: TrainState) -> Codec:
+    """The tokenizer of a trained run: `codec(run.config, run.state)` with `run = checkpoint.load(workdir)`."""
+    model, variables = make_model(config), _variables(state)
+    encode = jax.jit(lambda video: model.apply(variables, normalize(video), method="encode"))
+    decode = jax.jit(lambda indices: jnp.clip(model.apply(variables, indices, method="decode"), -1, 1))
+    return Codec(encode, decode)

@@ -1,0 +1,82 @@
+"""Optimizers and schedules: optax's own, by name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import optax
+
+
+def _call(module: ModuleType, parameter: str, field: str, name: str, given: Mapping[str, Any], **defaults: Any) -> Any:
+    """Calls a function of `module` by name, with the config's arguments over those defaults that it takes.
+
+    `parameter` is what all functions of the wanted kind take: it tells optimizers and schedules from the rest of optax.
+    """
+    functions = {n: f for n, f in vars(module).items() if inspect.isfunction(f) and n.islower()}
+    kind = {n for n, f in functions.items() if parameter in inspect.signature(f).parameters or n.endswith(parameter)}
+    if name not in kind:
+        nearest = difflib.get_close_matches(name, kind, n=1, cutoff=0.0)[0]
+        raise ValueError(f'{field} is "{name}", which optax does not have; the nearest is "{nearest}".')
+    known = inspect.signature(functions[name]).parameters
+    for argument in given:
+        if argument not in known:
+            nearest = difflib.get_close_matches(argument, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f'{field} {name} has no argument "{argument}"; the nearest is "{nearest}".')
+    arguments = {**{k: v for k, v in defaults.items() if k in known}, **given}
+    missing = [k for k, v in known.items() if v.default is v.empty and k not in arguments]
+    if missing:
+        raise ValueError(f'{field} {name} needs "{missing[0]}"; give it among its arguments in the config.')
+    return functions[name](**arguments)
+
+
+def make_schedule(options: Mapping[str, Any], steps: int) -> optax.Schedule:
+    """The learning rate over optimizer steps.
+
+    Args:
+      options: `learning_rate` (the peak), `schedule` (the name of a function in `optax.schedules`) and
+        `schedule_arguments` for it. A decay that is given no length ends with the run.
+      steps: optimizer steps of the run.
+    """
+    rate = options["learning_rate"]
+    return _call(
+        optax.schedules,
+        "schedule",
+        "optim.schedule",
+        options["schedule"],
+        options["schedule_arguments"],
+        value=rate,
+        init_value=0.0 if options["schedule"].startswith("warmup") else rate,
+        peak_value=rate,
+        decay_steps=steps,
+        transition_steps=steps,
+    )
+
+
+def make_optimizer(options: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
+    """Clipping, the optimizer and gradient accumulation, from a config.
+
+    Args:
+      options: as for `make_schedule`; besides `name` (a function in optax), `arguments` for it, `clip` (the global norm
+        that gradients are clipped to; 0 for none) and `accumulate` (train steps per optimizer step).
+      steps: train steps of the run.
+    """
+    every = options["accumulate"]
+    if every < 1:
+        raise ValueError(f"optim.accumulate is {every}, expected at least 1 step.")
+    schedule = make_schedule(options, max(1, steps // every))
+    name, arguments = options["name"], options["arguments"]
+    optimizer = _call(optax, "learning_rate", "optim.name", name, arguments, learning_rate=schedule)
+    if options["clip"] > 0:
+        optimizer = optax.chain(optax.clip_by_global_norm(options["clip"]), optimizer)
+    if every > 1:
+        return optax.MultiSteps(optimizer, every_k_schedule=every).gradient_transformation()
+    return optimizer
+
+
+def ema_decay(options: Mapping[str, Any]) -> float:
+    """The decay per train step that amounts to `options["ema_decay"]` per optimizer step."""
+    return options["ema_decay"] ** (1 / options["accumulate"])

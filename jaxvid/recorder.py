@@ -1,0 +1,197 @@
+"""What a run leaves in its work folder, and says while it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from clu import parameter_overview
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxvid import config as config_lib
+from jaxvid import viz
+from jaxvid.core import TrainState
+from jaxvid.evaluate import Evaluation
+from jaxvid.writer import ProgressLine, Writer, read_history
+
+FPS = 8  # of the pictures that are written
+WRITTEN = {
+    "report.html": "curves, videos, codebook, config: open it in a browser",
+    "samples": "originals beside what the model makes of them, per evaluation (PNG, GIF, MP4)",
+    "metrics.jsonl": "one line of JSON per logged step",
+    "tensorboard": "the same for tensorboard --logdir",
+    "checkpoints": "for jaxvid.checkpoint.load, and for going on",
+    "config.json": "the resolved config",
+}
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Makes the work folder this run's, or checks that it is: writes config.json.
+
+    Raises:
+      ValueError: the folder holds a run with another config; one line per field.
+      OSError: the folder cannot be made or written.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    path, present = workdir / "config.json", config_lib.to_dict(config)
+    if path.is_file():
+        changed = config_lib.differences(json.loads(path.read_text()), present)
+        if changed:
+            raise ValueError(
+                f"{workdir} holds a run with another config. Use another --workdir, or undo:\n" + "\n".join(changed)
+            )
+    if jax.process_index() == 0:
+        write_json(path, present)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file of indented JSON, whole or not at all."""
+    with viz.replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+class Clock:
+    """Speed, and the share of time spent waiting for data, since the last restart."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets what was measured; evaluations and checkpoints do not count as training."""
+        self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time within the block counts as waiting."""
+        before = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - before
+
+    def tick(self) -> None:
+        """A step has been sent to the device."""
+        self._steps += 1
+
+    def read(self) -> dict[str, float]:
+        """Clips per second over all devices, and the share waited."""
+        passed = max(time.perf_counter() - self._start, 1e-9)
+        return {"clips_per_second": self._steps * self._batch_size / passed, "waiting": self._waited / passed}
+
+
+class Recorder:
+    """Writes metrics, pictures and the report of a run; silent on all processes but the first."""
+
+    def __init__(self, workdir: Path, config: ConfigDict, start: int, batch: Mapping[str, list]):
+        self._active = jax.process_index() == 0
+        if not self._active:
+            return
+        self._workdir, self._config = workdir, config
+        write_json(workdir / "batch.json", batch)
+        self._writer = Writer(workdir, start if start else None)
+        self._progress = ProgressLine(config.train.steps, start)
+        self._parameters = ""
+
+    def say(self, text: str) -> None:
+        """Prints a line of its own."""
+        if self._active:
+            self._progress.message(text)
+
+    def introduce(self, mesh: Mesh, state: TrainState, sources: list[str]) -> None:
+        """Prints devices, parameters and data, and from which step the run goes on."""
+        if not self._active:
+            return
+        devices = mesh.devices.flat
+        self._parameters = parameter_overview.get_parameter_overview(state.params)
+        kind = f"{devices[0].device_kind} ({devices[0].platform})"
+        self.say(f"{mesh.size} x {kind} under {self._config.train.parallel}")
+        self.say(self._parameters)
+        self.say(f"train: {sources[0]}\neval:  {sources[1]}")
+        if state.step > 0:
+            self.say(f"Going on from step {int(state.step)}.")
+
+    def say_memory(self, compiled: Any) -> None:
+        """Prints what XLA says a compiled step needs on each device."""
+        if (analysis := compiled.memory_analysis()) is not None:
+            arrays = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+            total = arrays + analysis.temp_size_in_bytes
+            self.say(f"memory of a training step: {total / 2**20:,.0f} MiB on each device")
+
+    def step(self, step: int, metrics: Mapping[str, float], clock: Clock) -> None:
+        """Shows a step, and logs it if it is due."""
+        if not self._active:
+            return
+        speed = clock.read()
+        shown = {name: metrics[name] for name in ("loss", "psnr") if name in metrics} or metrics
+        self._progress.update(step, shown, **speed)
+        if step % self._config.train.log_every == 0:
+            self._writer.write_scalars(step, {f"train/{name}": value for name, value in {**metrics, **speed}.items()})
+
+    def evaluation(self, step: int, found: Evaluation) -> None:
+        """Logs an evaluation, draws its videos, and rewrites the report."""
+        if not self._active:
+            return
+        self._writer.write_scalars(step, {f"eval/{name}": value for name, value in found.scalars.items()})
+        self.say(f"evaluation at step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in sorted(found.scalars.items())))
+        drawn = {name: video[: self._config.eval.videos] for name, video in found.videos.items()}
+        panels, names = list(drawn.values()), list(drawn)
+        stem = self._workdir / "samples" / f"step_{step:07d}"
+        title = f"{' | '.join(names)}, step {step}"
+        viz.write_png(stem.with_suffix(".png"), viz.film_strip(panels, names, title))
+        viz.write_gif(stem.with_suffix(".gif"), viz.grid(panels), FPS)
+        viz.write_mp4(stem.with_suffix(".mp4"), viz.grid(panels), FPS)
+        self._writer.write_images(step, {"eval/videos": viz.film_strip(panels, names, title)})
+        self._writer.flush()
+        self._report(step, found, " | ".join(names))
+
+    def _report(self, step: int, found: Evaluation, caption: str) -> None:
+        end = self._config.train.steps
+        viz.report(
+            self._workdir / "report.html",
+            title=f"{self._config.method} on {self._config.data.path or self._config.data.name}",
+            status="finished" if step == end else "running",
+            step=step,
+            total_steps=end,
+            history=read_history(self._workdir),
+            videos=[(int(p.stem[5:]), p) for p in sorted((self._workdir / "samples").glob("step_*.mp4"))],
+            video_caption=caption,
+            histograms=found.histograms,
+            config=config_lib.to_dict(self._config),
+            environment=environment(),
+            files={name: name for name in WRITTEN if name != "report.html"},
+            parameters=self._parameters,
+        )
+
+    def finish(self, step: int) -> None:
+        """Says where everything is."""
+        if not self._active:
+            return
+        lines = [f"Finished at step {step}. Written to {self._workdir}:"]
+        lines += [f"  {name:<14} {what}" for name, what in WRITTEN.items() if (self._workdir / name).exists()]
+        self.say("\n".join(lines))
+
+    def close(self) -> None:
+        """Ends the progress line and closes the files."""
+        if self._active:
+            self._progress.close()
+            self._writer.close()
+
+
+def environment() -> dict[str, str]:
+    """Versions and devices, for the report."""
+    packages = ("jaxvid", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    devices = jax.devices()
+    return {
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "processes": str(jax.process_count()),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+    }

@@ -1,0 +1,215 @@
+"""The one training loop. It never asks which method it runs."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import itertools
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import jax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxvid import config as config_lib
+from jaxvid import data, parallel
+from jaxvid.checkpoint import Checkpointer, abstract_state, described_batch
+from jaxvid.core import Method, Metrics, TrainState
+from jaxvid.evaluate import evaluate, make_eval
+from jaxvid.methods import METHODS
+from jaxvid.recorder import Clock, Recorder, claim
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class NotFinite(Exception):
+    """A metric is nan or inf; the newest checkpoint is from before that."""
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C came, and the state has been saved since."""
+
+    def __init__(self, step: int, signal_number: int):
+        super().__init__(f"Stopped after step {step}, which is saved; the same command goes on from there.")
+        self.signal_number = signal_number
+
+
+class Job(NamedTuple):
+    """What stays the same while a run goes on."""
+
+    config: ConfigDict
+    mesh: Mesh
+    method: Method  # made for the mode of `train.parallel`
+    plain: Method  # made without a mapped axis: for initialising and evaluating
+    train_source: data.Source
+    eval_source: data.Source
+
+    def train_batches(self, start: int) -> data.Batches:
+        """This process's rows of all batches from the `start`-th on."""
+        train, share = self.config.train, (jax.process_index(), jax.process_count())
+        return data.train_batches(
+            self.train_source, train.batch_size, self.config.data.resolution, train.seed, start, train.workers,
+            process_index=share[0], process_count=share[1],
+        )  # fmt: skip
+
+    def eval_batches(self) -> data.Batches:
+        """This process's rows of the held-out batches."""
+        return data.eval_batches(
+            self.eval_source, self.config.train.batch_size, self.config.data.resolution, self.config.eval.examples,
+            process_index=jax.process_index(), process_count=jax.process_count(),
+        )  # fmt: skip
+
+
+def prepare(config: ConfigDict) -> Job:
+    """Builds what a run needs from its config, without computing anything yet.
+
+    Raises:
+      ValueError: the config or the data cannot work; one sentence says why.
+    """
+    mesh = parallel.make_mesh()
+    config_lib.check(config, mesh.size)
+    if config.method not in METHODS:
+        raise ValueError(f'method is "{config.method}", expected one of {", ".join(METHODS)}.')
+    make = METHODS[config.method]
+    method = make(config, parallel.axis_name(config.train.parallel))
+    return Job(config, mesh, method, make(config), *(data.make_source(config.data, s) for s in ("train", "eval")))
+
+
+def train(config: ConfigDict, workdir: str | Path) -> TrainState:
+    """Trains, evaluates and saves until `config.train.steps`, going on from the newest checkpoint in `workdir`.
+
+    Args:
+      config: of a recipe in `configs/`; `jaxvid.config.base()` documents the common fields.
+      workdir: receives checkpoints, metrics.jsonl, TensorBoard events, pictures, report.html and the config.
+
+    Returns:
+      The state after the last step, replicated over all devices.
+
+    Raises:
+      ValueError: the config or the data cannot work, or the config is not that of the run in `workdir`.
+      NotFinite: a metric was not finite.
+      Interrupted: a signal came.
+    """
+    workdir = Path(workdir)
+    job = prepare(config)
+    claim(workdir, config)
+    with job.eval_batches() as batches:
+        example = {name: value for name, value in next(batches).items() if name != "mask"}
+    batch = parallel.put_batch(example, job.mesh)
+    with contextlib.closing(Checkpointer(workdir, config.train.keep)) as checkpointer:
+        state = checkpointer.restore(abstract_state(job.plain, described_batch(batch)), job.mesh)
+        if state is None:
+            init = jax.jit(job.plain.init, out_shardings=parallel.replicated(job.mesh))
+            state = init(jax.random.key(config.train.seed), batch)
+        record = Recorder(workdir, config, int(state.step), described_batch(batch))
+        with contextlib.closing(record):
+            record.introduce(job.mesh, state, [job.train_source.summary(), job.eval_source.summary()])
+            if state.step >= config.train.steps:
+                record.finish(int(state.step))
+                return state
+            step = parallel.make_step(job.method.train_step, job.mesh, config.train.parallel)
+            step = step.lower(state, parallel.put_batch(example, job.mesh, config.train.parallel)).compile()
+            record.say_memory(step)
+            state = advance(job, step, state, checkpointer, record)
+            record.finish(config.train.steps)
+    return state
+
+
+def advance(
+    job: Job, train_step: Callable, state: TrainState, checkpointer: Checkpointer, record: Recorder
+) -> TrainState:
+    """The loop itself: from `state` to the last step, saving and evaluating on the way."""
+    config, mode = job.config, job.config.train.parallel
+    start, end = int(state.step), config.train.steps
+    eval_step = make_eval(job.plain.eval_step, job.mesh)
+    clock = Clock(config.train.batch_size)
+    unlogged: list[tuple[int, Metrics]] = []
+    with job.train_batches(start) as batches, signals() as signal_at:
+        on_device = ahead(batches, lambda batch: parallel.put_batch(batch, job.mesh, mode))
+        for step in range(start + 1, end + 1):
+            with clock.waiting():
+                batch = next(on_device)
+            with jax.transfer_guard("disallow"):
+                state, metrics = train_step(state, batch)
+            clock.tick()
+            # Metrics are fetched one step late, so that the device always has the next step to work on.
+            unlogged.append((step, metrics))
+            stop = signal_at(step)
+            evaluating = step == end or step % config.eval.every == 0
+            saving = evaluating or stop or step % config.train.save_every == 0
+            while len(unlogged) > (0 if saving else 1):
+                record.step(*finite(*unlogged.pop(0)), clock)
+            if saving:
+                checkpointer.save(state)
+            if evaluating and not stop:
+                stopped = functools.partial(signal_at, step)
+                with job.eval_batches() as held_out:
+                    found = evaluate(eval_step, state, until(stopped, held_out), job.mesh)
+                stop = stopped()
+                if not stop:
+                    record.evaluation(step, found)
+            if stop:
+                raise Interrupted(step, stop)
+            if saving:
+                clock.restart()
+    return state
+
+
+def finite(step: int, metrics: Metrics) -> tuple[int, dict[str, float]]:
+    """Fetches a step's metrics. Raises NotFinite, naming the first that is not."""
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise NotFinite(
+                f"{name} is {value} at step {step}; the newest checkpoint is from before that. "
+                "Lower optim.learning_rate or optim.clip, or look at the data of that step."
+            )
+    return step, values
+
+
+def ahead(items: Iterable[Item], put: Callable[[Item], Result], depth: int = 2) -> Iterator[Result]:
+    """`put` of each item, done `depth` items before it is asked for, so that transfers overlap with computing."""
+    queue: collections.deque[Result] = collections.deque()
+    for item in items:
+        queue.append(put(item))
+        if len(queue) > depth:
+            yield queue.popleft()
+    yield from queue
+
+
+def until(stopped: Callable[[], object], items: Iterable[Item]) -> Iterator[Item]:
+    """The items that come before `stopped()`."""
+    return itertools.takewhile(lambda _: not stopped(), items)
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[Callable[[int], int]]:
+    """Yields a function of the step: the number of the signal that asks for the end of the run, or 0.
+
+    A second Ctrl-C is not waited for. Several processes agree on the step through JAX's preemption service.
+    """
+    if jax.process_count() > 1:
+        yield lambda step: signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else 0
+        return
+    received = 0
+
+    def receive(number: int, _: object) -> None:
+        nonlocal received
+        received = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    ours = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, receive) for number in ours}
+    try:
+        yield lambda step: received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,47 @@
+import pytest
+
+from jaxvid import config as config_lib
+
+
+def test_json_and_back_keeps_every_field_and_makes_tuples() -> None:
+    config = config_lib.base()
+    config.model = {"downsample": (4, 4, 4), "quantizer": {"name": "fsq", "levels": (8, 5)}}
+    again = config_lib.from_dict(config_lib.to_dict(config))
+    assert again.to_dict() == config.to_dict()
+    assert again.model.quantizer.levels == (8, 5)
+
+
+def test_differences_name_each_field_that_may_not_change() -> None:
+    saved, present = (config_lib.to_dict(config_lib.base()) for _ in range(2))
+    present["train"] |= {"steps": 7, "log_every": 3, "parallel": "pmap", "seed": 5}
+    present["eval"]["every"] = 9
+    present["data"]["frames"] = 32
+    del present["data"]["fps"]
+    lines = config_lib.differences(saved, present)
+    assert [line.split(":")[0].strip() for line in lines] == ["data.fps", "data.frames", "train.seed"]
+    assert "16" in lines[1] and "32" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("train.steps", 0, "train.steps is 0"),
+        ("train.batch_size", 12, "12 is not divisible by the 8 devices; 16"),
+        ("train.workers", -1, "train.workers is -1"),
+        ("data.holdout", 1.0, "data.holdout is 1.0"),
+        ("data.fps", -1.0, "data.fps is -1.0"),
+        ("eval.examples", 0, "eval.examples is 0"),
+    ],
+)
+def test_sizes_that_cannot_work_are_said(field: str, value: float, sentence: str) -> None:
+    config = config_lib.base()
+    section, name = field.split(".")
+    config[section][name] = value
+    with pytest.raises(ValueError, match=sentence):
+        config_lib.check(config, devices=8)
+
+
+def test_the_nearest_field_shares_its_last_name_first() -> None:
+    names = ["train.steps", "train.seed", "eval.every"]
+    assert config_lib.nearest("config.step", names) == "train.steps"
+    assert config_lib.nearest("model.seed", names) == "train.seed"

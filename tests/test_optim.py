@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxvid import config, optim
+
+
+def options(**fields):
+    return config.optimizer(0.1, **fields)
+
+
+def test_a_decay_without_a_length_ends_with_the_run() -> None:
+    schedule = optim.make_schedule(
+        options(schedule="warmup_cosine_decay_schedule", schedule_arguments={"warmup_steps": 10}), steps=100
+    )
+    expected = optax.schedules.warmup_cosine_decay_schedule(0.0, 0.1, 10, 100)
+    np.testing.assert_allclose([schedule(s) for s in (0, 5, 10, 55, 100)], [expected(s) for s in (0, 5, 10, 55, 100)])
+
+
+def test_a_length_given_in_the_config_stays() -> None:
+    schedule = optim.make_schedule(
+        options(schedule="linear_schedule", schedule_arguments={"end_value": 0.0, "transition_steps": 10}), steps=100
+    )
+    np.testing.assert_allclose([schedule(0), schedule(5), schedule(10)], [0.1, 0.05, 0.0], atol=1e-7)
+
+
+def test_accumulation_over_two_halves_equals_one_step_on_the_whole() -> None:
+    params = jnp.array([1.0, -2.0])
+    halves = [jnp.array([1.0, 0.0]), jnp.array([0.0, 3.0])]
+    once = optim.make_optimizer(options(name="sgd", clip=0.0), 10)
+    updates, _ = once.update((halves[0] + halves[1]) / 2, once.init(params), params)
+    twice = optim.make_optimizer(options(name="sgd", clip=0.0, accumulate=2), 10)
+    state = twice.init(params)
+    first, state = twice.update(halves[0], state, params)
+    second, state = twice.update(halves[1], state, params)
+    np.testing.assert_array_equal(first, 0)
+    np.testing.assert_allclose(second, updates, rtol=1e-6)
+
+
+def test_gradients_are_clipped_to_the_norm() -> None:
+    tx = optim.make_optimizer(options(name="sgd", clip=1.0), 10)
+    updates, _ = tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))
+    np.testing.assert_allclose(updates, [-0.06, -0.08], rtol=1e-6)
+
+
+def test_ema_decay_is_per_optimizer_step() -> None:
+    assert optim.ema_decay(options(ema_decay=0.81, accumulate=2)) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"name": "adamm"}, 'optim.name is "adamm".*nearest is "adam'),
+        ({"name": "global_norm"}, 'optim.name is "global_norm"'),
+        ({"schedule": "polynomial_schedule"}, 'polynomial_schedule needs "end_value"'),
+        ({"schedule": "cosine_decay"}, "nearest is .cosine_decay_schedule"),
+        ({"arguments": {"beta1": 0.9}}, 'optim.name adam has no argument "beta1"; the nearest is "b1"'),
+        ({"accumulate": 0}, "optim.accumulate is 0"),
+    ],
+)
+def test_what_optax_does_not_have_is_named(fields: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        optim.make_optimizer(options(**fields), 10)
+
+
+def test_the_optimizer_runs_under_jit() -> None:
+    tx = optim.make_optimizer(options(schedule="cosine_decay_schedule", accumulate=2), 10)
+    params = jnp.ones(3)
+    updates, _ = jax.jit(tx.update)(params, tx.init(params), params)
+    assert updates.shape == (3,)
