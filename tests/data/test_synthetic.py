@@ -1,0 +1,199 @@
+"""The toy world against what can be measured in its pixels."""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+import numpy as np
+import pytest
+
+from jaxvid.data.synthetic import COLOURS, MOTIONS, SHAPES, Synthetic, reflect
+
+SAMPLE = 160
+
+# CRC-32 of whole items: a change here changes every synthetic experiment ever made.
+GOLDEN = [
+    911696369,
+    1344563750,
+    4015484407,
+    2807595308,
+    1575526272,
+    1680948760,
+    1603954835,
+    1006359170,
+    2421522359,
+    217036916,
+]
+
+
+@pytest.fixture(scope="module")
+def clips():
+    source = Synthetic(16, 64)
+    return [source[index] for index in range(SAMPLE)]
+
+
+def coloured(video):
+    """Weight of the coloured (principal) shape per pixel [T,H,W]: grey things and backgrounds have no saturation."""
+    video = video.astype(float)
+    return video.max(-1) - video.min(-1)
+
+
+def centers(video):
+    """Centre of mass of the coloured shape per frame, (right, down), in frame widths."""
+    weight = coloured(video)
+    middle = (np.arange(video.shape[1]) + 0.5) / video.shape[1]
+    mass = weight.sum((1, 2))
+    return np.stack([(weight.sum(1) * middle).sum(1), (weight.sum(2) * middle).sum(1)], axis=1) / mass[:, None]
+
+
+def motion_of(clip):
+    return MOTIONS[clip["label"] % len(MOTIONS)]
+
+
+def alone(clip):
+    return "while a tiny" not in str(clip["text"])
+
+
+def test_items_have_the_promised_shapes_and_types(clips):
+    for clip in clips:
+        assert clip["video"].shape == clip["source"].shape == (16, 64, 64, 3)
+        assert clip["video"].dtype == clip["source"].dtype == np.uint8
+        assert clip["action"].shape == (16, 2) and clip["action"].dtype == np.float32
+        assert all(clip[key].shape == () and clip[key].dtype == np.int32 for key in ("label", "domain"))
+        assert clip["text"].dtype.kind == "U"
+
+
+def test_the_same_index_is_the_same_video_on_every_machine():
+    def checksum(clip):
+        arrays = b"".join(clip[key].tobytes() for key in ("video", "source", "action"))
+        return zlib.crc32(arrays + str(clip["text"]).encode())
+
+    found = [checksum(Synthetic(16, 64, split)[i]) for split in ("train", "eval") for i in (0, 1, 5, 2**16 - 1)]
+    found += [checksum(Synthetic(3, 20)[1]), checksum(Synthetic(40, 128, "eval", seed=7)[9])]
+    assert found == GOLDEN
+
+
+def test_actions_are_the_measured_velocities(clips):
+    errors = []
+    for clip in filter(alone, clips):
+        if motion_of(clip) in ("left", "right", "up", "down", "bounce"):
+            errors.append(np.diff(centers(clip["video"]), axis=0) - clip["action"][:-1])
+    assert len(errors) > 40
+    assert np.abs(np.concatenate(errors)).max() < 0.25 / 64  # a quarter of a pixel
+
+
+def test_motions_are_what_their_labels_say(clips):
+    for clip in filter(alone, clips):
+        motion = motion_of(clip)
+        path, area = centers(clip["video"]), coloured(clip["video"]).sum((1, 2))
+        (right, down), size = path[6] - path[0], area[-1] / area[0]
+        if motion in ("left", "right"):
+            assert abs(down) < 0.02 and (right > 0.05) == (motion == "right") and abs(right) > 0.05
+        elif motion in ("up", "down"):
+            assert abs(right) < 0.02 and (down > 0.05) == (motion == "down") and abs(down) > 0.05
+        elif motion == "bounce":
+            assert (np.diff(np.sign(np.diff(path[:, 0]))) != 0).any()
+        elif motion == "spin":
+            assert np.abs(path - path[0]).max() < 0.06 and 0.85 < size < 1.15
+            assert np.abs(clip["video"][0].astype(int) - clip["video"][7]).max() > 60
+        else:
+            assert (size > 2.5) if motion == "grow" else (size < 0.4)
+
+
+def test_grown_shapes_have_the_areas_of_geometry():
+    """At 512 pixels the area ratio of two frames is the square of the radii's ratio, whatever the shape."""
+    source = Synthetic(11, 512)
+    index = next(i for i in range(999) if motion_of(clip := Synthetic(1, 8)[i]) == "grow" and alone(clip))
+    area = coloured(source[index]["video"]).sum((1, 2))
+    roots = np.sqrt(area)
+    np.testing.assert_allclose(np.diff(roots), np.diff(roots).mean(), rtol=0.03)  # the radius grows linearly
+
+
+def test_domain_is_the_colour(clips):
+    for clip in clips:
+        frame = clip["video"][0].reshape(-1, 3).astype(int)
+        distances = [np.abs(frame - colour).sum(1).min() for colour in COLOURS.values()]
+        assert np.argmin(distances) == clip["domain"] and min(distances) == 0
+        assert f" {Synthetic.domains[clip['domain']]} " in str(clip["text"])
+
+
+def test_source_is_the_outline_of_the_same_scene(clips):
+    for clip in filter(alone, clips):
+        fill, line = coloured(clip["video"]), coloured(clip["source"])
+        assert (line[fill > 100].mean() < 0.9 * fill[fill > 100].mean()) and line.max() > 50
+        corners = (slice(None), [0, 0, -1, -1], [0, -1, 0, -1])
+        empty = (fill[corners] == 0) & (line[corners] == 0)
+        np.testing.assert_array_equal(clip["video"][corners][empty], clip["source"][corners][empty])
+        if motion_of(clip) not in ("grow", "shrink", "spin"):
+            assert np.abs(centers(clip["video"]) - centers(clip["source"])).max() < 0.05
+
+
+def test_the_text_names_shape_and_motion(clips):
+    for clip in clips:
+        shape, motion = Synthetic.classes[clip["label"]].split("_")
+        words = {"bounce": "bounces around", "spin": "spins (counter)?clockwise", "grow": "grows", "shrink": "shrinks"}
+        expected = words.get(motion, f"moves {motion}( slowly| quickly)?(, then (up|down|left|right))?")
+        colour = "|".join(COLOURS)
+        name = r"digit \d" if shape == "digit" else shape
+        passes = r"(, while a tiny grey \w+ passes)?"
+        pattern = rf"an? ((small|large) )?({colour}) {name} {expected}{passes}, on a (dark|light) background"
+        assert re.fullmatch(pattern, str(clip["text"])), clip["text"]
+
+
+def test_a_passing_shape_never_hides_the_principal_one(clips):
+    visible = [coloured(clip["video"]) > 100 for clip in clips]
+    area = np.array([frames.sum((1, 2)) for frames in visible])
+    assert (area.max(1) > 60).all()
+    moving = np.array([motion_of(clip) not in ("grow", "shrink") for clip in clips])
+    assert (area[moving].min(1) > 0.4 * area[moving].max(1)).all()
+
+
+def test_classes_and_colours_are_balanced():
+    source = Synthetic(1, 8)
+    items = [source[i] for i in range(4000)]
+    for key, n in (("label", len(SHAPES) * len(MOTIONS)), ("domain", len(COLOURS))):
+        counts = np.bincount([item[key] for item in items], minlength=n)
+        assert counts.shape == (n,)
+        expected = 4000 / n
+        assert np.abs(counts - expected).max() < 4.5 * np.sqrt(expected)
+
+
+def test_no_video_is_met_twice():
+    frames = [Synthetic(1, 16, split)[i]["video"].tobytes() for split in ("train", "eval") for i in range(500)]
+    assert len(set(frames)) == 1000
+    assert not np.array_equal(Synthetic(1, 16, seed=1)[0]["video"], Synthetic(1, 16)[0]["video"])
+
+
+def test_scenes_do_not_depend_on_the_resolution():
+    index = next(i for i in range(99) if alone(clip := Synthetic(8, 64)[i]) and motion_of(clip) == "left")
+    small, large = Synthetic(8, 64)[index], Synthetic(8, 256)[index]
+    assert small["text"] == large["text"]
+    np.testing.assert_array_equal(small["action"], large["action"])
+    np.testing.assert_allclose(centers(small["video"]), centers(large["video"]), atol=0.004)
+
+
+@pytest.mark.parametrize("frames, resolution", [(1, 8), (3, 9), (100, 40)])
+def test_any_size(frames, resolution):
+    for i in range(40):
+        assert Synthetic(frames, resolution)[i]["video"].shape == (frames, resolution, resolution, 3)
+
+
+def test_reflect_is_a_billiard_ball():
+    position, velocity, expected = 0.3, 0.07, []
+    for _ in range(200):
+        expected.append(position)
+        position += velocity
+        if not 0.2 <= position <= 0.9:
+            wall = 0.2 if velocity < 0 else 0.9
+            position, velocity = 2 * wall - position, -velocity
+    np.testing.assert_allclose(reflect(0.3 + 0.07 * np.arange(200), 0.2, 0.9), expected, atol=1e-9)
+
+
+def test_what_is_out_of_range_is_named():
+    with pytest.raises(ValueError, match="resolution >= 8, not 16 and 7"):
+        Synthetic(16, 7)
+    with pytest.raises(ValueError, match="'test'"):
+        Synthetic(16, 8, "test")
+    with pytest.raises(IndexError, match="65536"):
+        Synthetic(1, 8, "eval")[2**16]
