@@ -16,7 +16,7 @@ from tensorboardX import SummaryWriter
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams as hparams_summaries
 
-from jaxvid.viz import encode_gif, encode_png, grid, replacing
+from jaxvid.viz import dotted, encode_gif, encode_png, grid, replacing
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -24,9 +24,9 @@ METRICS_FILE = "metrics.jsonl"
 class Writer:
     """Writes `workdir`/metrics.jsonl and TensorBoard events, under the method names of clu.metric_writers.
 
-    Each `write_scalars` is one JSON object on a line: {"step": int, "time": seconds since 1970, name: float, ...}, where
-    values that are not finite are the strings "nan", "inf" and "-inf", so that every line is valid JSON. A line is in
-    the operating system's hands when the call returns, so a killed run loses none. Only process 0 makes a Writer.
+    Each `write_scalars` is one JSON object on a line: {"step": int, "time": seconds since 1970, name: float, ...},
+    where values that are not finite are the strings "nan", "inf" and "-inf", so that every line is valid JSON. A line
+    is in the operating system's hands when the call returns, so a killed run loses none. Only process 0 makes a Writer.
 
     Args:
       workdir: the folder of the run, made if missing.
@@ -74,7 +74,8 @@ class Writer:
 
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Writes the settings of the run, nested or flat, to TensorBoard under dotted names."""
-        for summary in hparams_summaries(_flatten(hparams), {}):
+        flat = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in dotted(hparams).items()}
+        for summary in hparams_summaries(flat, {}):
             self._events.file_writer.add_summary(summary)
 
     def flush(self) -> None:
@@ -122,17 +123,6 @@ def _scalar(name: str, value: Any) -> float:
     if array.size != 1:
         raise ValueError(f"Metric {name!r} has shape {array.shape}, but a scalar has one element: reduce it first.")
     return float(array.reshape(()))
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
-    """{"a": {"b": 1}} as {"a.b": 1}; values TensorBoard cannot hold become text."""
-    flat: dict[str, bool | int | float | str] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value if isinstance(value, bool | int | float | str) else str(value)
-    return flat
 
 
 class ProgressLine:

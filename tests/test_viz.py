@@ -1,7 +1,10 @@
 """Pictures: pixels, tiling, files that play at the right speed, and a report that stands alone."""
 
+import base64
 import io
 from fractions import Fraction
+from html.parser import HTMLParser
+from pathlib import Path
 
 import av
 import numpy as np
@@ -42,13 +45,13 @@ def test_to_uint8_refuses(bad, words):
 def test_grid_puts_every_panel_of_every_example_in_its_place():
     first, second = noise(3, 4, 128, 128, 3), noise(3, 4, 128, 128, 1, seed=1)
     picture = viz.grid([first, second], columns=2)
-    assert picture.shape == (4, 2 * 128 + 8, 2 * (2 * 128 + 2) + 8, 3)
-    for example, (top, left) in enumerate([(0, 0), (0, 266), (136, 0)]):
+    assert picture.shape == (4, 2 * 128 + 4, 2 * (2 * 128 + 2) + 4, 3)
+    for example, (top, left) in enumerate([(0, 0), (0, 262), (132, 0)]):
         cell = picture[:, top : top + 128, left : left + 258]
         np.testing.assert_array_equal(cell[:, :, :128], first[example])
         np.testing.assert_array_equal(cell[:, :, 130:], second[example].repeat(3, axis=-1))
         assert (cell[:, :, 128:130] == viz.SEPARATOR).all()
-    assert (picture[:, 136:, 266:] == viz.SEPARATOR).all()  # the fourth place stays empty
+    assert (picture[:, 132:, 262:] == viz.SEPARATOR).all()  # the fourth place stays empty
 
 
 @pytest.mark.parametrize("size, shown", [(32, 128), (64, 128), (100, 200), (200, 200)])
@@ -169,3 +172,175 @@ def test_replacing_keeps_the_old_file_when_the_block_fails(tmp_path):
     with viz.replacing(path) as temporary:
         temporary.write_text("new")
     assert [p.read_text() for p in tmp_path.iterdir()] == ["new"]
+
+
+class Page(HTMLParser):
+    """The elements of a page as (tag, attributes), and its text; fails on tags that are not closed in order."""
+
+    VOID = {"meta", "line", "polyline", "circle", "path"}
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"style", "script"} & set(self.open):
+            self.text += data + " "
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def curve(line: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Places [n,2], steps [n] and values [n] of a polyline."""
+    places = np.array([[float(number) for number in place.split(",")] for place in line["points"].split()])
+    values = [float(value.replace("k", "e3").replace("M", "e6")) for value in line["data-values"].split()]
+    return places, np.array([int(step) for step in line["data-steps"].split()]), np.array(values)
+
+
+def write_report(path: Path, **changes) -> Page:
+    settings: dict = {"title": "a title", "status": "running", "step": 50, "total_steps": 200, "history": []}
+    viz.report(path, **(settings | changes))
+    return Page(path)
+
+
+def test_report_of_nothing_is_a_page(tmp_path):
+    page = write_report(tmp_path / "report.html")
+    assert "a title" in page.text and "step 50 of 200" in page.text and "25%" in page.text
+    assert not page.all("svg") and not page.all("video")
+
+
+def test_report_needs_nothing_from_outside_and_trusts_no_text(tmp_path):
+    evil = '"><script>alert(1)</script>&'
+    page = write_report(
+        tmp_path / "report.html",
+        title=evil,
+        status=evil,
+        history=[{"step": 1, evil: 1.0, "eval/" + evil: 2.0}],
+        videos=[(1, tmp_path / (evil.replace("/", "") + ".mp4"))],
+        video_caption=evil,
+        histograms={evil: [1, 2]},
+        config={evil: {evil: evil}},
+        environment={evil: evil},
+        files={evil: "javascript:" + evil},
+        parameters=evil,
+    )
+    assert len(page.all("script")) == 1 and page.text.count(evil) >= 12
+    assert not page.all("link") and not page.all("img")
+    addresses = [a[key] for _, a in page.elements for key in ("src", "href") if key in a]
+    assert len(addresses) == 2 and not any(":" in address or '"' in address for address in addresses)
+
+
+def test_report_embeds_the_last_video_and_earlier_ones_evenly(tmp_path):
+    videos = [(1000 * i, tmp_path / "videos" / f"{i}.mp4") for i in range(1, 10)]
+    for step, path in videos:
+        viz.write_mp4(path, np.full((2, 16, 16, 1), step // 1000, np.uint8), 8)
+    page = write_report(tmp_path / "report.html", videos=videos)
+    embedded = [base64.b64decode(video["src"].partition("base64,")[2]) for video in page.all("video")]
+    assert embedded == [videos[i][1].read_bytes() for i in (8, 0, 2, 4, 6)]
+    assert all("loop" in video and "muted" in video and "playsinline" in video for video in page.all("video"))
+    assert "step 9\u202f000" in page.text
+
+
+def test_report_refers_to_a_large_video_from_where_it_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr(viz, "EMBEDDED_BYTES", 10)
+    viz.write_mp4(tmp_path / "videos" / "a b.mp4", np.zeros((2, 16, 16, 1)), 8)
+    page = write_report(tmp_path / "report.html", videos=[(1, tmp_path / "videos" / "a b.mp4")])
+    assert [video["src"] for video in page.all("video")] == ["videos/a%20b.mp4"]
+
+
+def test_report_draws_curves_in_proportion(tmp_path):
+    history = [{"step": s, "time": 0.0, "train/psnr": 10 + s / 10} for s in range(0, 101, 5)]
+    history += [{"step": s, "time": 0.0, "eval/psnr": 20.0 - s / 10} for s in (50, 100)]
+    page = write_report(tmp_path / "report.html", history=history)
+    lines = {line["class"]: curve(line) for line in page.all("polyline")}
+    assert len(page.all("svg")) == 1 and set(lines) == {"train", "eval"}
+    for places, steps, values in lines.values():
+        np.testing.assert_allclose(places[:, 0], 36 + 264 * steps / 100, atol=0.06)
+        np.testing.assert_allclose(places[:, 1], 150 * (20 - values) / 10, atol=0.06)
+    assert "log scale" not in page.text
+    assert "eval/psnr 10" in page.text and "train/psnr" not in page.text  # the summary prefers the evaluation
+    assert "train  20" in page.text and "eval  10" in page.text  # the captions show the last values
+
+
+def test_report_draws_falling_losses_on_a_logarithmic_scale(tmp_path):
+    history = [{"step": s, "loss": 10.0 ** (-s / 25)} for s in range(101)]
+    page = write_report(tmp_path / "report.html", history=history)
+    places, steps, _ = curve(page.all("polyline")[0])
+    np.testing.assert_allclose(places[:, 1], 150 * steps / 100, atol=0.06)  # an exponential becomes a straight line
+    assert "log scale" in page.text and "0.01" in page.text
+
+
+@pytest.mark.parametrize("value", [0.0, -2.5, 1e-12, 3e9])
+def test_report_draws_constants(tmp_path, value):
+    history = [{"step": s, "a": value} for s in range(3)]
+    places, _, values = curve(write_report(tmp_path / "report.html", history=history).all("polyline")[0])
+    np.testing.assert_allclose(places[:, 1], 75, atol=0.06)
+    np.testing.assert_allclose(values, value)
+
+
+def test_report_thins_long_curves_but_keeps_spikes_and_the_end(tmp_path):
+    history = [{"step": s, "a": s % 7 / 7} for s in range(20_000)]
+    history[12_345]["a"] = 9.0
+    history[777]["a"] = -9.0
+    _, steps, values = curve(write_report(tmp_path / "report.html", history=history).all("polyline")[0])
+    assert 400 < len(steps) <= 500 and (np.diff(steps) > 0).all()
+    assert {777, 12_345, 19_999} <= set(steps.tolist())
+    assert values[steps == 12_345] == 9.0
+    assert (tmp_path / "report.html").stat().st_size < 40_000
+
+
+def test_report_counts_values_that_are_not_finite(tmp_path):
+    values = [1.0, np.nan, 2.0, np.inf, 3.0]
+    history = [{"step": s, "a": value, "b": np.nan} for s, value in enumerate(values)]
+    page = write_report(tmp_path / "report.html", history=history, status="stopped: the loss is NaN at step 1")
+    _, steps, _ = curve(page.all("polyline")[0])
+    assert steps.tolist() == [0, 2, 4]
+    assert "not finite: 2" in page.text and "not finite: 5" in page.text
+    assert "stopped: the loss is NaN at step 1" in page.text
+
+
+def test_report_shows_how_the_codebook_is_used(tmp_path):
+    page = write_report(tmp_path / "report.html", histograms={"codes": [0, 4, 0, 2, 2, 0, 0, 0], "none": [0, 0]})
+    assert "3 of 8 codes used, perplexity 2.8" in page.text  # 2 ** 1.5
+    assert "0 of 2 codes used" in page.text
+    (area,) = page.all("path")
+    # the bars end at three eighths of the width, and are as high as 4, 2, 2 of 4
+    assert area["d"] == "M36 150V0.0H87.8V75.0H139.5V75.0H191.2V150Z"
+
+
+def test_report_codebook_of_many_codes_is_bounded_and_logarithmic_when_skewed(tmp_path):
+    page = write_report(tmp_path / "report.html", histograms={"codes": 1e6 / np.arange(1, 65_537) ** 1.2})
+    (area,) = page.all("path")
+    heights = [float(part.partition("H")[0]) for part in area["d"].split("V")[1:-1]]
+    assert len(heights) == 500 and heights == sorted(heights) and "log scale" in page.text
+    assert all(0 <= height <= 150 for height in heights)
+
+
+def test_report_lists_settings_and_files(tmp_path):
+    page = write_report(
+        tmp_path / "report.html",
+        config={"model": {"codes": 1024}},
+        environment={"jax": "0.10"},
+        files={"checkpoints": "check points"},
+        parameters="| kernel | 3 |",
+        seconds=5400,
+    )
+    for words in ("model.codes 1024", "jax 0.10", "checkpoints check points", "| kernel | 3 |", "1.5 h"):
+        assert words in " ".join(page.text.split())
+    assert page.all("a") == [{"href": "check%20points"}]

@@ -93,10 +93,10 @@ def test_videos_images_texts_and_settings_reach_tensorboard(tmp_path):
         assert gif.format == "GIF" and gif.size == (128, 128) and gif.n_frames == 2  # equal frames are merged
         gif.seek(1)
         assert gif.convert("RGB").getpixel((9, 9)) == (255, 0, 0) and gif.info["duration"] == 300
-    assert Image.open(io.BytesIO(found[5, "two"].image.encoded_image_string)).size == (2 * 128 + 8, 128)
+    assert Image.open(io.BytesIO(found[5, "two"].image.encoded_image_string)).size == (2 * 128 + 4, 128)
     png = Image.open(io.BytesIO(found[5, "image"].image.encoded_image_string))
     np.testing.assert_array_equal(np.asarray(png), video[3])
-    assert Image.open(io.BytesIO(found[5, "images"].image.encoded_image_string)).size == (2 * 128 + 8, 128)
+    assert Image.open(io.BytesIO(found[5, "images"].image.encoded_image_string)).size == (2 * 128 + 4, 128)
     assert found[5, "note/text_summary"].tensor.string_val == [b"words"]
     settings = b"".join(value.metadata.plugin_data.content for value in found.values())
     assert all(word in settings for word in (b"optim.rate", b"optim.name", b"adam", b"sizes", b"(1, 2)"))
