@@ -16,6 +16,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+import jaxvid
 from jaxvid import config as config_lib
 from jaxvid import viz
 from jaxvid.core import TrainState
@@ -91,9 +92,11 @@ class Recorder:
 
     def __init__(self, workdir: Path, config: ConfigDict, start: int, batch: Mapping[str, list]):
         self._active = jax.process_index() == 0
+        self._workdir, self._config = workdir, config
+        at_start = [line for line in read_history(workdir) if line["step"] == start]
+        self._evaluated = any(name.startswith("eval/") for line in at_start for name in line)
         if not self._active:
             return
-        self._workdir, self._config = workdir, config
         write_json(workdir / "batch.json", batch)
         self._writer = Writer(workdir, start if start else None)
         self._progress = ProgressLine(config.train.steps, start)
@@ -133,6 +136,14 @@ class Recorder:
         self._progress.update(step, shown, **speed)
         if step % self._config.train.log_every == 0:
             self._writer.write_scalars(step, {f"train/{name}": value for name, value in {**metrics, **speed}.items()})
+
+    def evaluates(self, step: int) -> bool:
+        """Whether an evaluation follows this step."""
+        return step == self._config.train.steps or (step > 0 and step % self._config.eval.every == 0)
+
+    def owes_evaluation(self, start: int) -> bool:
+        """Whether the run was ended between the checkpoint that it goes on from and the evaluation due there."""
+        return self.evaluates(start) and not self._evaluated
 
     def evaluation(self, step: int, found: Evaluation) -> None:
         """Logs an evaluation, draws its videos, and rewrites the report."""
@@ -186,12 +197,13 @@ class Recorder:
 
 def environment() -> dict[str, str]:
     """Versions and devices, for the report."""
-    packages = ("jaxvid", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
     devices = jax.devices()
     return {
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "processes": str(jax.process_count()),
         "platform": platform.platform(),
         "python": platform.python_version(),
+        "jaxvid": jaxvid.__version__,
         **{name: metadata.version(name) for name in packages},
     }

@@ -9,11 +9,12 @@ import itertools
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -112,55 +113,63 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         record = Recorder(workdir, config, int(state.step), described_batch(batch))
         with contextlib.closing(record):
             record.introduce(job.mesh, state, [job.train_source.summary(), job.eval_source.summary()])
-            if state.step >= config.train.steps:
-                record.finish(int(state.step))
-                return state
-            step = parallel.make_step(job.method.train_step, job.mesh, config.train.parallel)
-            step = step.lower(state, parallel.put_batch(example, job.mesh, config.train.parallel)).compile()
-            record.say_memory(step)
-            state = advance(job, step, state, checkpointer, record)
-            record.finish(config.train.steps)
+            state = advance(job, state, example, checkpointer, record)
+            record.finish(int(state.step))
     return state
 
 
 def advance(
-    job: Job, train_step: Callable, state: TrainState, checkpointer: Checkpointer, record: Recorder
+    job: Job, state: TrainState, example: Mapping[str, np.ndarray], checkpointer: Checkpointer, record: Recorder
 ) -> TrainState:
     """The loop itself: from `state` to the last step, saving and evaluating on the way."""
     config, mode = job.config, job.config.train.parallel
     start, end = int(state.step), config.train.steps
     eval_step = make_eval(job.plain.eval_step, job.mesh)
+    put = functools.partial(parallel.put_batch, mesh=job.mesh, mode=mode)
     clock = Clock(config.train.batch_size)
     unlogged: list[tuple[int, Metrics]] = []
-    with job.train_batches(start) as batches, signals() as signal_at:
-        on_device = ahead(batches, lambda batch: parallel.put_batch(batch, job.mesh, mode))
-        for step in range(start + 1, end + 1):
-            with clock.waiting():
-                batch = next(on_device)
-            with jax.transfer_guard("disallow"):
-                state, metrics = train_step(state, batch)
-            clock.tick()
-            # Metrics are fetched one step late, so that the device always has the next step to work on.
-            unlogged.append((step, metrics))
-            stop = signal_at(step)
-            evaluating = step == end or step % config.eval.every == 0
-            saving = evaluating or stop or step % config.train.save_every == 0
-            while len(unlogged) > (0 if saving else 1):
-                record.step(*finite(*unlogged.pop(0)), clock)
-            if saving:
+    with signals() as signal_at:
+        if record.owes_evaluation(start):  # killed between the checkpoint and the evaluation of a step
+            evaluation(job, eval_step, state, start, signal_at, record)
+        if start >= end:
+            return state
+        train_step = parallel.make_step(job.method.train_step, job.mesh, mode).lower(state, put(example)).compile()
+        record.say_memory(train_step)
+        with job.train_batches(start) as batches:
+            on_device = ahead(batches, put)
+            clock.restart()
+            for step in range(start + 1, end + 1):
+                with clock.waiting():
+                    batch = next(on_device)
+                with jax.transfer_guard("disallow"):
+                    state, metrics = train_step(state, batch)
+                clock.tick()
+                unlogged.append((step, metrics))
+                evaluating = record.evaluates(step)
+                saving = evaluating or step % config.train.save_every == 0 or signal_at(step)
+                # Metrics are fetched one step late, so that the device always has the next step to work on.
+                while len(unlogged) > (0 if saving else 1):
+                    record.step(*finite(*unlogged.pop(0)), clock)
+                if not saving:
+                    continue
                 checkpointer.save(state)
-            if evaluating and not stop:
-                stopped = functools.partial(signal_at, step)
-                with job.eval_batches() as held_out:
-                    found = evaluate(eval_step, state, until(stopped, held_out), job.mesh)
-                stop = stopped()
-                if not stop:
-                    record.evaluation(step, found)
-            if stop:
-                raise Interrupted(step, stop)
-            if saving:
+                if evaluating and not signal_at(step):
+                    evaluation(job, eval_step, state, step, signal_at, record)
+                if stop := signal_at(step):
+                    raise Interrupted(step, stop)
                 clock.restart()
     return state
+
+
+def evaluation(
+    job: Job, eval_step: Callable, state: TrainState, step: int, signal_at: Callable[[int], int], record: Recorder
+) -> None:
+    """Evaluates on the held-out clips and records what was found, unless a signal comes first."""
+    with job.eval_batches() as batches:
+        until_stopped = itertools.takewhile(lambda _: not signal_at(step), batches)
+        found = evaluate(eval_step, state, until_stopped, job.mesh)
+    if not signal_at(step):
+        record.evaluation(step, found)
 
 
 def finite(step: int, metrics: Metrics) -> tuple[int, dict[str, float]]:
@@ -183,11 +192,6 @@ def ahead(items: Iterable[Item], put: Callable[[Item], Result], depth: int = 2) 
         if len(queue) > depth:
             yield queue.popleft()
     yield from queue
-
-
-def until(stopped: Callable[[], object], items: Iterable[Item]) -> Iterator[Item]:
-    """The items that come before `stopped()`."""
-    return itertools.takewhile(lambda _: not stopped(), items)
 
 
 @contextlib.contextmanager
