@@ -1,0 +1,332 @@
+"""One video: what it holds, and any of its frames, exactly.
+
+A video is whatever FFmpeg decodes, one image (T=1), or a folder of numbered images. Of several video streams in one file the
+first is taken (cover pictures do not count); alpha is dropped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Discard, Disposition
+from av.video.reformatter import Interpolation
+from av.video.stream import VideoStream
+from PIL import Image, ImageOps
+
+from jaxvid.data.pipeline import DamagedClip
+
+# PyAV 18 refuses a file whose title is not UTF-8 unless told to ignore it; PyAV 19 reads it, and dropped the option.
+OPEN_OPTIONS: dict[str, str] = {"metadata_errors": "ignore"} if av.__version__.startswith("18.") else {}
+EXACT = (
+    Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+)  # without them swscale is up to 2 grey levels too dark
+IMAGE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
+EXIF_ORIENTATION = 0x0112  # 5 and above: width and height change places
+
+
+@dataclass(frozen=True, eq=False)
+class VideoInfo:
+    """What is known of a video before its frames are wanted.
+
+    Attributes:
+      path: the file, or the folder of images.
+      width, height: pixels, after rotation.
+      fps: frames per second, averaged over the file's own timestamps; 0 for images.
+      pts: int64 [frames], timestamps of all frames in presentation order, in units of `time_base` seconds.
+      keyframes: int64 [k], timestamps at which decoding may start; empty: only at the beginning.
+      timed: the timestamps are the file's own and name its frames; otherwise frames are told apart by their order.
+      codec: FFmpeg's name of the decoder, or Pillow's of the image format.
+      rotation: counter-clockwise degrees (0, 90, 180, 270) by which decoded frames are turned.
+      declared: how many frames the header promises; 0 for no promise.
+      notes: what a reader of a report should know.
+      images: paths of the images, in order, where the video is not one file for FFmpeg.
+    """
+
+    path: str
+    width: int
+    height: int
+    fps: float
+    pts: np.ndarray
+    time_base: Fraction
+    keyframes: np.ndarray
+    timed: bool
+    codec: str
+    rotation: int = 0
+    declared: int = 0
+    notes: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+
+    @property
+    def times(self) -> np.ndarray:
+        """Presentation times float64 [frames] in seconds."""
+        return self.pts * float(self.time_base)
+
+
+def probe(path: str, decode: bool = False) -> VideoInfo:
+    """What the video file at `path` holds, by listing its packets and decoding one frame; header counts are not believed.
+
+    Only a file without usable timestamps, such as raw .264, has to be decoded to count its frames.
+
+    Args:
+      path: a file that FFmpeg reads.
+      decode: decode every frame, and count those before the first that does not decode.
+
+    Raises:
+      DamagedClip: no frame can be had from the file.
+    """
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
+        raise DamagedClip(path, "the file is empty (0 bytes)")
+    with _opened(path) as (container, stream):
+        packets, frame = _list_packets(container, stream)
+        context = stream.codec_context
+        # AVI stores no presentation times: FFmpeg guesses them, wrongly where frames are reordered.
+        guessed = container.format.name == "avi"
+        timed = _consistent(packets) and not (guessed and context.has_b_frames)
+        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        declared, codec, time_base = stream.frames, context.name, stream.time_base
+    if frame is None:
+        raise DamagedClip(path, "no frame decodes")
+    notes = [f"its header promises {declared} frames"] if declared not in (0, len(packets)) else []
+    shown: list[int | None] = [pts for pts, _, _ in packets]
+    if decode or not (timed or guessed):
+        shown, problem = _decode_all(path)
+        timed = timed and all(a is not None and b is not None and a < b for a, b in itertools.pairwise(shown))
+        if problem:
+            notes.append(f"{len(shown)} of {len(packets)} frames decode, then {problem}")
+        if not shown:
+            raise DamagedClip(path, f"no frame decodes: {problem}")
+    if timed:
+        pts = np.array(sorted(shown), np.int64)  # type: ignore[type-var]
+        keyframes = np.array(sorted(pts for pts, _, is_key in packets if is_key), np.int64)  # type: ignore[type-var]
+        pts = pts[pts >= min(keyframes, default=pts[0])]  # what is shown before the first keyframe cannot be decoded
+        unit = Fraction(time_base.numerator, time_base.denominator)
+        rate = float((len(pts) - 1) / (int(pts[-1] - pts[0]) * unit)) if len(pts) > 1 else rate
+    else:
+        pts, keyframes, unit = np.arange(len(shown)), np.empty(0, np.int64), 1 / Fraction(rate).limit_denominator(1001)
+    rotation = round(frame.rotation / 90) % 4 * 90
+    width, height = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
+    return VideoInfo(path, width, height, rate, pts, unit, keyframes, timed, codec, rotation, declared, tuple(notes))
+
+
+def probe_images(path: str, images: Sequence[str], decode: bool = False) -> VideoInfo:
+    """The images, in the order given, as the frames of one video; the size is the first one's.
+
+    Args:
+      path: the folder, or the image itself where there is one.
+      images: their paths.
+      decode: decode them all, and count those before the first that does not decode.
+
+    Raises:
+      DamagedClip: the first one is no image.
+    """
+    try:
+        with Image.open(images[0]) as image:
+            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+            width, height = image.size[::-1] if turned else image.size
+            codec = (image.format or "image").lower()
+    except IMAGE_ERRORS as error:
+        raise DamagedClip(images[0], f"it cannot be opened as an image ({error})") from error
+    nothing = np.empty(0, np.int64)
+    numbers = np.arange(len(images))
+    info = VideoInfo(path, width, height, 0.0, numbers, Fraction(1), nothing, False, codec, images=tuple(images))
+    if decode:
+        for number in numbers:
+            try:
+                _read_image(info, number)
+            except DamagedClip as damage:
+                if number == 0:
+                    raise
+                note = f"{number} of {len(images)} images decode, then {os.path.basename(damage.path)}: {damage.reason}"
+                return replace(info, pts=numbers[:number], notes=(note,))
+    return info
+
+
+def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_side: int) -> np.ndarray:
+    """Exactly these frames, upright and resized.
+
+    Decoding starts at the last keyframe before the first wanted frame and ends with the last wanted one; a frame is matched by
+    its timestamp, so that it is never a neighbour's or a repeated picture.
+
+    Args:
+      info: from `probe` or `probe_images`.
+      frame_indices: [T], ascending, counted in presentation order.
+      short_side: pixels of the shorter side of the result; the longer follows the aspect ratio, in stored (square) pixels.
+
+    Returns:
+      uint8 [T,h,w,3], RGB with full range (BT.601 where the file does not say).
+
+    Raises:
+      ValueError: the video has no such frames.
+      DamagedClip: one of the frames does not decode.
+    """
+    indices = np.asarray(frame_indices, np.int64)
+    if not len(indices) or indices[0] < 0 or indices[-1] >= len(info.pts) or (np.diff(indices) <= 0).any():
+        raise ValueError(
+            f"{info.path} has {len(info.pts)} frames; a clip of it is ascending indices, not {indices.tolist()}"
+        )
+    scale = short_side / min(info.width, info.height)
+    width, height = max(1, round(info.width * scale)), max(1, round(info.height * scale))
+    clip = np.empty((len(indices), height, width, 3), np.uint8)
+    if info.images:
+        for slot, index in enumerate(indices):
+            clip[slot] = _resized(av.VideoFrame.from_ndarray(_read_image(info, index)), width, height)
+        return clip
+    turns = info.rotation // 90
+    stored_size = (height, width) if turns % 2 else (width, height)
+    wanted = {int(info.pts[index]): slot for slot, index in enumerate(indices)}
+    starts = info.keyframes[info.keyframes <= info.pts[indices[0]]]
+    # The second try, from the beginning, is for containers that seek badly and for streams whose keyframes are none.
+    for start in dict.fromkeys([*starts[-1:], *starts[:1]]) or [None]:
+        for pts, frame in _frames(info, start):
+            if pts in wanted:
+                clip[wanted.pop(pts)] = np.rot90(_resized(frame, *stored_size), turns)
+            if not wanted:
+                return clip
+            if pts > info.pts[indices[-1]]:
+                break
+    raise DamagedClip(info.path, f"{len(wanted)} of the frames {indices[0]} to {indices[-1]} cannot be found in it")
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The file and its video stream; FFmpeg's errors within become DamagedClip."""
+    try:
+        # The prefix keeps names like "concat:a|b" from being commands, the whitelist keeps playlists off the network.
+        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **OPEN_OPTIONS) as container:
+            videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+            if not videos:
+                raise DamagedClip(path, "it holds no video stream")
+            for other in container.streams:
+                if other is not videos[0]:
+                    other.discard = Discard.all
+            videos[0].codec_context.options = {
+                "err_detect": "explode"
+            }  # an error, where FFmpeg would paint over damage
+            videos[
+                0
+            ].codec_context.thread_count = 1  # clips are read in parallel; more threads decode ahead for nothing
+            yield container, videos[0]
+    except (av.FFmpegError, OSError, UnicodeEncodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DamagedClip(path, f"FFmpeg cannot read it ({reason})") from error
+
+
+def _list_packets(
+    container: InputContainer, stream: VideoStream
+) -> tuple[list[tuple[int | None, int | None, bool]], av.VideoFrame | None]:
+    """(pts, dts, is_keyframe) of each packet that will be shown, in file order, and the first frame that decodes."""
+    packets: list[tuple[int | None, int | None, bool]] = []
+    frame, keyframe_seen = None, False
+    for packet in container.demux(stream):
+        keyframe_seen = keyframe_seen or packet.is_keyframe
+        if frame is None:
+            try:
+                frame = next(iter(packet.decode()), None)
+            except av.FFmpegError:
+                if keyframe_seen:  # before it, a recording that was cut in the middle has frames that cannot decode
+                    raise
+        hidden = (
+            packet.size and stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 16
+        )  # its show_frame bit
+        if packet.size and not (packet.is_discard or packet.is_corrupt or hidden):
+            packets.append((packet.pts, packet.dts, packet.is_keyframe and _starts_anew(packet, stream)))
+    return packets, frame
+
+
+def _starts_anew(packet: av.Packet, stream: VideoStream) -> bool:
+    """Whether decoding may start at a keyframe: in H.264 only at an IDR picture (NAL unit type 5, ITU-T H.264 table 7-1)."""
+    if stream.codec_context.name != "h264":
+        return True
+    data, extradata = bytes(packet), stream.codec_context.extradata or b""
+    length_bytes = (
+        (extradata[4] & 3) + 1 if extradata[:1] == b"\1" else 0
+    )  # MP4 and Matroska store lengths, others start codes
+    position = 0
+    while True:
+        if not length_bytes:
+            position = data.find(b"\0\0\1", position) + 3
+        start = position + length_bytes
+        if start >= len(data) or (not length_bytes and position == 2):
+            return False
+        if data[start] & 31 in (1, 5):  # the picture's first slice
+            return data[start] & 31 == 5
+        position = start + int.from_bytes(data[position:start], "big")
+
+
+def _consistent(packets: list[tuple[int | None, int | None, bool]]) -> bool:
+    """Whether each frame has a presentation time of its own, and decoding times never run backwards."""
+    shown = [pts for pts, _, _ in packets]
+    decoded = [dts for _, dts, _ in packets if dts is not None]
+    return None not in shown and len(set(shown)) == len(shown) and decoded == sorted(decoded)
+
+
+def _decode_all(path: str) -> tuple[list[int | None], str]:
+    """Timestamps of all frames up to the first that does not decode, and why that one does not ("" for a sound file)."""
+    shown: list[int | None] = []
+    try:
+        with _opened(path) as (container, stream):
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    return shown, "one is damaged"
+                shown.append(frame.pts)
+    except DamagedClip as damage:
+        return shown, damage.reason
+    return shown, ""
+
+
+def _frames(info: VideoInfo, start: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Decodes from the keyframe with timestamp `start` (None: from the beginning), naming frames as `info.pts` does.
+
+    Nothing comes where the container cannot be made to stand at that keyframe.
+    """
+    with _opened(info.path) as (container, stream):
+        if start is not None and start > info.keyframes[0]:
+            container.seek(int(start), stream=stream)
+        order = itertools.count()
+        arrived = start is None
+        for packet in container.demux(stream):
+            arrived = arrived or (packet.is_keyframe and packet.pts == start)
+            # Frames shown before the keyframe but stored after it need frames before it, and nothing later needs them.
+            if not arrived or (start is not None and packet.pts is not None and packet.pts < start):
+                continue
+            if packet.is_corrupt:
+                raise DamagedClip(info.path, "the data of a frame is incomplete")
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise DamagedClip(info.path, "a frame is damaged")
+                if not info.timed:
+                    yield next(order), frame
+                elif frame.pts is not None:
+                    yield frame.pts, frame
+
+
+def _resized(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+    """RGB uint8 [height,width,3]: area averages where the frame shrinks, bicubic where it grows."""
+    kernel = Interpolation.AREA if width <= frame.width else Interpolation.BICUBIC
+    return frame.reformat(width, height, "rgb24", interpolation=kernel | EXACT, threads=1).to_ndarray()
+
+
+def _read_image(info: VideoInfo, index: int) -> np.ndarray:
+    """One upright image, RGB uint8 [h,w,3]."""
+    path = info.images[index]
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # Pillow would clip 16-bit grey to white
+                rgb = np.repeat((np.asarray(upright) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+            else:
+                rgb = np.asarray(upright.convert("RGB"))
+    except IMAGE_ERRORS as error:
+        raise DamagedClip(path, f"the image does not decode ({error})") from error
+    if rgb.shape[:2] != (info.height, info.width):
+        size = f"{rgb.shape[1]}x{rgb.shape[0]}"
+        raise DamagedClip(path, f"it is {size} pixels, the first image of its folder {info.width}x{info.height}")
+    return rgb
