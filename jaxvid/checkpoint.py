@@ -35,7 +35,14 @@ def _digests(state: TrainState) -> dict[str, int]:
     raw = state.replace(key=jax.random.key_data(state.key))
     local = jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), raw))
     leaves = jax.tree_util.tree_leaves(local)
-    return {name: zlib.crc32(np.ascontiguousarray(x).data) for name, x in zip(_described(state), leaves, strict=True)}
+    # bfloat16 offers no buffer of its own; its bytes do.
+    digests = (zlib.crc32(np.ascontiguousarray(x).view(np.uint8)) for x in leaves)
+    return dict(zip(_described(state), digests, strict=True))
+
+
+def _digest(*values: Any) -> int:
+    """The CRC-32 of JSON values."""
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, abstract: TrainState) -> TrainState:
@@ -43,8 +50,11 @@ def _restore(manager: ocp.CheckpointManager, step: int, abstract: TrainState) ->
     try:
         saved = manager.restore(step, args=ocp.args.Composite(summary=ocp.args.JsonRestore()))["summary"]
         leaves, digests = saved["leaves"], saved["digests"]
+        intact = saved["digest"] == _digest(leaves, digests)
     except Exception as error:
         raise DamagedCheckpoint("its summary cannot be read") from error
+    if not intact:
+        raise DamagedCheckpoint("its summary is not what was saved (the digest differs)")
     present = _described(abstract)
     for name in leaves.keys() | present.keys():
         if leaves.get(name) != present.get(name):
@@ -96,7 +106,8 @@ class Checkpointer:
         step = int(state.step)
         if step == self._manager.latest_step():
             return
-        summary = {"leaves": _described(state), "digests": _digests(state)}
+        leaves, digests = _described(state), _digests(state)
+        summary = {"leaves": leaves, "digests": digests, "digest": _digest(leaves, digests)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), summary=ocp.args.JsonSave(summary))
         self._manager.save(step, args=items, force=True)
 
