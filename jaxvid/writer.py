@@ -48,7 +48,7 @@ class Writer:
         """Writes numbers or arrays of one element; ValueError for larger arrays and for the names "step" and "time"."""
         values = {name: _scalar(name, value) for name, value in scalars.items()}
         finite_or_text = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
-        line = json.dumps({"step": int(step), "time": round(time.time(), 3), **finite_or_text}, allow_nan=False)
+        line = json.dumps({"step": int(step), "time": round(time.time(), 3), **finite_or_text})
         self._metrics.write(line + "\n")
         self._metrics.flush()
         for name, value in values.items():

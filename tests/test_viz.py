@@ -78,12 +78,14 @@ def test_grid_refuses_panels_that_do_not_fit(panels):
 
 
 def test_film_strip_shows_eight_frames_from_first_to_last():
-    video = np.broadcast_to(np.arange(16, dtype=np.uint8)[None, :, None, None, None] * 16, (2, 16, 128, 128, 1))
+    video = np.zeros((2, 16, 128, 128, 1), np.uint8)
+    video += np.arange(16, dtype=np.uint8)[:, None, None, None] * 16
+    video[1] += 5
     strip = viz.film_strip([video])
     assert strip.shape == (10 + 18 + 2 * 128 + 14 + 10, 8 * 128 + 7 * 2 + 20, 3)
-    for top in (28, 28 + 128 + 14):
+    for example, top in enumerate((28, 28 + 128 + 14)):
         row = strip[top : top + 128, 10:]
-        assert [int(row[64, 64 + 130 * i, 0]) // 16 for i in range(8)] == [0, 2, 4, 6, 9, 11, 13, 15]
+        assert [int(row[64, 64 + 130 * i, 0]) - 5 * example for i in range(8)] == [0, 32, 64, 96, 144, 176, 208, 240]
 
 
 def test_film_strip_writes_labels_beside_the_rows_and_keeps_the_pixels():
@@ -128,6 +130,17 @@ def test_gif_keeps_colours():
         for i, frame in enumerate(video):
             gif.seek(i)
             assert np.abs(np.asarray(gif.convert("RGB"), int) - frame).max() <= 2
+
+
+def test_gif_does_not_flicker_where_nothing_moves():
+    video = noise(4, 32, 64, 3)
+    video[:, :, :32] = video[0, :, :32]
+    with Image.open(io.BytesIO(viz.encode_gif(video, 8))) as gif:
+        still = []
+        for i in range(4):
+            gif.seek(i)
+            still.append(np.asarray(gif.convert("RGB"))[:, :32])
+    assert all((frame == still[0]).all() for frame in still)
 
 
 @pytest.mark.parametrize("fps", [8, Fraction(30000, 1001), 12.5])
@@ -278,6 +291,14 @@ def test_report_draws_curves_in_proportion(tmp_path):
     assert "train  20" in page.text and "eval  10" in page.text  # the captions show the last values
 
 
+def test_report_keeps_rising_metrics_on_a_linear_scale_and_puts_evaluated_ones_first(tmp_path):
+    history = [{"step": s, "train/late": 1.0, "train/codes": 300 - 299 * 0.9**s} for s in range(101)]
+    page = write_report(tmp_path / "report.html", history=[*history, {"step": 100, "eval/codes": 300.0}])
+    assert [svg["aria-label"] for svg in page.all("svg")] == ["codes", "late"]
+    places, _, values = curve(page.all("polyline")[0])
+    np.testing.assert_allclose(places[:, 1], 150 * (300 - values) / 299, atol=0.1)
+
+
 def test_report_draws_falling_losses_on_a_logarithmic_scale(tmp_path):
     history = [{"step": s, "loss": 10.0 ** (-s / 25)} for s in range(101)]
     page = write_report(tmp_path / "report.html", history=history)
@@ -316,7 +337,7 @@ def test_report_counts_values_that_are_not_finite(tmp_path):
 
 
 def test_report_shows_how_the_codebook_is_used(tmp_path):
-    page = write_report(tmp_path / "report.html", histograms={"codes": [0, 4, 0, 2, 2, 0, 0, 0], "none": [0, 0]})
+    page = write_report(tmp_path / "report.html", histograms={"codes": [0, 2, 0, 4, 2, 0, 0, 0], "none": [0, 0]})
     assert "3 of 8 codes used, perplexity 2.8" in page.text  # 2 ** 1.5
     assert "0 of 2 codes used" in page.text
     (area,) = page.all("path")

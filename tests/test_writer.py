@@ -230,6 +230,7 @@ def test_progress_in_a_terminal_keeps_to_one_line_beneath_messages(clock, monkey
     line = ProgressLine(100, stream=terminal)
     run(line, clock, range(1, 100), seconds=1.0)
     line.message("saved")
+    assert terminal.screen() == ["saved", "step 99/100  loss 0.1235  psnr 20  1s left"]
     line.update(100, {"loss": 0.1}, 64.0, 0.0)
     line.close()
     terminal.write("next")
