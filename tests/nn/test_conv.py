@@ -1,0 +1,122 @@
+"""Every form of the convolutions against XLA's own, values and gradients."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxvid.nn import conv as module
+from jaxvid.nn.conv import Conv, ConvTranspose, conv, conv_transpose, depth_to_space, space_to_depth
+
+VIDEO = ("NDHWC", "DHWIO", "NDHWC")
+# (T, H, W), kernel, strides, (input, output) channels: few and many channels, odd sizes, small and large kernels.
+CASES = [
+    ((4, 6, 6), (3, 3, 3), (1, 1, 1), (40, 36)),
+    ((2, 5, 7), (3, 3, 3), (1, 1, 1), (40, 3)),
+    ((5, 4, 6), (4, 2, 4), (1, 1, 1), (3, 40)),
+    ((3, 4, 4), (1, 1, 1), (1, 1, 1), (40, 36)),
+    ((4, 8, 6), (4, 4, 4), (2, 2, 2), (40, 36)),
+    ((4, 8, 6), (4, 4, 4), (2, 2, 2), (3, 40)),
+    ((4, 8, 6), (4, 4, 4), (2, 2, 2), (40, 3)),
+    ((1, 7, 5), (3, 3, 3), (1, 2, 2), (40, 36)),
+    ((5, 7, 9), (3, 3, 4), (2, 2, 4), (40, 36)),
+    ((8, 8, 8), (2, 1, 4), (4, 2, 4), (3, 5)),
+    ((1, 1, 1), (4, 4, 4), (2, 2, 2), (40, 36)),
+]
+
+
+def plain_conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int, int]) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=VIDEO)
+
+
+def plain_conv_transpose(x: jax.Array, kernel: jax.Array, strides: tuple[int, int, int]) -> jax.Array:
+    return lax.conv_transpose(x, kernel, strides, "SAME", dimension_numbers=VIDEO)
+
+
+def values_and_gradients(function, x, kernel, strides):
+    """The output, and the gradients of a weighted sum of it with respect to video and kernel."""
+
+    def weighted(x, kernel):
+        y = function(x, kernel, strides)
+        return jnp.vdot(y, jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)), y
+
+    (_, y), gradients = jax.jit(jax.value_and_grad(weighted, (0, 1), has_aux=True))(x, kernel)
+    return y, *gradients
+
+
+@pytest.mark.parametrize(("sizes", "window", "strides", "channels"), CASES)
+@pytest.mark.parametrize(
+    ("backend", "ours", "plain"),
+    [
+        ("cpu", conv, plain_conv),
+        ("cpu", conv_transpose, plain_conv_transpose),
+        ("gpu", conv_transpose, plain_conv_transpose),
+    ],
+)
+def test_equals_lax(monkeypatch, backend, ours, plain, sizes, window, strides, channels):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, *sizes, channels[0])), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(*window, *channels)) / np.sqrt(np.prod(window) * channels[0]), jnp.float32)
+    expected = values_and_gradients(plain, x, kernel, strides)
+    monkeypatch.setattr(module.jax, "default_backend", lambda: backend)
+    for got, want in zip(values_and_gradients(ours, x, kernel, strides), expected, strict=True):
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, atol=1e-5 * max(1.0, float(np.abs(want).max())))
+
+
+@pytest.mark.parametrize("layer", [Conv(24, (3, 3, 3), (2, 2, 2)), ConvTranspose(24)])
+def test_no_gradient_of_a_strided_convolution_reaches_xla(layer):
+    """On CPU neither the layer nor its gradients hold a 3-D, strided or dilated convolution."""
+    x = jnp.ones((1, 4, 8, 8, 36))
+    params = jax.jit(layer.init)(jax.random.key(0), x)
+    jaxpr = str(jax.make_jaxpr(jax.grad(lambda p, x: layer.apply(p, x).sum(), (0, 1)))(params, x))
+    assert jaxpr.count("window_strides=") > 2
+    for setting in ("window_strides", "lhs_dilation"):
+        assert all(part.startswith("(1, 1)") for part in jaxpr.split(f"{setting}=")[1:])
+
+
+def test_modules_add_a_bias_and_follow_dtype():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 4, 4, 40)), jnp.float32)
+    for layer, plain, strides in [
+        (Conv(36, strides=(2, 2, 2)), plain_conv, (2, 2, 2)),
+        (ConvTranspose(36), plain_conv_transpose, (2, 2, 2)),
+    ]:
+        params = jax.jit(layer.init)(jax.random.key(0), x)["params"]
+        params = {"kernel": params["kernel"], "bias": params["bias"] + jnp.arange(36.0)}
+        expected = plain(x, params["kernel"], strides) + jnp.arange(36.0)
+        np.testing.assert_allclose(jax.jit(layer.apply)({"params": params}, x), expected, atol=1e-5 * 36)
+        half = layer.clone(dtype=jnp.bfloat16)
+        assert jax.eval_shape(half.init, jax.random.key(0), x)["params"]["kernel"].dtype == jnp.float32
+        assert jax.eval_shape(half.apply, {"params": params}, x).dtype == jnp.bfloat16
+        assert "bias" not in jax.eval_shape(layer.clone(use_bias=False).init, jax.random.key(0), x)["params"]
+
+
+def test_bfloat16_is_summed_in_float32():
+    """A sum of 4,096 ones and 27 taps is exact in float32; bfloat16 sums stall at 256."""
+    x = jnp.ones((1, 3, 3, 3, 4096), jnp.bfloat16)
+    y = conv(x, jnp.ones((3, 3, 3, 4096, 36), jnp.bfloat16))
+    assert y.dtype == jnp.bfloat16
+    assert float(y[0, 1, 1, 1, 0]) == float(jnp.bfloat16(27 * 4096))
+
+
+def test_space_to_depth_and_back():
+    x = jnp.arange(2 * 4 * 6 * 8 * 3.0).reshape(2, 4, 6, 8, 3)
+    y = space_to_depth(x, (2, 3, 4))
+    assert y.shape == (2, 2, 2, 2, 72)
+    np.testing.assert_array_equal(y[1, 1, 0, 1].reshape(2, 3, 4, 3), x[1, 2:4, 0:3, 4:8])
+    np.testing.assert_array_equal(depth_to_space(y, (2, 3, 4)), x)
+
+
+def test_errors_name_what_was_expected():
+    x = jnp.ones((1, 3, 4, 4, 6))
+    with pytest.raises(ValueError, match="multiples of \\(2, 2, 2\\)"):
+        space_to_depth(x, (2, 2, 2))
+    with pytest.raises(ValueError, match="multiple of 8"):
+        depth_to_space(x, (2, 2, 2))
+    with pytest.raises(ValueError, match="video \\[B,T,H,W,I\\]"):
+        conv(x[0], jnp.ones((3, 3, 3, 6, 2)))
+    with pytest.raises(ValueError, match="kernel \\[kt,kh,kw,I,O\\]"):
+        conv_transpose(x, jnp.ones((3, 3, 3, 2, 6)), (2, 2, 2))
