@@ -1,7 +1,7 @@
 """One video: what it holds, and any of its frames, exactly.
 
-A video is whatever FFmpeg decodes, one image (T=1), or a folder of numbered images. Of several video streams in one file the
-first is taken (cover pictures do not count); alpha is dropped.
+A video is whatever FFmpeg decodes, one image (T=1), or a folder of numbered images. Of several video streams in one
+file the first is taken (cover pictures do not count); alpha is dropped.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -24,7 +25,7 @@ from PIL import Image, ImageOps
 from jaxvid.data.pipeline import DamagedClip
 
 # PyAV 18 refuses a file whose title is not UTF-8 unless told to ignore it; PyAV 19 reads it, and dropped the option.
-OPEN_OPTIONS: dict[str, str] = {"metadata_errors": "ignore"} if av.__version__.startswith("18.") else {}
+OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if av.__version__.startswith("18.") else {}
 EXACT = (
     Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 )  # without them swscale is up to 2 grey levels too dark
@@ -71,9 +72,10 @@ class VideoInfo:
 
 
 def probe(path: str, decode: bool = False) -> VideoInfo:
-    """What the video file at `path` holds, by listing its packets and decoding one frame; header counts are not believed.
+    """What the video file at `path` holds, by listing its packets and decoding one frame.
 
-    Only a file without usable timestamps, such as raw .264, has to be decoded to count its frames.
+    What its header says is not believed. Only a file without usable timestamps, such as raw .264, has to be decoded to
+    count its frames.
 
     Args:
       path: a file that FFmpeg reads.
@@ -91,7 +93,7 @@ def probe(path: str, decode: bool = False) -> VideoInfo:
         guessed = container.format.name == "avi"
         timed = _consistent(packets) and not (guessed and context.has_b_frames)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
-        declared, codec, time_base = stream.frames, context.name, stream.time_base
+        declared, codec, time_base = stream.frames, context.name, stream.time_base or Fraction(1, 1000)
     if frame is None:
         raise DamagedClip(path, "no frame decodes")
     notes = [f"its header promises {declared} frames"] if declared not in (0, len(packets)) else []
@@ -138,7 +140,7 @@ def probe_images(path: str, images: Sequence[str], decode: bool = False) -> Vide
     numbers = np.arange(len(images))
     info = VideoInfo(path, width, height, 0.0, numbers, Fraction(1), nothing, False, codec, images=tuple(images))
     if decode:
-        for number in numbers:
+        for number in range(len(images)):
             try:
                 _read_image(info, number)
             except DamagedClip as damage:
@@ -152,13 +154,13 @@ def probe_images(path: str, images: Sequence[str], decode: bool = False) -> Vide
 def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_side: int) -> np.ndarray:
     """Exactly these frames, upright and resized.
 
-    Decoding starts at the last keyframe before the first wanted frame and ends with the last wanted one; a frame is matched by
-    its timestamp, so that it is never a neighbour's or a repeated picture.
+    Decoding starts at the last keyframe before the first wanted frame and ends with the last wanted one. A frame is
+    matched by its timestamp, so that it is never a neighbour or a repeated picture.
 
     Args:
       info: from `probe` or `probe_images`.
       frame_indices: [T], ascending, counted in presentation order.
-      short_side: pixels of the shorter side of the result; the longer follows the aspect ratio, in stored (square) pixels.
+      short_side: pixels of the shorter side of the result; the longer follows from the stored width and height.
 
     Returns:
       uint8 [T,h,w,3], RGB with full range (BT.601 where the file does not say).
@@ -214,7 +216,9 @@ def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
                 0
             ].codec_context.thread_count = 1  # clips are read in parallel; more threads decode ahead for nothing
             yield container, videos[0]
-    except (av.FFmpegError, OSError, UnicodeEncodeError) as error:
+    except DamagedClip:
+        raise
+    except (av.FFmpegError, OSError, ValueError, ArithmeticError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DamagedClip(path, f"FFmpeg cannot read it ({reason})") from error
 
@@ -242,7 +246,7 @@ def _list_packets(
 
 
 def _starts_anew(packet: av.Packet, stream: VideoStream) -> bool:
-    """Whether decoding may start at a keyframe: in H.264 only at an IDR picture (NAL unit type 5, ITU-T H.264 table 7-1)."""
+    """Whether decoding may start at a keyframe: in H.264 only at an IDR picture, NAL unit type 5 (H.264 table 7-1)."""
     if stream.codec_context.name != "h264":
         return True
     data, extradata = bytes(packet), stream.codec_context.extradata or b""
@@ -269,7 +273,7 @@ def _consistent(packets: list[tuple[int | None, int | None, bool]]) -> bool:
 
 
 def _decode_all(path: str) -> tuple[list[int | None], str]:
-    """Timestamps of all frames up to the first that does not decode, and why that one does not ("" for a sound file)."""
+    """Timestamps of all frames up to the first that does not decode, and why it does not ("" for a sound file)."""
     shown: list[int | None] = []
     try:
         with _opened(path) as (container, stream):

@@ -1,0 +1,302 @@
+"""A folder of videos as a source of clips: no conversion, no list of classes, any tree of files."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from jaxvid.data.index import IMAGE_ENDINGS, VIDEO_ENDINGS, Index, build_index, natural
+from jaxvid.data.video import VideoInfo, read_clip
+
+SLOWEST = 0.995  # of the frame rate asked for: 29.97 passes as 30
+EVAL_FOLDERS = ("val", "valid", "validation", "test", "eval")
+
+
+class Folder:
+    """Clips of all videos below a folder.
+
+    Files: whatever FFmpeg decodes, by ending or without one; images, which are videos of one frame; and, where a clip
+    has more than one frame, folders of numbered images, each of which is one video. Hidden files are left alone.
+
+    Classes: the first level of sub-folders; files beside them have the class "none". Text: the class name, unless
+    `captions.csv` (columns file, text) or `captions.jsonl` (keys file, text) at the top says otherwise.
+
+    Splits: `train/` and the first of `val/`, `valid/`, `validation/`, `test/`, `eval/`, where both exist; otherwise a
+    hash of the file names holds out a share of the files, or of the clips where there is but one file.
+
+    Clips do not overlap. With `stride`, a clip is every stride-th frame. With `fps`, it is the frames nearest to t,
+    t + 1/fps, ... by presentation time; a clip that would need a frame twice is left out, and so is a slower video.
+
+    Attributes:
+      classes: their names, in natural order; empty where there are no sub-folders.
+      skipped: (name, reason) for each file that gives no clip.
+      index: what is known of each file.
+
+    Args:
+      path: the folder.
+      frames: T of a clip.
+      resolution: length of the short side in pixels; smaller videos are enlarged.
+      stride: each clip takes every stride-th frame; without effect where fps is given.
+      fps: frames per second of the clips; 0 to go by stride.
+      split: "train" or "eval".
+      holdout: share of the files that is kept for "eval", in (0, 1); at least one file, and never all.
+      workers: threads that look into the files; None for one per core, at most 16.
+      index: from `build_index`, to spare looking at the files again.
+
+    Raises:
+      ValueError: a bad argument, no such folder, no video in it, or none that gives a clip.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        frames: int,
+        resolution: int,
+        stride: int = 1,
+        fps: float = 0.0,
+        split: str = "train",
+        holdout: float = 0.1,
+        workers: int | None = None,
+        index: Index | None = None,
+    ):
+        root = _check_arguments(path, frames, resolution, stride, fps, split, holdout)
+        self.frames, self.resolution, self.stride, self.fps = int(frames), int(resolution), int(stride), float(fps)
+        self.index = index or build_index(root, sequences=frames > 1, workers=workers)
+        self.skipped = list(self.index.skipped)
+        starts = {}
+        for name, info in self.index.videos.items():
+            starts[name] = clip_starts(info, self.frames, self.stride, self.fps)
+            if not len(starts[name]):
+                self.skipped.append((name, _too_short(info, self.frames, self.stride, self.fps)))
+        usable = [name for name in starts if len(starts[name])]
+        if not usable:
+            raise ValueError(self._nothing_usable())
+        train, held_out, prefixes = _split(usable, self.index.listing.videos, holdout)
+        unused = "it lies beside train/ and the folder for evaluation"
+        self.skipped += [(name, unused) for name in usable if name not in prefixes]
+        usable = [name for name in usable if name in prefixes]
+        class_names = {name: _class_name(name, prefixes[name]) for name in usable}
+        self.classes = sorted(set(class_names.values()), key=natural) if set(class_names.values()) != {"none"} else []
+        captions = _read_captions(root, self.index)
+        chosen = train if split == "train" else held_out
+        self._videos = [self.index.videos[name] for name in chosen]
+        self._labels = [self.classes.index(class_names[name]) if self.classes else 0 for name in chosen]
+        self._texts = [captions.get(name, class_names[name] if self.classes else "") for name in chosen]
+        self._title = f"folder {root} ({split})"
+        if not chosen:
+            raise ValueError(f"{self._title} holds no clip: every usable video lies in the other part")
+        numbers = np.repeat(np.arange(len(chosen)), [len(starts[name]) for name in chosen])
+        self._clips = np.stack([numbers, np.concatenate([starts[name] for name in chosen])], axis=1)
+        if train == held_out:
+            self._clips = _split_clips(self._clips, split, holdout, chosen[0])
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Clip `index`: video uint8 [T,h,w,3] with short side `resolution`, label int32 [], text str [].
+
+        Raises:
+          DamagedClip: one of its frames does not decode.
+          IndexError: there is no such clip.
+        """
+        number, start = self._clips[index]
+        indices = clip_indices(self._videos[number], start, self.frames, self.stride, self.fps)
+        return {
+            "video": read_clip(self._videos[number], indices, self.resolution),
+            "label": np.asarray(self._labels[number], np.int32),
+            "text": np.asarray(self._texts[number]),
+        }
+
+    def summary(self) -> str:
+        pace = f"{self.fps:g} frames per second" if self.fps else f"stride {self.stride}"
+        parts = [
+            f"{self._title}: {count(len(self), 'clip')} of {count(self.frames, 'frame')} x {self.resolution} pixels at {pace}",
+            f"from {count(len(self._videos), 'video')}",
+            count(len(self.classes), "class", "classes"),
+            f"{count(len(self.skipped), 'file')} skipped",
+        ]
+        return ", ".join(parts)
+
+    def _nothing_usable(self) -> str:
+        """Why no file gives a clip, in one sentence."""
+        index, listing = self.index, self.index.listing
+        if not listing.videos:
+            others = ", ".join(f"{number} {ending}" for ending, number in listing.foreign.most_common(5)) or "no files"
+            return (
+                f"no video in {index.root}: looked through {count(listing.folders, 'folder')} and found {others}; "
+                f"videos end in {' '.join(VIDEO_ENDINGS)}, images in {' '.join(IMAGE_ENDINGS)}"
+            )
+        problems = []
+        if index.videos:
+            name = max(index.videos, key=lambda name: len(index.videos[name].pts))
+            problems.append(
+                f"the longest is {show(name)}, {_too_short(index.videos[name], self.frames, self.stride, self.fps)}"
+            )
+        for reason, count in Counter(reason for _, reason in index.skipped).most_common():
+            names = [show(name) for name, its_reason in index.skipped if its_reason == reason]
+            problems.append(f"{number} x {reason}: {', '.join(names[:3])}{', ...' if number > 3 else ''}")
+        return f"none of {count(len(listing.videos), 'file')} in {index.root} gives a clip: {'; '.join(problems)}"
+
+
+def clip_starts(info: VideoInfo, frames: int, stride: int, fps: float) -> np.ndarray:
+    """First frames int64 [clips] of all clips of a video; they do not overlap."""
+    if not fps or (frames == 1 and info.images):
+        return np.arange(0, len(info.pts) - (frames - 1) * stride, frames * stride)
+    if info.fps < SLOWEST * fps:
+        return np.empty(0, np.int64)
+    starts: list[int] = []
+    times, start = info.times, 0
+    last_time = times[-1] + 0.5 / info.fps
+    while start < len(times) and times[start] + (frames - 1) / fps <= last_time:
+        indices = clip_indices(info, start, frames, 1, fps)
+        if (np.diff(indices) > 0).all():
+            starts.append(start)
+        start = max(indices[-1] + 1, _nearest(times, times[start] + frames / fps))
+    return np.array(starts, np.int64)
+
+
+def clip_indices(info: VideoInfo, start: int, frames: int, stride: int, fps: float) -> np.ndarray:
+    """Frame numbers int64 [frames] of the clip that begins with frame `start`."""
+    if not fps:
+        return start + stride * np.arange(frames)
+    times = info.times
+    return np.array([_nearest(times, times[start] + number / fps) for number in range(frames)])
+
+
+def show(name: str) -> str:
+    """A file name as one line of printable characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """A number and its noun: 1 file, 2 files."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _nearest(times: np.ndarray, time: float) -> int:
+    after = int(np.searchsorted(times, time))
+    if after == len(times) or (after > 0 and time - times[after - 1] < times[after] - time):
+        return after - 1
+    return after
+
+
+def _too_short(info: VideoInfo, frames: int, stride: int, fps: float) -> str:
+    """Why a video gives no clip."""
+    if not fps:
+        needed = (frames - 1) * stride + 1
+        return f"it has {len(info.pts)} of the {needed} frames that a clip of {frames} at stride {stride} needs"
+    if not info.fps:
+        return "images have no frame rate: leave fps at 0 and use stride"
+    if info.fps < SLOWEST * fps:
+        return f"it has {info.fps:.4g} frames per second, and {fps:g} are asked for"
+    if len(info.pts) / info.fps < frames / fps:
+        seconds = f"{len(info.pts) / info.fps:.3g} of the {frames / fps:.3g} seconds"
+        return f"it has {seconds} that a clip of {frames} frames at {fps:g} per second needs"
+    return f"its frames come too unevenly for {fps:g} per second"
+
+
+def _check_arguments(
+    path: str, frames: int, resolution: int, stride: int, fps: float, split: str, holdout: float
+) -> str:
+    """The folder, without ~; ValueError for what cannot be meant."""
+    for name, value in (("frames", frames), ("resolution", resolution), ("stride", stride)):
+        if isinstance(value, bool) or value != int(value) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if not (math.isfinite(fps) and fps >= 0):
+        raise ValueError(f"fps must be 0 (go by stride) or more, not {fps!r}")
+    if split not in ("train", "eval"):
+        raise ValueError(f"split must be 'train' or 'eval', not {split!r}")
+    if not 0 < holdout < 1:
+        raise ValueError(f"holdout is the share of files kept for evaluation, between 0 and 1, not {holdout!r}")
+    if not path:
+        raise ValueError("the folder of videos is not given: set path (in a config, data.path)")
+    root = os.path.expanduser(path)
+    if not os.path.exists(root):
+        raise ValueError(f"there is no folder {root}")
+    if not os.path.isdir(root):
+        raise ValueError(f"{root} is a file, not a folder of videos: give the folder that it lies in")
+    return root
+
+
+def _split(
+    usable: Sequence[str], found: Collection[str], holdout: float
+) -> tuple[list[str], list[str], dict[str, str]]:
+    """Names for training, names for evaluation, and for each the folder ("", "train/", ...) that holds its classes."""
+    tops = {name.split("/")[0] if "/" in name else "" for name in found}
+    evaluation = next((folder for folder in EVAL_FOLDERS if folder in tops), None)
+    if "train" in tops and evaluation:
+        prefixes = {name: f"{name.split('/')[0]}/" for name in usable if name.split("/")[0] in ("train", evaluation)}
+        train = [name for name in prefixes if prefixes[name] == "train/"]
+        return train, [name for name in prefixes if prefixes[name] != "train/"], prefixes
+    prefixes = dict.fromkeys(usable, "train/" if tops == {"train"} else "")
+    if len(usable) == 1:
+        return list(usable), list(usable), prefixes
+    # Names, not places in the list, decide: a file that is added moves at most one other.
+    ranked = sorted(usable, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest())
+    held_out = set(ranked[: _share(holdout, len(usable))])
+    return [name for name in usable if name not in held_out], [name for name in usable if name in held_out], prefixes
+
+
+def _split_clips(clips: np.ndarray, split: str, holdout: float, name: str) -> np.ndarray:
+    """The clips of the only video: the last ones are kept for evaluation."""
+    if len(clips) == 1:
+        logging.warning("There is one clip only, in %s: it serves for training and for evaluation", show(name))
+        return clips
+    kept = len(clips) - _share(holdout, len(clips))
+    return clips[:kept] if split == "train" else clips[kept:]
+
+
+def _share(holdout: float, number: int) -> int:
+    """How many of `number` are held out: at least one, and never all."""
+    return min(max(1, round(holdout * number)), number - 1)
+
+
+def _class_name(name: str, prefix: str) -> str:
+    folders = name.removeprefix(prefix).split("/")[:-1]
+    return folders[0] if folders else "none"
+
+
+def _read_captions(root: str, index: Index) -> dict[str, str]:
+    """Name -> text, from captions.csv or captions.jsonl at the top of the folder."""
+    captions: dict[str, str] = {}
+    for place, row in _caption_rows(root):
+        name, text = (row.get("file"), row.get("text")) if isinstance(row, dict) else (None, None)
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise ValueError(f"{place}: expected the columns (or keys) 'file' and 'text', found {row!r}")
+        if name not in index.listing.videos:
+            nearest = difflib.get_close_matches(name, index.listing.videos, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{place}: there is no video {name!r}, the nearest name is {nearest!r}")
+        if name in captions:
+            raise ValueError(f"{place}: {name!r} has a caption already, and one each is expected")
+        captions[name] = text
+    return captions
+
+
+def _caption_rows(root: str) -> Iterator[tuple[str, Any]]:
+    """(file and line, its content) for each line of the caption files."""
+    path = os.path.join(root, "captions.csv")
+    if os.path.isfile(path):
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            for row in reader:
+                yield f"{path}, line {reader.line_num}", row
+    path = os.path.join(root, "captions.jsonl")
+    if os.path.isfile(path):
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        yield f"{path}, line {number}", json.loads(line)
+                    except json.JSONDecodeError as error:
+                        raise ValueError(f"{path}, line {number}: this is not JSON ({error})") from error

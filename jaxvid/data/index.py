@@ -1,0 +1,251 @@
+"""All videos below a folder: found, probed in parallel, and remembered between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from absl import logging
+
+from jaxvid.data.pipeline import DamagedClip
+from jaxvid.data.video import VideoInfo, probe, probe_images
+
+VIDEO_ENDINGS = tuple(
+    ".mp4 .m4v .mov .avi .mkv .webm .gif .mpg .mpeg .m2v .ts .m2ts .mts .wmv .asf .flv .f4v .3gp .3g2 .ogv .ogm .vob "
+    ".mxf .y4m .264 .h264 .265 .h265 .hevc .ivf .obu .mjpeg .mjpg .nut .dv .divx .rm .rmvb .apng".split()
+)
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+CACHE_FORMAT = 1  # to be raised when what is kept of a video changes
+DAMAGED_CACHE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files below a folder that may be videos.
+
+    Attributes:
+      videos: name relative to the folder, with "/" -> paths of its images, () for a file that FFmpeg is to read.
+      skipped: (name, reason) of broken links and of folders that cannot be entered.
+      foreign: how many other files there are, by ending; hidden files are not counted.
+      folders: how many folders were looked through.
+    """
+
+    videos: dict[str, tuple[str, ...]]
+    skipped: list[tuple[str, str]]
+    foreign: Counter[str]
+    folders: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """The videos below `root`: name -> what it holds, and what is left out, as (name, reason)."""
+
+    root: str
+    listing: Listing
+    videos: dict[str, VideoInfo]
+    skipped: list[tuple[str, str]]
+
+
+def build_index(root: str, sequences: bool, workers: int | None = None, decode: bool = False) -> Index:
+    """Finds and probes every video below a folder.
+
+    What was learned is kept in the user's cache folder ($XDG_CACHE_HOME or ~/.cache, then jaxvid/index), so that the
+    next time only files are probed whose size or modification time has changed.
+
+    Args:
+      root: the folder.
+      sequences: whether a folder that holds only numbered images is one video; otherwise each image is one.
+      workers: threads; None for one per processor core, at most 16.
+      decode: decode every frame of every file, and do not use the cache.
+    """
+    listing = find_videos(root, sequences)
+    stamps = {name: _stamp(root, name, images) for name, images in listing.videos.items()}
+    cache = _cache_path(root, sequences)
+    remembered = {} if decode else _load(cache)
+    videos = {
+        name: replace(info, path=os.path.join(root, name), images=listing.videos[name])
+        for name, (stamp, info) in remembered.items()
+        if stamps.get(name) == stamp
+    }
+    skipped = list(listing.skipped)
+
+    def probed(name: str) -> VideoInfo | DamagedClip:
+        path, images = os.path.join(root, name), listing.videos[name]
+        try:
+            return probe_images(path, images, decode) if images else probe(path, decode)
+        except DamagedClip as damage:
+            return damage
+
+    new = [name for name in listing.videos if name not in videos]
+    for name, result in in_parallel(probed, new, workers, "decoded" if decode else "indexed"):
+        if isinstance(result, DamagedClip):
+            skipped.append((name, result.reason))
+        else:
+            videos[name] = result
+    if not decode and (new or len(remembered) > len(videos)):
+        _save(cache, {name: (stamps[name], info) for name, info in videos.items()})
+    return Index(root, listing, {name: videos[name] for name in listing.videos if name in videos}, skipped)
+
+
+def find_videos(root: str, sequences: bool) -> Listing:
+    """What may be a video below `root`: files with such an ending, or with none.
+
+    Links are followed; each real file counts once, under its own name where that lies below the folder.
+    """
+    candidates: list[tuple[str, tuple[str, ...]]] = []
+    skipped: list[tuple[str, str]] = []
+    foreign: Counter[str] = Counter()
+    folders, links, visited = deque([root]), deque[str](), set[str]()
+    while folders or links:
+        folder = folders.popleft() if folders else links.popleft()  # own names come before names by way of a link
+        if os.path.realpath(folder) in visited:
+            continue
+        visited.add(os.path.realpath(folder))
+        try:
+            paths = [os.path.join(folder, name) for name in os.listdir(folder) if not name.startswith(".")]
+        except OSError as error:
+            skipped.append((_name(folder, root), f"the folder cannot be entered ({error.strerror})"))
+            continue
+        inner = [path for path in paths if os.path.isdir(path)]
+        for path in inner:
+            (links if os.path.islink(path) else folders).append(path)
+        images = sorted((path for path in paths if _ending(path) in IMAGE_ENDINGS), key=natural)
+        videos = [path for path in paths if _ending(path) in (*VIDEO_ENDINGS, "") and path not in inner]
+        foreign.update(_ending(path) for path in set(paths) - {*inner, *images, *videos})
+        if sequences and _is_sequence(images) and not videos and not inner:
+            candidates.append((folder, tuple(images)))
+        else:
+            candidates += [(path, ()) for path in videos] + [(path, (path,)) for path in images if path not in inner]
+    real_files: set[str] = set()
+    found: dict[str, tuple[str, ...]] = {}
+    for path, frames in sorted(candidates, key=lambda candidate: os.path.islink(candidate[0])):
+        if not os.path.isfile(path) and not os.path.isdir(path):
+            skipped.append((_name(path, root), "it is a link to nothing, or no regular file"))
+        elif os.path.realpath(path) not in real_files:
+            real_files.add(os.path.realpath(path))
+            found[_name(path, root)] = frames
+    return Listing({name: found[name] for name in sorted(found, key=natural)}, sorted(skipped), foreign, len(visited))
+
+
+def natural(name: str) -> list[Any]:
+    """A sorting key by which clip2 comes before clip10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def in_parallel(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int | None, done: str
+) -> Iterator[tuple[Item, Result]]:
+    """(item, function(item)) in order, from threads; what takes more than a second shows its progress on stderr."""
+    start = time.monotonic()
+    terminal = sys.stderr.isatty()
+    due, shown = start + 1, False
+    pool = ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1))
+    try:
+        for count, (item, result) in enumerate(zip(items, pool.map(function, items), strict=True), 1):
+            yield item, result
+            now = time.monotonic()
+            if now >= due or (shown and count == len(items)):
+                rate = count / (now - start)
+                left = f"{(len(items) - count) / rate:.0f} s left" if count < len(items) else f"in {now - start:.0f} s"
+                line = f"{done} {count} of {len(items)} files, {rate:.0f} files/s, {left}"
+                # A terminal shows one line that changes; a log file gets a line every 10 seconds.
+                print(
+                    f"\r{line}\x1b[K" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True
+                )
+                due, shown = now + (0.2 if terminal else 10), True
+    finally:
+        if shown and terminal:
+            print(file=sys.stderr)
+        pool.shutdown(cancel_futures=True)
+
+
+def _name(path: str, root: str) -> str:
+    return os.path.relpath(path, root).replace(os.sep, "/")
+
+
+def _ending(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def _is_sequence(paths: Sequence[str]) -> bool:
+    """Whether these are two or more images whose names differ in one number only."""
+    matches = [re.fullmatch(r"(.*?)(\d+)(\D*)", os.path.basename(path), re.DOTALL) for path in paths]
+    frames = [(match[1], match[3].lower(), int(match[2])) for match in matches if match]
+    return len(frames) == len(paths) == len(set(frames)) > 1 and len({frame[:2] for frame in frames}) == 1
+
+
+def _stamp(root: str, name: str, images: Sequence[str]) -> list[int]:
+    """Number, size and last modification of the files of a video: when these stay, so does what is in them."""
+    try:
+        stats = [os.stat(path) for path in images or [os.path.join(root, name)]]
+    except OSError:
+        return []
+    return [len(stats), sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
+
+
+def _cache_path(root: str, sequences: bool) -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    key = json.dumps([os.path.realpath(root), sequences]).encode()
+    return Path(base) / "jaxvid" / "index" / f"{hashlib.sha256(key).hexdigest()[:32]}.npz"
+
+
+def _save(cache: Path, videos: dict[str, tuple[list[int], VideoInfo]]) -> None:
+    """Writes what was learned, in one step that another process cannot see half done."""
+    kept = ("width", "height", "fps", "timed", "codec", "rotation", "declared", "notes")
+    table = {}
+    for name, (stamp, info) in videos.items():
+        base = info.time_base
+        table[name] = {field: getattr(info, field) for field in kept} | {
+            "stamp": stamp, "time_base": [base.numerator, base.denominator],
+            "frames": len(info.pts), "starts": len(info.keyframes),
+        }  # fmt: skip
+    text = json.dumps({"format": CACHE_FORMAT, "videos": table}).encode()
+    nothing = np.empty(0, np.int64)
+    pts = np.concatenate([nothing, *(info.pts for _, info in videos.values())])
+    keyframes = np.concatenate([nothing, *(info.keyframes for _, info in videos.values())])
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".part", delete=False) as file:
+            np.savez_compressed(file, text=np.frombuffer(text, np.uint8), pts=pts, keyframes=keyframes)
+        os.replace(file.name, cache)
+    except OSError as error:
+        logging.warning("The index of the videos cannot be kept for the next start, in %s: %s", cache.parent, error)
+
+
+def _load(cache: Path) -> dict[str, tuple[list[int], VideoInfo]]:
+    """What was learned before: name -> (stamp, what the video holds); nothing where the file is missing or damaged."""
+    try:
+        with np.load(cache) as file:
+            text, pts, keyframes = (file[key] for key in ("text", "pts", "keyframes"))
+        content = json.loads(text.tobytes())
+        if content["format"] != CACHE_FORMAT:
+            return {}
+        videos, frame, start = {}, 0, 0
+        for name, entry in content["videos"].items():
+            frames, starts = entry.pop("frames"), entry.pop("starts")
+            videos[name] = entry.pop("stamp"), VideoInfo(
+                path="", pts=pts[frame : frame + frames], keyframes=keyframes[start : start + starts],
+                notes=tuple(entry.pop("notes")), time_base=Fraction(*entry.pop("time_base")), **entry,
+            )  # fmt: skip
+            frame, start = frame + frames, start + starts
+    except DAMAGED_CACHE:
+        return {}
+    return videos if (frame, start) == (len(pts), len(keyframes)) else {}
