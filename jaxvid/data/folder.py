@@ -121,10 +121,10 @@ class Folder:
     def summary(self) -> str:
         pace = f"{self.fps:g} frames per second" if self.fps else f"stride {self.stride}"
         parts = [
-            f"{self._title}: {count(len(self), 'clip')} of {count(self.frames, 'frame')} x {self.resolution} pixels at {pace}",
-            f"from {count(len(self._videos), 'video')}",
-            count(len(self.classes), "class", "classes"),
-            f"{count(len(self.skipped), 'file')} skipped",
+            f"{self._title}: {plural(len(self), 'clip')} of {plural(self.frames, 'frame')} x {self.resolution} pixels at {pace}",
+            f"from {plural(len(self._videos), 'video')}",
+            plural(len(self.classes), "class", "classes"),
+            f"{plural(len(self.skipped), 'file')} skipped",
         ]
         return ", ".join(parts)
 
@@ -134,19 +134,18 @@ class Folder:
         if not listing.videos:
             others = ", ".join(f"{number} {ending}" for ending, number in listing.foreign.most_common(5)) or "no files"
             return (
-                f"no video in {index.root}: looked through {count(listing.folders, 'folder')} and found {others}; "
+                f"no video in {index.root}: looked through {plural(listing.folders, 'folder')} and found {others}; "
                 f"videos end in {' '.join(VIDEO_ENDINGS)}, images in {' '.join(IMAGE_ENDINGS)}"
             )
         problems = []
         if index.videos:
             name = max(index.videos, key=lambda name: len(index.videos[name].pts))
-            problems.append(
-                f"the longest is {show(name)}, {_too_short(index.videos[name], self.frames, self.stride, self.fps)}"
-            )
-        for reason, count in Counter(reason for _, reason in index.skipped).most_common():
+            reason = _too_short(index.videos[name], self.frames, self.stride, self.fps)
+            problems.append(f"the longest is {show(name)}: {reason}")
+        for reason, number in Counter(reason for _, reason in index.skipped).most_common():
             names = [show(name) for name, its_reason in index.skipped if its_reason == reason]
             problems.append(f"{number} x {reason}: {', '.join(names[:3])}{', ...' if number > 3 else ''}")
-        return f"none of {count(len(listing.videos), 'file')} in {index.root} gives a clip: {'; '.join(problems)}"
+        return f"none of {plural(len(listing.videos), 'file')} in {index.root} gives a clip: {'; '.join(problems)}"
 
 
 def clip_starts(info: VideoInfo, frames: int, stride: int, fps: float) -> np.ndarray:
@@ -179,7 +178,7 @@ def show(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
 
 
-def count(number: int, one: str, many: str = "") -> str:
+def plural(number: int, one: str, many: str = "") -> str:
     """A number and its noun: 1 file, 2 files."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
