@@ -1,0 +1,212 @@
+"""Decoded clips in ArrayRecord shards: written once, then read at the speed of memory, on one machine or on many.
+
+A folder holds one split: `clips-00000-of-00016.array_record`, ... and `records.json`, which lists the shards with their
+clips and bytes, frames, resolution, classes, and what could not be read. A record is a little-endian uint32 n, n bytes
+of JSON ([[key, dtype, shape], ...]), and the arrays' bytes one after another; ArrayRecord adds checksums.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import shutil
+import struct
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from jaxvid.data.augment import resize_short_side
+from jaxvid.data.pipeline import Damaged, DamagedClip, Source
+
+DESCRIPTION = "records.json"
+FORMAT = 1
+
+
+def write_records(source: Source, path: str, shards: int = 16, workers: int = 4) -> dict[str, Any]:
+    """Writes all clips of `source` to the folder `path`, which appears only when it is complete.
+
+    Args:
+      source: clips, all of the same number of frames. A DamagedClip is named in the log, counted, and left out.
+      path: the folder of one split: <data.path>/train or <data.path>/eval.
+      shards: files to spread the clips over; a few times the number of hosts that will read them.
+      workers: threads that read clips and write shards.
+
+    Returns:
+      What `records.json` says.
+
+    Raises:
+      ValueError: `path` exists already, clips differ in their number of frames, or not one could be read.
+    """
+    folder, partial = Path(path), Path(f"{path}.partial")
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} exists and is not empty: choose another path, or delete it to write it again")
+    shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run has left
+    partial.mkdir(parents=True)
+    shards = max(1, min(shards, len(source)))
+    damaged, stop = Damaged(), threading.Event()
+
+    def write(shard: int) -> dict[str, Any]:
+        try:
+            return _write_shard(source, partial, shard, shards, damaged, stop)
+        except BaseException:
+            stop.set()  # the other shards need not be finished
+            raise
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            written = list(pool.map(write, range(shards)))
+        finally:
+            stop.set()  # an interrupt from the keyboard ends here, without waiting for whole shards
+    frames = sorted({count for shard in written for count in shard.pop("frames")})
+    sides = [shard.pop("resolution") for shard in written]
+    if len(frames) != 1:
+        what = f"clips of {frames} frames, which cannot share a batch" if frames else "no clip that can be read"
+        raise ValueError(f"nothing written to {folder}: it would hold {what}; the source is {source.summary()}")
+    clips = sum(shard["clips"] for shard in written)
+    description = {
+        "format": FORMAT,
+        "source": source.summary(),
+        "clips": clips,
+        "left_out": len(source) - clips,
+        "frames": frames[0],
+        "resolution": min(sides),
+        "classes": list(source.classes),
+        "shards": written,
+        "damaged": damaged.files,
+    }
+    (partial / DESCRIPTION).write_text(json.dumps(description, indent=1))
+    partial.rename(folder)
+    return description
+
+
+class Records:
+    """Clips that `write_records` wrote, as they came from their source.
+
+    An item holds what the source's items held; `video` (and `source`) uint8 [T,h,w,3] with the shorter side of at least
+    `resolution`, and of exactly that where it has to be scaled down, which costs time: better write them at that size.
+
+    Args:
+      path: the folder that holds `train/` and `eval/`.
+      frames: T, at most the frames of the stored clips, of which the first T are taken.
+      resolution: at most the stored one.
+      split: "train" or "eval".
+
+    Raises:
+      FileNotFoundError: there are no records. ValueError: they are too short or too small, or a shard is damaged.
+    """
+
+    def __init__(self, path: str, frames: int, resolution: int, split: str = "train"):
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        self._folder = Path(path) / split
+        if not (self._folder / DESCRIPTION).is_file():
+            raise FileNotFoundError(
+                f"there is no {self._folder / DESCRIPTION}: write the split with jaxvid.data.records.write_records"
+            )
+        self._about = json.loads((self._folder / DESCRIPTION).read_text())
+        if self._about["format"] != FORMAT:
+            raise ValueError(f"{self._folder} has format {self._about['format']}, this version reads format {FORMAT}")
+        for name, asked in (("frames", frames), ("resolution", resolution)):
+            if asked > self._about[name]:
+                raise ValueError(
+                    f"{self._folder} holds clips of {name} {self._about[name]}, {asked} are asked for: lower"
+                    f" data.{name} or write the records again"
+                )
+        self.frames, self.resolution, self.classes = frames, resolution, list(self._about["classes"])
+        self._ends = np.cumsum([shard["clips"] for shard in self._about["shards"]])
+        self._clips = ArrayRecordDataSource([str(self._checked(shard)) for shard in self._about["shards"]])
+
+    def __len__(self) -> int:
+        return int(self._about["clips"])
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        index = operator.index(index)
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)} in {self._folder}")
+        try:
+            clip = decode(self._clips[index])
+        except RuntimeError as error:  # ArrayRecord's word for a checksum that is wrong
+            shard = int(np.searchsorted(self._ends, index, side="right"))
+            raise DamagedClip(
+                str(self._folder / self._about["shards"][shard]["file"]), f"clip {index}: {error}"
+            ) from error
+        for key in ("video", "source", "action"):
+            if key in clip:
+                clip[key] = clip[key][: self.frames]
+        for key in ("video", "source"):
+            if key in clip:
+                clip[key] = resize_short_side(clip[key], self.resolution)
+        return clip
+
+    def summary(self) -> str:
+        about = self._about
+        size = f"{self.frames} frames of short side {about['resolution']}"
+        return (
+            f"records {self._folder}: {len(self):,} clips of {size} in {len(about['shards'])} shards,"
+            f" {len(self.classes)} classes, {about['left_out']} damaged clips left out; written from {about['source']}"
+        )
+
+    def _checked(self, shard: Mapping[str, Any]) -> Path:
+        file = self._folder / shard["file"]
+        if not file.is_file():
+            raise ValueError(f"shard {file} is missing: copy the whole folder again, or write the records again")
+        size = file.stat().st_size
+        if size != shard["bytes"]:
+            raise ValueError(
+                f"shard {file} has {size:,} bytes in place of {shard['bytes']:,}: copy it again, or write"
+                " the records again"
+            )
+        return file
+
+
+def encode(clip: Mapping[str, np.ndarray]) -> bytes:
+    """One clip as the bytes of a record."""
+    arrays = {key: np.asarray(value) for key, value in clip.items()}
+    for key, value in arrays.items():
+        if value.dtype.hasobject:
+            raise ValueError(f"{key!r} holds Python objects ({value.dtype}), which records do not")
+    header = json.dumps([[key, value.dtype.str, value.shape] for key, value in arrays.items()]).encode()
+    return b"".join([struct.pack("<I", len(header)), header, *(value.tobytes() for value in arrays.values())])
+
+
+def decode(record: bytes) -> dict[str, np.ndarray]:
+    """The clip of a record; its arrays share the record's memory and cannot be written to."""
+    (length,) = struct.unpack_from("<I", record)
+    offset, clip = 4 + length, {}
+    for key, dtype, shape in json.loads(record[4:offset]):
+        value = np.frombuffer(record, dtype, math.prod(shape), offset) if math.prod(shape) else np.empty(0, dtype)
+        clip[key] = value.reshape(shape)
+        offset += value.nbytes
+    return clip
+
+
+def _write_shard(
+    source: Source, folder: Path, shard: int, shards: int, damaged: Damaged, stop: threading.Event
+) -> dict[str, Any]:
+    """Every `shards`-th clip from `shard` on, so that each shard is a fair sample."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    file = folder / f"clips-{shard:05d}-of-{shards:05d}.array_record"
+    writer = ArrayRecordWriter(str(file), "group_size:1,uncompressed")  # group 1: each clip can be read on its own
+    clips, side, frames = 0, 2**31, set()
+    for index in range(shard, len(source), shards):
+        if stop.is_set():
+            break
+        try:
+            clip = source[index]
+        except DamagedClip as error:
+            damaged.add(error)
+            continue
+        writer.write(encode(clip))
+        clips += 1
+        frames.add(clip["video"].shape[0])
+        side = min(side, *clip["video"].shape[1:3])
+    writer.close()
+    logging.info("wrote shard %d of %d: %d clips", shard + 1, shards, clips)
+    return {"file": file.name, "clips": clips, "bytes": file.stat().st_size, "frames": frames, "resolution": side}
