@@ -120,8 +120,9 @@ class Folder:
 
     def summary(self) -> str:
         pace = f"{self.fps:g} frames per second" if self.fps else f"stride {self.stride}"
+        size = f"{plural(self.frames, 'frame')} x {self.resolution} pixels"
         parts = [
-            f"{self._title}: {plural(len(self), 'clip')} of {plural(self.frames, 'frame')} x {self.resolution} pixels at {pace}",
+            f"{self._title}: {plural(len(self), 'clip')} of {size} at {pace}",
             f"from {plural(len(self._videos), 'video')}",
             plural(len(self.classes), "class", "classes"),
             f"{plural(len(self.skipped), 'file')} skipped",

@@ -98,21 +98,22 @@ def probe(path: str, decode: bool = False) -> VideoInfo:
         raise DamagedClip(path, "no frame decodes")
     notes = [f"its header promises {declared} frames"] if declared not in (0, len(packets)) else []
     shown: list[int | None] = [pts for pts, _, _ in packets]
+    keyframes = np.array(sorted(pts for pts, _, is_key in packets if is_key and pts is not None and timed), np.int64)
     if decode or not (timed or guessed):
-        shown, problem = _decode_all(path)
+        shown, problem = _decode_all(path, next(iter(keyframes.tolist()), None))
         timed = timed and all(a is not None and b is not None and a < b for a, b in itertools.pairwise(shown))
         if problem:
             notes.append(f"{len(shown)} of {len(packets)} frames decode, then {problem}")
         if not shown:
             raise DamagedClip(path, f"no frame decodes: {problem}")
     if timed:
-        pts = np.array(sorted(shown), np.int64)  # type: ignore[type-var]
-        keyframes = np.array(sorted(pts for pts, _, is_key in packets if is_key), np.int64)  # type: ignore[type-var]
+        pts = np.array(sorted(pts for pts in shown if pts is not None), np.int64)
         pts = pts[pts >= min(keyframes, default=pts[0])]  # what is shown before the first keyframe cannot be decoded
         unit = Fraction(time_base.numerator, time_base.denominator)
         rate = float((len(pts) - 1) / (int(pts[-1] - pts[0]) * unit)) if len(pts) > 1 else rate
     else:
-        pts, keyframes, unit = np.arange(len(shown)), np.empty(0, np.int64), 1 / Fraction(rate).limit_denominator(1001)
+        pts, keyframes = np.arange(len(shown)), keyframes[:0]
+        unit = 1 / Fraction(rate).limit_denominator(1001)
     rotation = round(frame.rotation / 90) % 4 * 90
     width, height = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
     return VideoInfo(path, width, height, rate, pts, unit, keyframes, timed, codec, rotation, declared, tuple(notes))
@@ -272,14 +273,12 @@ def _consistent(packets: list[tuple[int | None, int | None, bool]]) -> bool:
     return None not in shown and len(set(shown)) == len(shown) and decoded == sorted(decoded)
 
 
-def _decode_all(path: str) -> tuple[list[int | None], str]:
+def _decode_all(path: str, start: int | None) -> tuple[list[int | None], str]:
     """Timestamps of all frames up to the first that does not decode, and why it does not ("" for a sound file)."""
     shown: list[int | None] = []
     try:
         with _opened(path) as (container, stream):
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    return shown, "one is damaged"
+            for frame in _decode(path, container, stream, start):
                 shown.append(frame.pts)
     except DamagedClip as damage:
         return shown, damage.reason
@@ -287,29 +286,34 @@ def _decode_all(path: str) -> tuple[list[int | None], str]:
 
 
 def _frames(info: VideoInfo, start: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Decodes from the keyframe with timestamp `start` (None: from the beginning), naming frames as `info.pts` does.
+    """(timestamp as in `info.pts`, frame) from the keyframe with timestamp `start` on; None: from the beginning.
 
     Nothing comes where the container cannot be made to stand at that keyframe.
     """
     with _opened(info.path) as (container, stream):
         if start is not None and start > info.keyframes[0]:
             container.seek(int(start), stream=stream)
-        order = itertools.count()
-        arrived = start is None
-        for packet in container.demux(stream):
-            arrived = arrived or (packet.is_keyframe and packet.pts == start)
-            # Frames shown before the keyframe but stored after it need frames before it, and nothing later needs them.
-            if not arrived or (start is not None and packet.pts is not None and packet.pts < start):
-                continue
-            if packet.is_corrupt:
-                raise DamagedClip(info.path, "the data of a frame is incomplete")
-            for frame in packet.decode():
-                if frame.is_corrupt:
-                    raise DamagedClip(info.path, "a frame is damaged")
-                if not info.timed:
-                    yield next(order), frame
-                elif frame.pts is not None:
-                    yield frame.pts, frame
+        for number, frame in enumerate(_decode(info.path, container, stream, start)):
+            if not info.timed:
+                yield number, frame
+            elif frame.pts is not None:
+                yield frame.pts, frame
+
+
+def _decode(path: str, container: InputContainer, stream: VideoStream, start: int | None) -> Iterator[av.VideoFrame]:
+    """Frames from the keyframe `start` on; DamagedClip at the first that is not sound."""
+    arrived = start is None
+    for packet in container.demux(stream):
+        arrived = arrived or (packet.is_keyframe and packet.pts == start)
+        # Frames shown before the keyframe but stored after it need frames before it, and nothing later needs them.
+        if not arrived or (start is not None and packet.pts is not None and packet.pts < start):
+            continue
+        if packet.is_corrupt:
+            raise DamagedClip(path, "the data of a frame is incomplete")
+        for frame in packet.decode():
+            if frame.is_corrupt:
+                raise DamagedClip(path, "a frame is damaged")
+            yield frame
 
 
 def _resized(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
