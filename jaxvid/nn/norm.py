@@ -1,0 +1,98 @@
+"""Normalisation over video, with float32 statistics whatever the dtype of the video."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxvid.parallel import pmean
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation (Wu and He 2018) of [B, ..., C] over all places and the channels of a group, per example.
+
+    Equals `flax.linen.GroupNorm(groups)`. Raises ValueError where C is no multiple of `groups`.
+    """
+
+    groups: int = 32
+    dtype: Any = None
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, channels = x.shape[0], x.shape[-1]
+        if channels % self.groups:
+            raise ValueError(f"GroupNorm needs channels in a multiple of groups={self.groups}, got {channels}.")
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        places = x.reshape(batch, -1, channels).astype(jnp.float32)
+        # Channel by channel first, along contiguous memory; what remains to be averaged over a group is tiny.
+        per_channel = jnp.stack(_moments(places)).reshape(2, batch, self.groups, -1)
+        mean, square = jnp.repeat(per_channel.mean(-1), channels // self.groups, axis=-1)
+        factor = scale * lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + self.epsilon)
+        return _affine(places, factor, bias - mean * factor).astype(self.dtype or x.dtype).reshape(x.shape)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe and Szegedy 2015) of [B, ..., C] over examples and places.
+
+    Equals `flax.linen.BatchNorm`. With `train` the statistics are those of the batch over all devices of `axis_name`
+    and the running ones (collection `batch_stats`: `mean`, `var`, [C]) move towards them; else the running ones serve.
+    """
+
+    axis_name: str | None = None
+    momentum: float = 0.9
+    dtype: Any = None
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        channels = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        rows = x.reshape(1, -1, *channels).astype(jnp.float32)
+        mean, var = running_mean.value, running_var.value
+        if train:
+            mean, square = pmean(_moments(rows), self.axis_name)
+            mean, var = mean[0], jnp.maximum(square - jnp.square(mean), 0.0)[0]
+            if not self.is_initializing():
+                keep = self.momentum
+                running_mean.value = keep * running_mean.value + (1 - keep) * lax.stop_gradient(mean)
+                running_var.value = keep * running_var.value + (1 - keep) * lax.stop_gradient(var)
+        factor = scale * lax.rsqrt(var + self.epsilon)
+        y = _affine(rows, factor[None], (bias - mean * factor)[None])
+        return y.astype(self.dtype or x.dtype).reshape(x.shape)
+
+
+def _moments(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Means [B,C] of rows [B,N,C] and of their squares."""
+    return _sum_over_rows(rows) / rows.shape[1], _sum_over_rows(jnp.square(rows)) / rows.shape[1]
+
+
+def _sum_over_rows(rows: jax.Array) -> jax.Array:
+    """Sums [B,N,C] over N as a product with ones, which XLA:CPU runs twice as fast as a reduction."""
+    return jnp.einsum("n,bnc->bc", jnp.ones(rows.shape[1], rows.dtype), rows)
+
+
+@jax.custom_vjp
+def _affine(rows: jax.Array, factor: jax.Array, offset: jax.Array) -> jax.Array:
+    """rows [B,N,C] * factor [B,C] + offset [B,C], with sums over N in its gradient that are products as well."""
+    return rows * factor[:, None] + offset[:, None]
+
+
+def _affine_forward(rows: jax.Array, factor: jax.Array, offset: jax.Array) -> tuple[jax.Array, tuple]:
+    return _affine(rows, factor, offset), (rows, factor)
+
+
+def _affine_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    rows, factor = saved
+    return gradient * factor[:, None], _sum_over_rows(gradient * rows), _sum_over_rows(gradient)
+
+
+_affine.defvjp(_affine_forward, _affine_backward)

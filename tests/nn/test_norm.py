@@ -1,0 +1,102 @@
+"""Normalisation against Flax's own, values, gradients and running statistics, on one device and on eight."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvid.nn.norm import BatchNorm, GroupNorm
+
+
+def video(seed: int, *shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(1.5, 2.0, shape), jnp.float32)
+
+
+def affine(channels: int) -> dict[str, jax.Array]:
+    return {"scale": video(1, channels), "bias": video(2, channels)}
+
+
+def loss(y: jax.Array) -> jax.Array:
+    """Weighs every entry differently: a plain sum of a normalised batch has no gradient."""
+    return jnp.vdot(y, jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
+
+
+def assert_close(got, want):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * float(np.abs(b).max())), got, want
+    )
+
+
+def test_group_norm_equals_flax():
+    x, params = video(0, 2, 3, 4, 4, 12), affine(12)
+
+    def both(module):
+        return jax.jit(jax.value_and_grad(lambda p, x: loss(module.apply({"params": p}, x)), (0, 1)))(params, x)
+
+    assert_close(both(GroupNorm(4)), both(nn.GroupNorm(4)))
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_equals_flax(train):
+    x, params = video(0, 4, 2, 3, 3, 6), affine(6)
+    running = {"mean": video(3, 6), "var": jnp.abs(video(4, 6))}
+
+    class Reference(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return nn.BatchNorm(use_running_average=not train, momentum=0.8, name="norm")(x)
+
+    def run(module, params, running):
+        def forward(params, x):
+            y, new = module.apply({"params": params, "batch_stats": running}, x, train, mutable=["batch_stats"])
+            return loss(y), new["batch_stats"]
+
+        return jax.jit(jax.value_and_grad(forward, (0, 1), has_aux=True))(params, x)
+
+    (value, new), (by_params, by_x) = run(BatchNorm(momentum=0.8), params, running)
+    (expected, reference), (want_params, want_x) = run(Reference(), {"norm": params}, {"norm": running})
+    assert_close((value, new, by_params, by_x), (expected, reference["norm"], want_params["norm"], want_x))
+
+
+def test_batch_norm_on_eight_devices_equals_one():
+    x, module = video(0, 16, 2, 3, 3, 6), BatchNorm(momentum=0.8)
+    state = module.init(jax.random.key(0), x, train=True)
+    np.testing.assert_array_equal(state["batch_stats"]["mean"], 0.0)  # initialising is no training step
+
+    def step(module, params, x, weights):
+        def forward(params, x):
+            y, new = module.apply({**state, "params": params}, x, True, mutable=["batch_stats"])
+            return jnp.vdot(y, weights), new["batch_stats"]
+
+        return jax.grad(forward, (0, 1), has_aux=True)(params, x)
+
+    params, weights = affine(6), video(5, *x.shape)
+    (by_params, by_x), stats = jax.jit(step, static_argnums=0)(module, params, x, weights)
+    shards = [a.reshape(8, 2, *a.shape[1:]) for a in (x, weights)]
+    spread = jax.pmap(lambda *a: step(module.clone(axis_name="data"), *a), "data", in_axes=(None, 0, 0))
+    (local_params, local_x), local_stats = spread(params, *shards)
+    assert_close(jax.tree.map(lambda a: a.sum(0), local_params), by_params)
+    assert_close(local_x.reshape(x.shape), by_x)
+    for device in range(8):
+        assert_close(jax.tree.map(lambda a, d=device: a[d], local_stats), stats)
+
+
+@pytest.mark.parametrize("module", [GroupNorm(2), BatchNorm()])
+def test_statistics_of_bfloat16_are_float32(module):
+    """The bfloat16 numbers 1 to 1 + 1/64 have a spread that bfloat16 sums of 4,096 entries lose."""
+    x = (1 + jnp.arange(2 * 4096 * 4).reshape(2, 4, 32, 32, 4) % 3 / 128).astype(jnp.bfloat16)
+    arguments = () if isinstance(module, GroupNorm) else (True,)
+    state = module.init(jax.random.key(0), x, *arguments)
+    y, _ = module.apply(state, x, *arguments, mutable=["batch_stats"])
+    expected, _ = module.apply(state, x.astype(jnp.float32), *arguments, mutable=["batch_stats"])
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y, expected.astype(jnp.bfloat16))
+    assert module.clone(dtype=jnp.float32).apply(state, x, *arguments, mutable=["batch_stats"])[0].dtype == jnp.float32
+
+
+def test_group_norm_names_what_does_not_divide():
+    with pytest.raises(ValueError, match="multiple of groups=4, got 6"):
+        GroupNorm(4).init(jax.random.key(0), jnp.ones((1, 2, 2, 2, 6)))
