@@ -7,6 +7,7 @@ from jaxvid import config as config_lib
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, `tiny` (seconds, for tests) or `ucf101` (a recipe for an accelerator)."""
+    config_lib.choice("the variant of configs/vqvae.py", variant or "default", ("default", "tiny", "ucf101"))
     config = config_lib.base()
     config.method = "vqvae"
     config.model = ConfigDict()

@@ -126,6 +126,16 @@ def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[st
     ]
 
 
+def choice(field: str, value: str, known: Iterable[str]) -> str:
+    """`value` if it is one of the known; otherwise a ValueError that names the field and the nearest."""
+    known = list(known)
+    if value not in known:
+        raise ValueError(
+            f'{field} is "{value}", expected one of {", ".join(known)}; did you mean {nearest(value, known)}?'
+        )
+    return value
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """The name closest to a misspelled one; dotted names with the same end come first."""
     names = list(names)

@@ -15,15 +15,49 @@ from ml_collections import ConfigDict, config_flags
 from jaxvid import config as config_lib
 from jaxvid.train import Interrupted, NotFinite, train
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="the recipe, say configs/vqvae.py or configs/vqvae.py:tiny"
-)
-WORKDIR = flags.DEFINE_string("workdir", None, "where everything is written (default: runs/NAME of the recipe)")
-DISTRIBUTED = flags.DEFINE_bool("distributed", False, "one of several processes: call jax.distributed.initialize first")
+OVERRIDE = re.compile(r"--?(config\.[^=]+)")
 
 
 class UsageError(Exception):
     """A command line that cannot work."""
+
+
+def define(arguments: Sequence[str]) -> flags.FlagValues:
+    """The program's flags, of its own rather than the process's, parsed from `arguments` (program name first)."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, "the recipe, say configs/vqvae.py or configs/vqvae.py:tiny", values, sys_argv=list(arguments)
+    )
+    flags.DEFINE_string("workdir", None, "receives what is written; runs/NAME OF THE RECIPE if not given", values)
+    flags.DEFINE_bool("distributed", False, "call jax.distributed.initialize: one of several processes", values)
+    flags.DEFINE_bool("help", False, "show this and end", values, short_name="h")
+    rest = values(list(arguments))[1:]
+    if rest:
+        raise UsageError(f'"{rest[0]}" is not understood; a field is set as --config.train.steps=500.')
+    return values
+
+
+def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
+    """The flags, and the config that they ask for; raises UsageError in one sentence."""
+    try:
+        # Without the overrides first, so that a misspelled field can be told from the fields that there are.
+        plain = define([argument for argument in arguments if not OVERRIDE.match(argument)])
+        if plain.help:
+            return plain, ConfigDict()
+        if not plain["config"].present:
+            raise UsageError("--config is missing; name a recipe, say --config configs/vqvae.py.")
+        recipe = plain["config"].config_filename.partition(":")[0]
+        if not Path(recipe).is_file():
+            raise UsageError(f"--config {recipe} does not exist; the recipes are in the folder configs/.")
+        fields = config_lib.flatten({"config": plain.config})
+        for name in (match[1] for match in map(OVERRIDE.match, arguments) if match):
+            if name not in fields and not any(field.startswith(f"{name}.") for field in fields):
+                raise UsageError(f"--{name}: no such field; the nearest is --{config_lib.nearest(name, fields)}.")
+        values = define(arguments)
+    except flags.Error as error:
+        # A recipe's own ValueError comes wrapped, behind its traceback.
+        raise UsageError(str(error).rpartition("\nValueError: ")[2].strip()) from error
+    return values, values.config
 
 
 def default_workdir(recipe: str) -> Path:
@@ -32,58 +66,44 @@ def default_workdir(recipe: str) -> Path:
     return Path("runs") / "_".join(filter(None, (Path(path).stem, variant)))
 
 
-def parse(arguments: Sequence[str]) -> ConfigDict:
-    """The config that the command line asks for; raises UsageError for what is wrong with it."""
-    override = re.compile(r"--?(config\.[^=]+)")
-    try:
-        flags.FLAGS([argument for argument in arguments if not override.match(argument)])
-        if not flags.FLAGS.config and not CONFIG.present:
-            raise UsageError("--config is missing; name a recipe, say --config configs/vqvae.py.")
-        recipe = flags.FLAGS["config"].config_filename.partition(":")[0]
-        if not Path(recipe).is_file():
-            raise UsageError(f"--config {recipe} does not exist; the recipes are in the folder configs/.")
-        fields = config_lib.flatten({"config": CONFIG.value})
-        for name in (match[1] for match in map(override.match, arguments) if match):
-            if name not in fields and not any(field.startswith(name + ".") for field in fields):
-                raise UsageError(f"--{name}: no such field; the nearest is --{config_lib.nearest(name, fields)}.")
-        rest = flags.FLAGS(arguments)[1:]
-    except (flags.Error, ValueError) as error:
-        raise UsageError(str(error)) from error
-    if rest:
-        raise UsageError(f'"{rest[0]}" is not understood; a field is set as --config.train.steps=500.')
-    return CONFIG.value
+def start_jax(distributed: bool) -> None:
+    """Joins the other processes if there are any, and keeps compiled programs from one run to the next."""
+    if distributed:
+        # Where JAX cannot tell by itself (TPU pods, Slurm, Open MPI) it is told by these variables.
+        told = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
+        jax.distributed.initialize(**{name: int(value) for name, value in told.items() if value})
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxvid" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one command; returns the exit code: 0, 2 for a command that cannot work, 1 for a run that failed."""
+    """Runs one command and returns its exit code: 2 if it cannot work, 1 if the run failed, 128 + n after signal n."""
     try:
-        config = parse(arguments)
-        start_jax()
-        train(config, WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename))
+        values, config = parse(arguments)
+        if values.help:
+            print(
+                __doc__,
+                *(f"  --{name}  {values[name].help}" for name in ("config", "workdir", "distributed")),
+                sep="\n",
+            )
+            return 0
+        start_jax(values.distributed)
+        train(config, values.workdir or default_workdir(values["config"].config_filename))
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.signal_number
     except KeyboardInterrupt:
         print("Stopped; what was saved stays.", file=sys.stderr)
         return 130
-    except (UsageError, ValueError, FileNotFoundError) as error:
-        print(f"jaxvid: {error}", file=sys.stderr)
-        return 2
     except (NotFinite, OSError) as error:
         print(f"jaxvid: {error}", file=sys.stderr)
         return 1
+    except (UsageError, ValueError) as error:
+        print(f"jaxvid: {error}", file=sys.stderr)
+        return 2
     return 0
-
-
-def start_jax() -> None:
-    """Joins the other processes if there are any, and keeps compiled programs from one run to the next."""
-    if DISTRIBUTED.value:
-        number = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
-        jax.distributed.initialize(**{name: int(value) for name, value in number.items() if value})
-    if not jax.config.jax_compilation_cache_dir:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxvid" / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def example_keys(key: jax.Array, count: int, axis_name: str | None = None) -> ja
 def axis_name(mode: str) -> str | None:
     """The axis name that a method must be made with to run under `mode` ("jit" or "pmap")."""
     if mode not in MODES:
-        raise ValueError(f'train.parallel is "{mode}", expected one of {", ".join(MODES)}.')
+        raise ValueError(f'train.parallel is "{mode}", expected "jit" or "pmap".')
     return AXIS if mode == "pmap" else None
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
@@ -35,22 +37,22 @@ WRITTEN = {
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes the work folder this run's, or checks that it is: writes config.json.
+    """Makes the work folder, or checks that the run in it has this config.
 
     Raises:
       ValueError: the folder holds a run with another config; one line per field.
       OSError: the folder cannot be made or written.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    path, present = workdir / "config.json", config_lib.to_dict(config)
+    if not os.access(workdir, os.W_OK):
+        raise PermissionError(errno.EACCES, "the work folder cannot be written; name another --workdir", str(workdir))
+    path = workdir / "config.json"
     if path.is_file():
-        changed = config_lib.differences(json.loads(path.read_text()), present)
+        changed = config_lib.differences(json.loads(path.read_text()), config_lib.to_dict(config))
         if changed:
             raise ValueError(
-                f"{workdir} holds a run with another config. Use another --workdir, or undo:\n" + "\n".join(changed)
+                f"{workdir} holds a run with another config. Name another --workdir, or undo:\n" + "\n".join(changed)
             )
-    if jax.process_index() == 0:
-        write_json(path, present)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -97,6 +99,7 @@ class Recorder:
         self._evaluated = any(name.startswith("eval/") for line in at_start for name in line)
         if not self._active:
             return
+        write_json(workdir / "config.json", config_lib.to_dict(config))
         write_json(workdir / "batch.json", batch)
         self._writer = Writer(workdir, start if start else None)
         self._progress = ProgressLine(config.train.steps, start)

@@ -77,9 +77,7 @@ def prepare(config: ConfigDict) -> Job:
     """
     mesh = parallel.make_mesh()
     config_lib.check(config, mesh.size)
-    if config.method not in METHODS:
-        raise ValueError(f'method is "{config.method}", expected one of {", ".join(METHODS)}.')
-    make = METHODS[config.method]
+    make = METHODS[config_lib.choice("method", config.method, METHODS)]
     method = make(config, parallel.axis_name(config.train.parallel))
     return Job(config, mesh, method, make(config), *(data.make_source(config.data, s) for s in ("train", "eval")))
 
@@ -89,7 +87,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
 
     Args:
       config: of a recipe in `configs/`; `jaxvid.config.base()` documents the common fields.
-      workdir: receives checkpoints, metrics.jsonl, TensorBoard events, pictures, report.html and the config.
+      workdir: receives the config, checkpoints, metrics.jsonl, TensorBoard events, pictures and report.html.
 
     Returns:
       The state after the last step, replicated over all devices.

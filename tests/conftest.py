@@ -1,21 +1,34 @@
-"""Eight simulated devices for every test; one test process stands for a whole pod."""
+"""Eight simulated devices for every test: one process stands for a whole pod."""
 
+import importlib.util
 import os
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 # Before JAX starts: simulated CPU devices deadlock on few cores unless NPROC says there are at least twice as many.
 os.environ.setdefault("NPROC", "16")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real videos and reference numbers that stands beside the repository; skips where it is absent."""
     if not SHARED.is_dir():
-        pytest.skip(f"needs the shared data folder {SHARED.name}/ beside the repository")
+        pytest.skip("needs the folder shared/ of real videos beside the repository")
     return SHARED
+
+
+def recipe(name: str) -> ConfigDict:
+    """The config of "vqvae" or "vqvae:tiny" from configs/."""
+    stem, _, variant = name.partition(":")
+    spec = importlib.util.spec_from_file_location(stem, ROOT / "configs" / f"{stem}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variant)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from jaxvid import config as config_lib
 from jaxvid import losses, optim, parallel
 from jaxvid.core import (
     Batch,
@@ -24,28 +25,27 @@ from jaxvid.core import (
     update_ema,
 )
 from jaxvid.metrics.image import psnr
-from jaxvid.models.vqvae import VQVAE, Decoder, Encoder, stages
+from jaxvid.models.vqvae import NORMS, VQVAE, Decoder, Encoder, stages
 from jaxvid.nn import quantize
 
 PLAYER = "tokenizer"
+QUANTIZERS = {
+    "ema": quantize.EMAVectorQuantizer,
+    "vq": quantize.VectorQuantizer,
+    "fsq": quantize.FSQ,
+    "lfq": quantize.LFQ,
+}
 
 
 def make_quantizer(options: ConfigDict, dim: int, axis_name: str | None) -> nn.Module:
     """`config.model.quantizer`: its `name`, and the fields of that class in `nn.quantize`."""
-    fields = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in options.items() if k != "name"}
-    match options.name:
-        case "ema":
-            return quantize.EMAVectorQuantizer(dim=dim, axis_name=axis_name, **fields)
-        case "vq":
-            return quantize.VectorQuantizer(dim=dim, **fields)
-        case "fsq":
-            return quantize.FSQ(**fields)
-        case "lfq":
-            return quantize.LFQ(axis_name=axis_name, **fields)
-    nearest = difflib.get_close_matches(options.name, ("ema", "vq", "fsq", "lfq"), n=1, cutoff=0.0)[0]
-    raise ValueError(
-        f'model.quantizer.name is "{options.name}", expected ema, vq, fsq or lfq; the nearest is "{nearest}".'
-    )
+    kind = QUANTIZERS[config_lib.choice("model.quantizer.name", options.name, QUANTIZERS)]
+    fields = {name: value for name, value in options.items() if name != "name"}
+    known = [field.name for field in dataclasses.fields(kind) if field.name not in ("parent", "name")]
+    for name in fields:
+        config_lib.choice(f"a field of model.quantizer {options.name}", name, known)
+    shared = {"dim": dim, "axis_name": axis_name}
+    return kind(**{name: value for name, value in shared.items() if name in known}, **fields)
 
 
 def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
@@ -60,8 +60,8 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
     for axis, length, factor in zip(("frames", "height", "width"), size, model.downsample, strict=True):
         if length % factor:
             raise ValueError(f"{length} {axis} do not divide by model.downsample {tuple(model.downsample)} ({factor}).")
-    if model.norm not in ("group", "batch"):
-        raise ValueError(f'model.norm is "{model.norm}", expected "group" or "batch".')
+    config_lib.choice("model.norm", model.norm, NORMS)
+    config_lib.choice("model.dtype", model.dtype, ("float32", "bfloat16"))
     dim = {"fsq": lambda q: len(q.levels), "lfq": lambda q: q.bits}.get(model.quantizer.name, lambda q: model.dim)
     common: dict[str, Any] = dict(
         width=model.width, blocks=model.blocks, heads=model.heads, norm=model.norm, axis_name=axis_name,
@@ -87,7 +87,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     model = make_model(config, axis_name)
     tx = optim.make_optimizer(config.optim, config.train.steps)
     decay = optim.ema_decay(config.optim)
-    distance = losses.RECONSTRUCTION[config.model.loss]
+    distance = losses.RECONSTRUCTION[config_lib.choice("model.loss", config.model.loss, losses.RECONSTRUCTION)]
 
     def init(key: jax.Array, batch: Batch) -> TrainState:
         params_key, quantizer_key, key = jax.random.split(key, 3)

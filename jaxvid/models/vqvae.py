@@ -14,6 +14,8 @@ from jaxvid.nn.conv import Conv, ConvTranspose
 from jaxvid.nn.norm import BatchNorm, GroupNorm
 from jaxvid.nn.quantize import Quantized
 
+NORMS = ("group", "batch")
+
 
 def stages(downsample: Sequence[int]) -> list[tuple[int, int, int]]:
     """Strides per stage, each 1 or 2 per axis: (4, 4, 2) -> [(2, 2, 1), (2, 2, 2)], time last to shrink.
@@ -33,13 +35,13 @@ def stages(downsample: Sequence[int]) -> list[tuple[int, int, int]]:
 class Normalization(nn.Module):
     """Group norm (no statistics over examples) or batch norm, by name."""
 
-    name_: str
+    kind: str
     axis_name: str | None = None
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        if self.name_ == "batch":
+        if self.kind == "batch":
             return BatchNorm(axis_name=self.axis_name, dtype=self.dtype)(x, train)
         return GroupNorm(groups=8, dtype=self.dtype)(x)
 

@@ -1,0 +1,170 @@
+"""The program as its users run it: real processes, real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from jaxvid import checkpoint
+from jaxvid.core import TrainState
+
+RECIPE = ("--config", "configs/vqvae.py:tiny")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """One device, and one compilation cache for all runs of this file."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC")}
+    return kept | {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+
+
+def start(arguments: Sequence[str], environment: dict[str, str], **kwargs) -> subprocess.Popen:
+    command = [sys.executable, "-m", "jaxvid.main", *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs
+    )
+
+
+def run(arguments: Sequence[str], environment: dict[str, str]) -> tuple[int, str]:
+    process = start(arguments, environment)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def bits(state: TrainState) -> list[bytes]:
+    raw = jax.device_get(state.replace(key=jax.random.key_data(state.key)))
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(raw)]
+
+
+def numbers(workdir: Path) -> list[dict]:
+    """What was logged, less what depends on the time of day."""
+    clock = ("time", "train/clips_per_second", "train/waiting")
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(environment, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    code, output = run([*RECIPE, "--workdir", str(workdir)], environment)
+    assert code == 0, output
+    return workdir
+
+
+def test_a_run_leaves_everything_that_it_says(uninterrupted: Path, environment) -> None:
+    code, output = run([*RECIPE, "--workdir", str(uninterrupted)], environment)
+    assert code == 0 and "Finished at step 20" in output
+    for name in ("report.html", "samples", "metrics.jsonl", "tensorboard", "checkpoints", "config.json"):
+        assert name in output and (uninterrupted / name).exists()
+    assert json.loads((uninterrupted / "config.json").read_text())["train"]["steps"] == 20
+    assert {p.name for p in (uninterrupted / "samples").iterdir()} == {
+        f"step_{step:07d}.{kind}" for step in (10, 20) for kind in ("png", "gif", "mp4")
+    }
+    assert Image.open(uninterrupted / "samples" / "step_0000020.png").size[0] > 200
+    assert "<video" in (uninterrupted / "report.html").read_text()
+    evaluations = [line for line in numbers(uninterrupted) if "eval/psnr" in line]
+    assert [line["step"] for line in evaluations] == [10, 20]
+    assert evaluations[1]["eval/psnr"] > evaluations[0]["eval/psnr"]
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bits(uninterrupted: Path, environment, tmp_path: Path) -> None:
+    random = np.random.default_rng()
+    arguments = [*RECIPE, "--workdir", str(tmp_path), "--config.train.save_every=3"]
+    kills = 0
+    for _ in range(20):
+        process = start(arguments, environment)
+        # Killed at a moment within the run once it has something to lose; left alone after four kills.
+        while process.poll() is None and kills < 4 and not (tmp_path / "checkpoints").exists():
+            time.sleep(0.05)
+        time.sleep(random.uniform(0.5, 5))
+        if kills < 4 and process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        output, _ = process.communicate(timeout=300)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, output
+    assert process.returncode == 0 and kills > 0
+    assert bits(checkpoint.load(tmp_path).state) == bits(checkpoint.load(uninterrupted).state)
+    assert numbers(tmp_path) == numbers(uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_first_and_the_same_command_goes_on(number, uninterrupted, environment, tmp_path: Path) -> None:
+    arguments = [*RECIPE, "--workdir", str(tmp_path), "--config.train.save_every=1000"]
+    process = start(arguments, environment)
+    metrics = tmp_path / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        time.sleep(0.02)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 128 + number, output
+    step = int(output.rsplit("Stopped after step ", 1)[1].split(",")[0])
+    assert 2 <= step < 20 and int(checkpoint.load(tmp_path).state.step) == step
+    code, output = run(arguments, environment)
+    assert code == 0 and f"Going on from step {step}." in output
+    assert bits(checkpoint.load(tmp_path).state) == bits(checkpoint.load(uninterrupted).state)
+
+
+def test_it_goes_on_under_the_other_parallel_mode_and_for_longer(uninterrupted, environment, tmp_path: Path) -> None:
+    arguments = [*RECIPE, "--workdir", str(tmp_path)]
+    eight = environment | {"NPROC": "16", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    assert run([*arguments, "--config.train.steps=10"], eight)[0] == 0
+    code, output = run([*arguments, "--config.train.parallel=pmap"], eight)
+    assert code == 0 and "8 x" in output and "pmap" in output, output
+    code, output = run([*arguments, "--config.train.steps=22"], environment)
+    assert code == 0 and "Going on from step 20." in output, output
+
+
+def test_a_changed_config_is_refused_with_a_line_per_field(uninterrupted: Path, environment) -> None:
+    changed = ("--config.train.seed=5", "--config.model.dim=16", "--config.train.log_every=7")
+    code, output = run([*RECIPE, "--workdir", str(uninterrupted), *changed], environment)
+    assert code == 2 and "Traceback" not in output
+    assert "train.seed: the run has 0, the config now says 5" in output and "model.dim" in output
+    assert "log_every" not in output and "--workdir" in output
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(environment, tmp_path: Path) -> None:
+    # The first learning rate that explodes after some steps would depend on the machine; this one explodes at once.
+    arguments = [*RECIPE, "--workdir", str(tmp_path), "--config.optim.name=sgd", "--config.optim.clip=0.0"]
+    code, output = run([*arguments, "--config.optim.learning_rate=1e30", "--config.train.save_every=1"], environment)
+    assert code == 1 and "Traceback" not in output
+    assert " is nan at step 2" in output or " is inf at step 2" in output, output
+    assert int(checkpoint.load(tmp_path).state.step) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "--config is missing"),
+        (["--config", "configs/vqvea.py"], "--config configs/vqvea.py does not exist"),
+        ([*RECIPE, "--config.train.step=5"], "--config.train.step: no such field; the nearest is --config.train.steps"),
+        ([*RECIPE, "--config.trian.steps=5"], "the nearest is --config.train.steps"),
+        ([*RECIPE, "--config.train.steps=many"], "--config.train.steps=many: invalid literal for int()"),
+        ([*RECIPE, "--wokdir=x"], "Unknown command line flag 'wokdir'"),
+        ([*RECIPE, "train.steps=5"], '"train.steps=5" is not understood'),
+        ([*RECIPE, "--config.data.resolution=18"], "18 height do not divide by model.downsample (4, 4, 4)"),
+        ([*RECIPE, "--config.model.downsample=(4,3,4)"], "must be a power of two"),
+        ([*RECIPE, "--config.data.name=foldr"], "folder"),
+        ([*RECIPE, "--config.data.name=folder", "--config.data.path=nowhere"], "nowhere"),
+        ([*RECIPE, "--config.model.quantizer.name=emma"], 'the nearest is "ema"'),
+        ([*RECIPE, "--config.optim.name=adamm"], 'the nearest is "adam"'),
+        ([*RECIPE, "--config.train.parallel=pjit"], "expected one of jit, pmap"),
+        ([*RECIPE, "--config.method=vqgan"], "method"),
+        ([*RECIPE, "--workdir", "README.md/run"], "README.md"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence(arguments: list[str], sentence: str, environment) -> None:
+    code, output = run(arguments, environment)
+    assert code in (1, 2) and sentence in output and "Traceback" not in output, output
+    assert len(output.strip().splitlines()) <= 3
