@@ -39,6 +39,9 @@ class Folder:
 
     Attributes:
       classes: their names, in natural order; empty where there are no sub-folders.
+      videos: what each video of this part holds.
+      labels: the class of each.
+      clips: int64 [clips,2], number of the video and first frame.
       skipped: (name, reason) for each file that gives no clip.
       index: what is known of each file.
 
@@ -69,7 +72,7 @@ class Folder:
         workers: int | None = None,
         index: Index | None = None,
     ):
-        root = _check_arguments(path, frames, resolution, stride, fps, split, holdout)
+        root = check_settings(path, frames, resolution, stride, fps, split, holdout)
         self.frames, self.resolution, self.stride, self.fps = int(frames), int(resolution), int(stride), float(fps)
         self.index = index or build_index(root, sequences=frames > 1, workers=workers)
         self.skipped = list(self.index.skipped)
@@ -89,19 +92,19 @@ class Folder:
         self.classes = sorted(set(class_names.values()), key=natural) if set(class_names.values()) != {"none"} else []
         captions = _read_captions(root, self.index)
         chosen = train if split == "train" else held_out
-        self._videos = [self.index.videos[name] for name in chosen]
-        self._labels = [self.classes.index(class_names[name]) if self.classes else 0 for name in chosen]
+        self.videos = [self.index.videos[name] for name in chosen]
+        self.labels = [self.classes.index(class_names[name]) if self.classes else 0 for name in chosen]
         self._texts = [captions.get(name, class_names[name] if self.classes else "") for name in chosen]
         self._title = f"folder {root} ({split})"
         if not chosen:
             raise ValueError(f"{self._title} holds no clip: every usable video lies in the other part")
         numbers = np.repeat(np.arange(len(chosen)), [len(starts[name]) for name in chosen])
-        self._clips = np.stack([numbers, np.concatenate([starts[name] for name in chosen])], axis=1)
+        self.clips = np.stack([numbers, np.concatenate([starts[name] for name in chosen])], axis=1)
         if train == held_out:
-            self._clips = _split_clips(self._clips, split, holdout, chosen[0])
+            self.clips = _split_clips(self.clips, split, holdout, chosen[0])
 
     def __len__(self) -> int:
-        return len(self._clips)
+        return len(self.clips)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Clip `index`: video uint8 [T,h,w,3] with short side `resolution`, label int32 [], text str [].
@@ -110,20 +113,23 @@ class Folder:
           DamagedClip: one of its frames does not decode.
           IndexError: there is no such clip.
         """
-        number, start = self._clips[index]
-        indices = clip_indices(self._videos[number], start, self.frames, self.stride, self.fps)
+        number, start = self.clips[index]
+        indices = clip_indices(self.videos[number], start, self.frames, self.stride, self.fps)
         return {
-            "video": read_clip(self._videos[number], indices, self.resolution),
-            "label": np.asarray(self._labels[number], np.int32),
+            "video": read_clip(self.videos[number], indices, self.resolution),
+            "label": np.asarray(self.labels[number], np.int32),
             "text": np.asarray(self._texts[number]),
         }
 
-    def summary(self) -> str:
+    def shape(self) -> str:
+        """What a clip is, in words."""
         pace = f"{self.fps:g} frames per second" if self.fps else f"stride {self.stride}"
-        size = f"{plural(self.frames, 'frame')} x {self.resolution} pixels"
+        return f"{plural(self.frames, 'frame')} x {self.resolution} pixels at {pace}"
+
+    def summary(self) -> str:
         parts = [
-            f"{self._title}: {plural(len(self), 'clip')} of {size} at {pace}",
-            f"from {plural(len(self._videos), 'video')}",
+            f"{self._title}: {plural(len(self), 'clip')} of {self.shape()}",
+            f"from {plural(len(self.videos), 'video')}",
             plural(len(self.classes), "class", "classes"),
             f"{plural(len(self.skipped), 'file')} skipped",
         ]
@@ -206,9 +212,7 @@ def _too_short(info: VideoInfo, frames: int, stride: int, fps: float) -> str:
     return f"its frames come too unevenly for {fps:g} per second"
 
 
-def _check_arguments(
-    path: str, frames: int, resolution: int, stride: int, fps: float, split: str, holdout: float
-) -> str:
+def check_settings(path: str, frames: int, resolution: int, stride: int, fps: float, split: str, holdout: float) -> str:
     """The folder, without ~; ValueError for what cannot be meant."""
     for name, value in (("frames", frames), ("resolution", resolution), ("stride", stride)):
         if isinstance(value, bool) or value != int(value) or value < 1:

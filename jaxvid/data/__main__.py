@@ -1,0 +1,123 @@
+"""Checks a folder of videos before it is trained on, or converts it: python -m jaxvid.data PATH."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+from jaxvid.data.folder import Folder, check_settings, plural, show
+from jaxvid.data.index import build_index
+from jaxvid.data.records import write_records
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{message}; --help says what is possible\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints what the folder gives; returns 0, or 1 if it gives nothing."""
+    parser = _Parser(prog="python -m jaxvid.data", description="Checks a folder of videos by decoding all of it.")
+    parser.add_argument("path", help="the folder of videos")
+    parser.add_argument("--frames", type=int, default=16, help="frames of a clip (default: %(default)s)")
+    parser.add_argument("--resolution", type=int, default=64, help="its short side in pixels (default: %(default)s)")
+    parser.add_argument("--stride", type=int, default=1, help="take every stride-th frame (default: %(default)s)")
+    parser.add_argument("--fps", type=float, default=0.0, help="or go by time: so many frames per second")
+    parser.add_argument("--holdout", type=float, default=0.1, help="share kept for evaluation (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="look at headers and packets only, decode nothing")
+    parser.add_argument("--convert", metavar="OUT", help="write the clips to OUT/train and OUT/eval as ArrayRecord")
+    parser.add_argument("--shards", type=int, default=16, help="files of each part (default: %(default)s)")
+    parser.add_argument("--workers", type=int, help="threads (default: one per core, at most 16)")
+    options = parser.parse_args(arguments)
+    for name in ("shards", "workers"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    try:
+        settings = (options.path, options.frames, options.resolution, options.stride, options.fps)
+        root = check_settings(*settings, "train", options.holdout)
+        index = build_index(root, options.frames > 1, options.workers, decode=not options.quick)
+        train, held_out = (Folder(*settings, split, options.holdout, index=index) for split in ("train", "eval"))
+        print(report(train, held_out, decoded=not options.quick), flush=True)
+        for source, split in ((train, "train"), (held_out, "eval")) if options.convert else ():
+            target = os.path.join(options.convert, split)
+            about = write_records(source, target, options.shards, options.workers or min(16, os.cpu_count() or 1))
+            print(f"wrote {plural(about['clips'], 'clip')} to {show(target)}, {about['left_out']} left out", flush=True)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def report(train: Folder, held_out: Folder, decoded: bool) -> str:
+    """What was found, what is used, what is damaged, what is skipped."""
+    index = train.index
+    videos = index.videos
+    foreign = sum(index.listing.foreign.values())
+    endings = ", ".join(f"{number} {ending}" for ending, number in index.listing.foreign.most_common(6))
+    others = f", and {plural(foreign, 'other file')} left alone ({endings})" if foreign else ""
+    seconds = [len(info.pts) / info.fps for info in videos.values() if info.fps]
+    facts = [
+        ("found", f"{plural(len(videos), 'readable video')} in {plural(index.listing.folders, 'folder')}{others}"),
+        (
+            "checked",
+            "every frame was decoded" if decoded else "packets only (--quick): damage within files is not seen",
+        ),
+        ("sizes", _most(f"{info.width}x{info.height}" for info in videos.values())),
+        ("frame rates", _most(f"{info.fps:.4g}" for info in videos.values() if info.fps) or "none, these are images"),
+        ("formats", _most(info.codec for info in videos.values())),
+        ("frames", _range([len(info.pts) for info in videos.values()], "{:,.0f}")),
+        ("seconds", _range(seconds, "{:,.1f}") if seconds else "-"),
+    ]
+    facts.append(("clips", train.shape()))
+    lines = [show(os.path.abspath(index.root)), *_table(facts)]
+    clips = zip(train.classes or ["all"], *map(_clips, (train, held_out)), strict=True)
+    rows = [("clips", "train", "eval"), *((show(name), f"{a:,}", f"{b:,}") for name, a, b in clips)]
+    if len(rows) > 2:
+        rows.append(("all", f"{len(train):,}", f"{len(held_out):,}"))
+    rows.append(("from videos", f"{len(train.videos):,}", f"{len(held_out.videos):,}"))
+    lines += ["", *_table(rows, numbers=True)]
+    odd = [(show(name), "; ".join(info.notes)) for name, info in videos.items() if info.notes]
+    skipped = [(show(name), reason) for name, reason in train.skipped]
+    for title, files in (("damaged or odd", odd), ("skipped", skipped)):
+        if files:
+            lines += ["", f"{title}: {plural(len(files), 'file')}", *_table(files)]
+    return "\n".join(lines)
+
+
+def _clips(source: Folder) -> list[int]:
+    """Clips of each class; of all, where there are no classes."""
+    counts = Counter(source.labels[number] for number, _ in source.clips)
+    return [counts[label] for label in range(max(1, len(source.classes)))]
+
+
+def _most(values: Iterable[str], shown: int = 6) -> str:
+    """The most frequent values with their counts."""
+    counts = Counter(values)
+    parts = [f"{value} ({number:,})" if len(counts) > 1 else value for value, number in counts.most_common(shown)]
+    return ", ".join(parts) + (f", and {len(counts) - shown} more" if len(counts) > shown else "")
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    return f"{form.format(min(values))} to {form.format(max(values))} a video, {form.format(sum(values))} in all"
+
+
+def _table(rows: Sequence[Sequence[str]], numbers: bool = False) -> list[str]:
+    """Rows as indented lines with aligned columns; a name beyond 48 characters does not widen its column."""
+    widths = [max(min(len(cell), 48) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0])]
+        for cell, width in zip(others, widths[1:], strict=True):
+            cells.append(cell.rjust(width) if numbers else cell)
+        lines.append("  " + "  ".join(cells))
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
