@@ -46,11 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             target = os.path.join(options.convert, split)
             about = write_records(source, target, options.shards, options.workers or min(16, os.cpu_count() or 1))
             print(f"wrote {plural(about['clips'], 'clip')} to {show(target)}, {about['left_out']} left out", flush=True)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 
@@ -120,4 +120,6 @@ def _table(rows: Sequence[Sequence[str]], numbers: bool = False) -> list[str]:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names may hold any character
+    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main())
