@@ -7,6 +7,7 @@ worker processes nor on the number of hosts, and step k is reached without readi
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -116,7 +117,7 @@ def train_batches(
     seed: int,
     start: int = 0,
     workers: int = 0,
-    threads: int = 16,
+    threads: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
@@ -129,7 +130,7 @@ def train_batches(
       seed: decides order, crops and substitutes.
       start: the first batch to deliver; nothing before it is read.
       workers: worker processes; 0 means threads in this process, which is enough where decoding releases the GIL.
-      threads: threads when workers is 0; 0 reads in the caller's thread.
+      threads: threads when workers is 0; None for two per core, at most 16; 0 reads in the caller's thread.
       process_index: this process, 0 <= p < process_count.
       process_count: processes that share each batch.
 
@@ -140,7 +141,10 @@ def train_batches(
       ValueError: at once, bad arguments; while iterating, clips that do not fit into one batch, or too many damaged.
     """
     damaged = Damaged()
-    clip_at = functools.partial(_training_clip, source=source, resolution=resolution, seed=seed, damaged=damaged)
+    order = _Order(len(source), seed)
+    clip_at = functools.partial(
+        _training_clip, source=source, order=order, resolution=resolution, seed=seed, damaged=damaged
+    )
     shares = _shares(batch_size, process_index, process_count)
     return _batches(source, clip_at, shares, start, sys.maxsize // batch_size, workers, threads, damaged)
 
@@ -151,7 +155,7 @@ def eval_batches(
     resolution: int,
     examples: int,
     workers: int = 0,
-    threads: int = 16,
+    threads: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
@@ -191,7 +195,7 @@ def _batches(
     start: int,
     stop: int,
     workers: int,
-    threads: int,
+    threads: int | None,
     damaged: Damaged,
 ) -> Batches:
     """Batches start..stop of this process's share of `clip_at(0), clip_at(1), ...`, read ahead by grain."""
@@ -203,6 +207,7 @@ def _batches(
     clips = grain.MapDataset.range(start * rows, stop * rows).map(position).map(clip_at)
     stack = functools.partial(_stack, name=source.summary())
     if workers == 0:
+        threads = min(16, 2 * (os.cpu_count() or 1)) if threads is None else threads
         # Threads share the clips of a batch: memory stays at about three batches however many threads there are.
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2 * rows))
         return Batches(iter(clips.to_iter_dataset(options).batch(rows, batch_fn=stack)), damaged)
@@ -213,14 +218,32 @@ def _batches(
     return Batches(iter(batches.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=1))), damaged)
 
 
-def _training_clip(position: int, source: Source, resolution: int, seed: int, damaged: Damaged) -> Clip:
-    from grain.experimental import index_shuffle
+class _Order:
+    """A new shuffle of `length` clips in each epoch: the clip at any position of an endless stream."""
 
-    epoch, place = divmod(position, len(source))
-    epoch_seed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-    index = index_shuffle(place, max_index=len(source) - 1, seed=epoch_seed, rounds=4)
-    rng = np.random.default_rng([seed, position])
-    clip, _ = _read(source, index, resolution, rng, damaged)
+    def __init__(self, length: int, seed: int):
+        self._arguments = length, seed
+        self._epochs: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, position: int) -> int:
+        length, seed = self._arguments
+        epoch, place = divmod(position, length)
+        with self._lock:
+            if epoch not in self._epochs:
+                while len(self._epochs) > 1:  # two are kept: threads may still be reading the end of the epoch before
+                    del self._epochs[min(self._epochs)]
+                # Not grain's index_shuffle, which takes milliseconds a call where a source has few clips.
+                self._epochs[epoch] = np.random.default_rng([seed, epoch]).permutation(length).astype(np.uint32)
+            return int(self._epochs[epoch][place])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Order, self._arguments
+
+
+def _training_clip(position: int, source: Source, order: _Order, resolution: int, seed: int, damaged: Damaged) -> Clip:
+    rng = np.random.default_rng([seed, position, 1])  # 1: not the stream that shuffles epoch `position`
+    clip, _ = _read(source, order[position], resolution, rng, damaged)
     return random_crop(clip, resolution, rng)
 
 

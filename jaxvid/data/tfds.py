@@ -28,7 +28,7 @@ class TFDS:
     """Clips of a prepared TFDS data set: the middle T frames of each video, or each image as a video of one frame.
 
     An item holds `video` uint8 [T,h,w,3] with the shorter side scaled to `resolution` (grey copied to three channels),
-    `label` int32 [] (0 where the set has no class label), `text` (a caption, else the class name, else ""), and
+    `label` int32 [] (0 where the set has no classes), `text` (a caption, else the class name, else ""), and
     `action` float32 [T,A] where the set has one vector "action" per frame. A video shorter than (T-1) x stride + 1
     frames raises DamagedClip. Evaluation reads the split validation or test; where there is neither, the last tenth of
     train, which training then leaves out.
@@ -56,7 +56,7 @@ class TFDS:
         self._features = _find_features(builder.info.features, self._name)
         if frames > 1 and not self._features.sequence:
             raise ValueError(f"{self._name} holds images, which are videos of 1 frame; frames is {frames}")
-        self.classes = list(self._features.classes) or [self._name]
+        self.classes = list(self._features.classes)
         self._split, self._note = _choose_split(builder, split)
         self._source = _random_access(builder, self._split, self._features)
 

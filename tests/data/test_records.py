@@ -93,16 +93,11 @@ def test_fewer_frames_and_a_smaller_size(written):
         assert np.abs(small["video"] - halved).mean() < 4
 
 
-def test_records_feed_the_pipeline_with_and_without_workers(written):
+def test_records_feed_the_pipeline_and_travel_to_workers(written):
     options = {"name": "records", "path": str(written), "dataset": "", "frames": 4, "resolution": 24, "stride": 1}
     source = make_source(options | {"fps": 0.0, "holdout": 0.1}, "train")
-    with (
-        train_batches(source, 23, 24, seed=0) as threads,
-        train_batches(source, 23, 24, seed=0, workers=1) as processes,
-    ):
-        one, other = next(threads), next(processes)
-    assert sorted(one["text"].tolist()) == sorted(str(Few()[i]["text"]) for i in range(23))
-    np.testing.assert_array_equal(one["video"], other["video"])
+    with train_batches(source, 23, 24, seed=0) as batches:
+        assert sorted(next(batches)["text"].tolist()) == sorted(str(Few()[i]["text"]) for i in range(23))
     assert str(pickle.loads(pickle.dumps(source))[3]["text"]) == str(source[3]["text"])
 
 
