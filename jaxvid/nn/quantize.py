@@ -1,0 +1,314 @@
+"""Vector quantizers behind one interface: `quantizer(z, train) -> Quantized`, and `lookup(indices)` back to z space.
+
+What a quantizer remembers lives in the collection "codebook", so that a restored run continues and never starts over;
+it changes only where `train` is true. Distances, entropies, losses and statistics are float32 for any dtype of z.
+`axis_name` names the mapped axis of devices that share the batch, one contiguous slice each; it is None under jit.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.special import entr
+
+from jaxvid.parallel import pmean, psum
+
+KMEANS_ITERATIONS = 5
+SMOOTHING = 1e-5  # rows added to every code (Laplace), so that a code without any keeps a finite embedding
+JOINT_BITS = 10  # LFQ: groups of up to this many bits have their joint distribution computed exactly
+Scalars = dict[str, jax.Array]
+
+
+class Quantized(NamedTuple):
+    """What a quantizer makes of z [..., D]."""
+
+    quantized: jax.Array  # [..., D], dtype of z; the gradient passes straight through to z
+    indices: jax.Array  # [...] int32 in [0, codebook_size)
+    losses: Scalars  # float32, already weighted: add them to the objective
+    metrics: Scalars  # float32; `perplexity` in [1, codebook_size] is that of the codes in this batch
+
+
+class EMAVectorQuantizer(nn.Module):
+    """Codebook learned by exponential moving averages (van den Oord et al. 2017, appendix A.1).
+
+    The first training batch sets it by k-means. A code whose average rows per step fall below `revive_below` times the
+    fair share (rows / codes) starts anew from a random row of z, with that share; the metric `dead_codes` counts them.
+    Both draw from the random stream "quantizer", which is to be the same on every device. Collection "codebook":
+    `embedding` and `cluster_sum` [codes, dim], `cluster_size` [codes], `step` [], the training batches seen.
+    Raises ValueError where the last axis of z is not `dim`.
+    """
+
+    codes: int
+    dim: int
+    decay: float = 0.99
+    commitment: float = 0.25
+    revive_below: float = 0.05
+    axis_name: str | None = None
+
+    @property
+    def codebook_size(self) -> int:
+        return self.codes
+
+    def setup(self) -> None:
+        shape, normal = (self.codes, self.dim), nn.initializers.normal(1.0)
+        self.embedding = self.variable("codebook", "embedding", lambda: normal(self.make_rng("params"), shape))
+        self.cluster_size = self.variable("codebook", "cluster_size", jnp.zeros, shape[:1])
+        self.cluster_sum = self.variable("codebook", "cluster_sum", jnp.zeros, shape)
+        self.step = self.variable("codebook", "step", jnp.zeros, (), jnp.int32)
+
+    def __call__(self, z: jax.Array, train: bool) -> Quantized:
+        rows, embedding, metrics = _rows(z, self.dim), self.embedding.value, {}
+        fixed, learning = lax.stop_gradient(rows), train and not self.is_initializing()
+        if learning:
+            key = self.make_rng("quantizer")
+            kmeans = partial(_kmeans, codes=self.codes, axis_name=self.axis_name)
+            embedding = lax.cond(self.step.value == 0, kmeans, lambda *_: embedding, fixed, key)
+        indices = _nearest(fixed, embedding)
+        if learning:
+            metrics["dead_codes"] = self._learn(fixed, indices, embedding, jax.random.fold_in(key, 1))
+        values = embedding[indices]
+        losses = {"commitment": self.commitment * jnp.mean(jnp.square(rows - values))}
+        return _finish(self, z, rows, values, indices, losses, metrics)
+
+    def lookup(self, indices: jax.Array) -> jax.Array:
+        """Embeddings [..., dim], float32, of codes [...]."""
+        return self.embedding.value[indices]
+
+    def _learn(self, rows: jax.Array, indices: jax.Array, embedding: jax.Array, key: jax.Array) -> jax.Array:
+        """Moves the averages towards this batch, revives dead codes, and returns how many there were."""
+        fair_share = rows.shape[0] * psum(1, self.axis_name) / self.codes
+        first = self.step.value == 0
+        size = jnp.where(first, fair_share, self.cluster_size.value)
+        total = jnp.where(first, fair_share * embedding, self.cluster_sum.value)
+        counts, sums = _statistics(rows, indices, self.codes, self.axis_name)
+        size = self.decay * size + (1 - self.decay) * counts
+        total = self.decay * total + (1 - self.decay) * sums
+        smoothed = (size + SMOOTHING) / (size.sum() + self.codes * SMOOTHING) * size.sum()
+        dead = size < self.revive_below * fair_share
+        fresh = _random_rows(rows, self.codes, key, self.axis_name)
+        self.embedding.value = jnp.where(dead[:, None], fresh, total / smoothed[:, None])
+        self.cluster_size.value = jnp.where(dead, fair_share, size)
+        self.cluster_sum.value = jnp.where(dead[:, None], fair_share * fresh, total)
+        self.step.value += 1
+        return dead.sum().astype(jnp.float32)
+
+
+class VectorQuantizer(nn.Module):
+    """Codebook learned by gradients (van den Oord et al. 2017, eq. 3): the parameter `embedding` [codes, dim].
+
+    Raises ValueError where the last axis of z is not `dim`.
+    """
+
+    codes: int
+    dim: int
+    commitment: float = 0.25
+    axis_name: str | None = None
+
+    @property
+    def codebook_size(self) -> int:
+        return self.codes
+
+    def setup(self) -> None:
+        uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+        self.embedding = self.param("embedding", uniform, (self.codes, self.dim))
+
+    def __call__(self, z: jax.Array, train: bool) -> Quantized:
+        rows = _rows(z, self.dim)
+        indices = _nearest(lax.stop_gradient(rows), lax.stop_gradient(self.embedding))
+        values = self.embedding[indices]
+        losses = {
+            "codebook": jnp.mean(jnp.square(lax.stop_gradient(rows) - values)),
+            "commitment": self.commitment * jnp.mean(jnp.square(rows - lax.stop_gradient(values))),
+        }
+        return _finish(self, z, rows, values, indices, losses, {})
+
+    def lookup(self, indices: jax.Array) -> jax.Array:
+        """Embeddings [..., dim], float32, of codes [...]."""
+        return self.embedding[indices]
+
+
+class FSQ(nn.Module):
+    """Finite scalar quantization (Mentzer et al. 2023, section 3.1 and appendix A.1): bounded channels, then rounded.
+
+    z has one channel per entry of `levels`: project it before. Values lie in [-1, 1]; nothing is learned or lost.
+    Raises ValueError for fewer than 2 levels, or where the last axis of z is not len(levels).
+    """
+
+    levels: tuple[int, ...] = (8, 8, 8, 5, 5, 5)
+    axis_name: str | None = None
+
+    @property
+    def codebook_size(self) -> int:
+        return math.prod(self.levels)
+
+    def setup(self) -> None:
+        if not self.levels or min(self.levels) < 2:
+            raise ValueError(f"FSQ needs at least 2 levels in every channel, got levels={self.levels}.")
+
+    def __call__(self, z: jax.Array, train: bool) -> Quantized:
+        levels = np.array(self.levels, np.int32)
+        reach = (levels - 1) * (1 - 1e-3) / 2
+        offset = np.where(levels % 2, 0.0, 0.5)  # an even number of levels is centred on a half
+        bounded = jnp.tanh(_rows(z, len(levels)) + np.tan(offset / reach)) * reach - offset
+        digits = jnp.round(lax.stop_gradient(bounded)).astype(jnp.int32) + levels // 2
+        indices = (digits * _place_values(self.levels)).sum(-1, dtype=jnp.int32)
+        return _finish(self, z, bounded / (levels // 2), self.lookup(indices), indices, {}, {})
+
+    def lookup(self, indices: jax.Array) -> jax.Array:
+        """Values [..., len(levels)], float32, of codes [...]."""
+        half = np.array(self.levels, np.int32) // 2
+        digits = indices[..., None] // _place_values(self.levels) % np.array(self.levels, np.int32)
+        return (digits - half).astype(jnp.float32) / half
+
+
+class LFQ(nn.Module):
+    """Lookup-free quantization (Yu et al. 2023, MAGVIT-v2, section 3.1): one bit per channel, its sign.
+
+    The entropy loss makes each assignment sure and their average over the batch diverse: it is the mean entropy of
+    p(code | z) = softmax(-|z - code|^2 / temperature) less `diversity` times the entropy of the mean, in nats; the
+    latter is that of the joint distribution up to 10 bits, and beyond them a sum over equal groups of bits. Its weight
+    falls linearly from `anneal_from * entropy_weight` to `entropy_weight` over `anneal_steps` training batches, which
+    `step` [] in the collection "codebook" counts. Raises ValueError for bits outside 1 to 24, a temperature or
+    anneal_steps that is not positive, or where the last axis of z is not `bits`.
+    """
+
+    bits: int
+    commitment: float = 0.25
+    entropy_weight: float = 0.1
+    diversity: float = 1.0
+    temperature: float = 1.0
+    anneal_from: float = 3.0
+    anneal_steps: int = 2000
+    axis_name: str | None = None
+
+    @property
+    def codebook_size(self) -> int:
+        return 2**self.bits
+
+    def setup(self) -> None:
+        if not 1 <= self.bits <= 24:
+            raise ValueError(f"LFQ takes 1 to 24 bits, got bits={self.bits}.")
+        if self.temperature <= 0 or self.anneal_steps <= 0:
+            raise ValueError(
+                f"LFQ needs a positive temperature and anneal_steps, got {self.temperature} and {self.anneal_steps}: "
+                "anneal_from=1 keeps the entropy weight constant."
+            )
+        self.step = self.variable("codebook", "step", jnp.zeros, (), jnp.int32)
+
+    def __call__(self, z: jax.Array, train: bool) -> Quantized:
+        rows = _rows(z, self.bits)
+        indices = ((rows > 0) << np.arange(self.bits)).sum(-1, dtype=jnp.int32)
+        values = self.lookup(indices)
+        # The squared distances to the two values of a bit differ by 4 z, whatever the other bits are.
+        log_odds = 4 * rows / self.temperature
+        probabilities = jax.nn.sigmoid(log_odds)
+        sure = pmean(jnp.mean((jax.nn.softplus(log_odds) - log_odds * probabilities).sum(-1)), self.axis_name)
+        groups = jnp.array_split(probabilities, -(-self.bits // JOINT_BITS), axis=-1)
+        diverse = jnp.stack([_entropy(pmean(_mean_joint(group), self.axis_name)) for group in groups]).sum()
+        progress = jnp.minimum(self.step.value / self.anneal_steps, 1.0)
+        weight = self.entropy_weight * (self.anneal_from + (1 - self.anneal_from) * progress)
+        if train and not self.is_initializing():
+            self.step.value += 1
+        losses = {
+            "entropy": weight * (sure - self.diversity * diverse),
+            "commitment": self.commitment * jnp.mean(jnp.square(rows - values)),
+        }
+        return _finish(self, z, rows, values, indices, losses, {"sample_entropy": sure, "batch_entropy": diverse})
+
+    def lookup(self, indices: jax.Array) -> jax.Array:
+        """Values -1 or 1 [..., bits], float32, of codes [...]; bit i of a code belongs to channel i."""
+        return (indices[..., None] >> np.arange(self.bits) & 1) * 2.0 - 1.0
+
+
+def _rows(z: jax.Array, dim: int) -> jax.Array:
+    """z [..., dim] as float32 rows [N, dim]."""
+    if z.shape[-1] != dim:
+        raise ValueError(f"This quantizer takes z with a last axis of {dim}, got shape {z.shape}: project z before it.")
+    return z.reshape(-1, dim).astype(jnp.float32)
+
+
+def _finish(
+    module: EMAVectorQuantizer | VectorQuantizer | FSQ | LFQ,
+    z: jax.Array,
+    continuous: jax.Array,
+    values: jax.Array,
+    indices: jax.Array,
+    losses: Scalars,
+    metrics: Scalars,
+) -> Quantized:
+    """Values [N,D] in the shape and dtype of z, with the gradient of `continuous` [N,D], and the codes' perplexity."""
+    quantized = lax.stop_gradient(values) + (continuous - lax.stop_gradient(continuous))
+    used = jax.ops.segment_sum(jnp.ones(indices.shape), indices, module.codebook_size)
+    perplexity = jnp.exp(_entropy(pmean(used / indices.size, module.axis_name)))
+    return Quantized(
+        quantized.reshape(z.shape).astype(z.dtype),
+        indices.reshape(z.shape[:-1]),
+        losses,
+        {"perplexity": perplexity, **metrics},
+    )
+
+
+def _nearest(rows: jax.Array, embedding: jax.Array) -> jax.Array:
+    """Index [N] of the nearest embedding [codes, D] to each row [N, D], the first of equals."""
+    products = jnp.matmul(rows, embedding.T, precision=lax.Precision.HIGHEST)
+    distances = jnp.square(embedding).sum(-1) - 2 * products
+    # A minimum, then the first index that reaches it: XLA:CPU vectorises these, but no argmin.
+    codes = jnp.arange(embedding.shape[0], dtype=jnp.int32)
+    return jnp.where(distances == distances.min(-1, keepdims=True), codes, codes.size - 1).min(-1)
+
+
+def _statistics(rows: jax.Array, indices: jax.Array, codes: int, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+    """Number [codes] and sum [codes, D] of the rows of every code, over all devices."""
+    counts = jax.ops.segment_sum(jnp.ones(rows.shape[0]), indices, codes)
+    return psum((counts, jax.ops.segment_sum(rows, indices, codes)), axis_name)
+
+
+def _random_rows(rows: jax.Array, count: int, key: jax.Array, axis_name: str | None) -> jax.Array:
+    """Rows [count, D] of the whole batch, with replacement: the same ones on every device, however many there are."""
+    if axis_name is None:
+        return rows[jax.random.randint(key, (count,), 0, rows.shape[0])]
+    everywhere = jax.random.randint(key, (count,), 0, rows.shape[0] * psum(1, axis_name))
+    here = everywhere - rows.shape[0] * lax.axis_index(axis_name)
+    own = (here >= 0) & (here < rows.shape[0])
+    return psum(jnp.where(own[:, None], rows[here], 0.0), axis_name)
+
+
+def _kmeans(rows: jax.Array, key: jax.Array, codes: int, axis_name: str | None) -> jax.Array:
+    """Lloyd's iterations from random rows [N, D] to centres [codes, D]; a centre that no row is near to stays."""
+
+    def iterate(_: int, centres: jax.Array) -> jax.Array:
+        counts, sums = _statistics(rows, _nearest(rows, centres), codes, axis_name)
+        return jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1.0)[:, None], centres)
+
+    return lax.fori_loop(0, KMEANS_ITERATIONS, iterate, _random_rows(rows, codes, key, axis_name))
+
+
+def _place_values(levels: tuple[int, ...]) -> np.ndarray:
+    """What one step of each channel adds to a code: 1, levels[0], levels[0] * levels[1], ..."""
+    return np.cumprod([1, *levels[:-1]], dtype=np.int32)
+
+
+def _mean_joint(probabilities: jax.Array) -> jax.Array:
+    """Joint distribution [2**bits] of independent bits that are 1 with probabilities [N, bits], averaged over N."""
+
+    def joint(bits: jax.Array) -> jax.Array:
+        table = jnp.ones((bits.shape[0], 1))
+        for p in jnp.split(bits, bits.shape[1], axis=1):
+            table = jnp.concatenate([table * (1 - p), table * p], axis=1)
+        return table
+
+    low, high = jnp.split(probabilities, [probabilities.shape[1] // 2], axis=1)
+    products = jnp.matmul(joint(low).T, joint(high), precision=lax.Precision.HIGHEST)
+    return products.ravel() / probabilities.shape[0]
+
+
+def _entropy(probabilities: jax.Array) -> jax.Array:
+    """Entropy in nats of a distribution [K]; its gradient stays finite where a probability is 0."""
+    return entr(jnp.maximum(probabilities, jnp.finfo(jnp.float32).tiny)).sum()
