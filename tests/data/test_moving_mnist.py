@@ -52,6 +52,7 @@ def test_the_brighter_digit_moves_straight_at_constant_speed_and_bounces(squares
         assert (bright.sum((1, 2)) == 28 * 28).all()  # whole within the frame, and in front where they overlap
         corners = np.array([[np.flatnonzero(frame.any(axis))[0] for axis in (0, 1)] for frame in bright])
         steps = np.abs(np.diff(corners, axis=0))
+        assert steps.max() <= 6  # a wall turns a digit round, it does not let it through
         inner = ((corners[:-1] > 5) & (corners[:-1] < 31)).all(1) & ((corners[1:] > 5) & (corners[1:] < 31)).all(1)
         assert (np.ptp(steps[inner], axis=0) <= 1).all() if inner.any() else True  # up to rounding
         bounces += int((np.diff(np.sign(np.diff(corners, axis=0)), axis=0) != 0).sum())

@@ -86,6 +86,8 @@ def test_damaged_clips_are_left_out_and_counted(tmp_path):
 
 def test_fewer_frames_and_a_smaller_size(written):
     source, whole = Records(str(written), 3, 12), Records(str(written), 4, 24)
+    for key in ("video", "source", "action"):
+        np.testing.assert_array_equal(Records(str(written), 3, 24)[0][key], whole[0][key][:3])
     for i in range(5):
         small, large = source[i], whole[i]
         assert small["video"].shape == small["source"].shape == (3, 12, 12, 3) and small["action"].shape == (3, 2)
