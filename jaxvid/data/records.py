@@ -107,8 +107,8 @@ class Records:
         self._folder = Path(path) / split
         if not (self._folder / DESCRIPTION).is_file():
             raise FileNotFoundError(
-                f"there is no {self._folder / DESCRIPTION}: `python -m jaxvid.data VIDEOS --convert {path}` writes it from"
-                " a folder of videos, jaxvid.data.records.write_records from any source"
+                f"there is no {self._folder / DESCRIPTION}: `python -m jaxvid.data VIDEOS --convert {path}` writes"
+                " it from a folder of videos, jaxvid.data.records.write_records from any source"
             )
         self._about = json.loads((self._folder / DESCRIPTION).read_text())
         if self._about["format"] != FORMAT:
