@@ -39,8 +39,8 @@ class AxialAttention(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         x, inward, outward, bias = promote_dtype(x, inward, outward, bias, dtype=self.dtype)
         projected = x.reshape(-1, channels) @ inward  # rows first: the weight's gradient is faster on CPU
-        projected = projected.reshape(*x.shape[:-1], 3, 3, self.heads, -1)
-        attended = [_attend(axis, *(projected[..., i, j, :, :] for j in range(3))) for i, axis in enumerate("thw")]
+        parts = [part.reshape(*x.shape[:-1], self.heads, -1) for part in jnp.split(projected, 9, axis=-1)]
+        attended = [_attend(axis, *parts[3 * i : 3 * i + 3]) for i, axis in enumerate("thw")]
         joined = jnp.concatenate([y.reshape(-1, channels) for y in attended], -1)
         return (joined @ outward + bias).reshape(x.shape)
 
