@@ -6,7 +6,6 @@ file the first is taken (cover pictures do not count); alpha is dropped.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -91,17 +90,17 @@ def probe(path: str, decode: bool = False) -> VideoInfo:
         context = stream.codec_context
         # AVI stores no presentation times: FFmpeg guesses them, wrongly where frames are reordered.
         guessed = container.format.name == "avi"
-        timed = _consistent(packets) and not (guessed and context.has_b_frames)
+        stamps = {pts for pts, _ in packets}
+        timed = None not in stamps and len(stamps) == len(packets) and not (guessed and context.has_b_frames)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         declared, codec, time_base = stream.frames, context.name, stream.time_base or Fraction(1, 1000)
     if frame is None:
         raise DamagedClip(path, "no frame decodes")
     notes = [f"its header promises {declared} frames"] if declared not in (0, len(packets)) else []
-    shown: list[int | None] = [pts for pts, _, _ in packets]
-    keyframes = np.array(sorted(pts for pts, _, is_key in packets if is_key and pts is not None and timed), np.int64)
+    shown: list[int | None] = [pts for pts, _ in packets]
+    keyframes = np.array(sorted(pts for pts, is_key in packets if is_key and pts is not None and timed), np.int64)
     if decode or not (timed or guessed):
         shown, problem = _decode_all(path, next(iter(keyframes.tolist()), None))
-        timed = timed and all(a is not None and b is not None and a < b for a, b in itertools.pairwise(shown))
         if problem:
             notes.append(f"{len(shown)} of {len(packets)} frames decode, then {problem}")
         if not shown:
@@ -226,9 +225,9 @@ def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 def _list_packets(
     container: InputContainer, stream: VideoStream
-) -> tuple[list[tuple[int | None, int | None, bool]], av.VideoFrame | None]:
-    """(pts, dts, is_keyframe) of each packet that will be shown, in file order, and the first frame that decodes."""
-    packets: list[tuple[int | None, int | None, bool]] = []
+) -> tuple[list[tuple[int | None, bool]], av.VideoFrame | None]:
+    """(pts, whether decoding may start there) of each packet that will be shown, in file order, and the first frame that decodes."""
+    packets: list[tuple[int | None, bool]] = []
     frame, keyframe_seen = None, False
     for packet in container.demux(stream):
         keyframe_seen = keyframe_seen or packet.is_keyframe
@@ -242,7 +241,7 @@ def _list_packets(
             packet.size and stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 16
         )  # its show_frame bit
         if packet.size and not (packet.is_discard or packet.is_corrupt or hidden):
-            packets.append((packet.pts, packet.dts, packet.is_keyframe and _starts_anew(packet, stream)))
+            packets.append((packet.pts, packet.is_keyframe and _starts_anew(packet, stream)))
     return packets, frame
 
 
@@ -264,13 +263,6 @@ def _starts_anew(packet: av.Packet, stream: VideoStream) -> bool:
         if data[start] & 31 in (1, 5):  # the picture's first slice
             return data[start] & 31 == 5
         position = start + int.from_bytes(data[position:start], "big")
-
-
-def _consistent(packets: list[tuple[int | None, int | None, bool]]) -> bool:
-    """Whether each frame has a presentation time of its own, and decoding times never run backwards."""
-    shown = [pts for pts, _, _ in packets]
-    decoded = [dts for _, dts, _ in packets if dts is not None]
-    return None not in shown and len(set(shown)) == len(shown) and decoded == sorted(decoded)
 
 
 def _decode_all(path: str, start: int | None) -> tuple[list[int | None], str]:
@@ -305,8 +297,7 @@ def _decode(path: str, container: InputContainer, stream: VideoStream, start: in
     arrived = start is None
     for packet in container.demux(stream):
         arrived = arrived or (packet.is_keyframe and packet.pts == start)
-        # Frames shown before the keyframe but stored after it need frames before it, and nothing later needs them.
-        if not arrived or (start is not None and packet.pts is not None and packet.pts < start):
+        if not arrived:
             continue
         if packet.is_corrupt:
             raise DamagedClip(path, "the data of a frame is incomplete")
@@ -317,7 +308,10 @@ def _decode(path: str, container: InputContainer, stream: VideoStream, start: in
 
 
 def _resized(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
-    """RGB uint8 [height,width,3]: area averages where the frame shrinks, bicubic where it grows."""
+    """RGB uint8 [height,width,3]: area averages where the frame shrinks, bicubic where it grows.
+
+    One thread: clips are read in parallel anyway, and swscale's own threads may leave rows of small frames unwritten.
+    """
     kernel = Interpolation.AREA if width <= frame.width else Interpolation.BICUBIC
     return frame.reformat(width, height, "rgb24", interpolation=kernel | EXACT, threads=1).to_ndarray()
 

@@ -38,6 +38,7 @@ def write_video(
     rotation: int = 0,
     noise: int = 0,
     layout: dict[str, str] | None = None,
+    title: str = "",
     **options: str,
 ) -> str:
     """Frames 0 to count-1; at these presentation times, where they are given; `rotation` is metadata only.
@@ -46,6 +47,7 @@ def write_video(
     """
     generator = np.random.default_rng(0)
     with av.open(str(path), "w", options=layout or {}) as container:
+        container.metadata["title"] = title
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.codec_context.thread_count = 1  # the same bytes each time
         stream.width, stream.height, stream.pix_fmt = COLUMNS * BLOCK, ROWS * BLOCK, pix_fmt

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -128,10 +129,20 @@ def test_a_clip_decodes_no_more_than_it_needs(tmp_path, monkeypatch):
 
 def test_a_container_that_seeks_badly_is_read_from_its_start(tmp_path):
     info = probe(write_video(tmp_path / "a.mp4", 40, g="10"))
-    object.__setattr__(
-        info, "keyframes", np.array([0, info.pts[15]])
-    )  # frame 15 is no keyframe: no packet is found there
-    assert numbers(read_clip(info, [20, 21], 48)) == [20, 21]
+    wrong = replace(info, keyframes=info.pts[[0, 15]])  # frame 15 is no keyframe: nothing is found there
+    assert numbers(read_clip(wrong, [20, 21], 48)) == [20, 21]
+
+
+def test_a_frame_that_is_not_there_does_not_cost_the_whole_file(tmp_path, monkeypatch):
+    info = probe(write_video(tmp_path / "a.mp4", 400, g="10"))
+    pts = info.pts.copy()
+    pts[20] += 1
+    decoded = []
+    frames = video._frames
+    monkeypatch.setattr(video, "_frames", lambda *args: (decoded.append(item[0]) or item for item in frames(*args)))
+    with pytest.raises(DamagedClip, match="1 of the frames 20 to 22 cannot be found"):
+        read_clip(replace(info, pts=pts), [20, 21, 22], 48)
+    assert len(decoded) < 60
 
 
 def test_no_frame_is_held_beyond_the_clip(tmp_path):
@@ -170,14 +181,15 @@ def test_colors_follow_the_file_s_matrix_and_range(tmp_path, color, matrix, full
     path = str(tmp_path / "a.mp4")
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.codec_context.colorspace = 1 if matrix == "ITU709" else 6
         stream.codec_context.color_range = 2 if full_range else 1
         planes = _to_yuv(color, matrix, full_range)
-        frame = av.VideoFrame.from_ndarray(np.broadcast_to(planes[:, None, None], (3, 48, 64)).copy(), format="yuv444p")
+        flat = np.repeat(planes, [64 * 48, 32 * 24, 32 * 24]).reshape(72, 64)
+        frame = av.VideoFrame.from_ndarray(flat, format="yuv420p")
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    np.testing.assert_allclose(read_clip(probe(path), [0], 24)[0, 12, 16], color, atol=3)
+    np.testing.assert_allclose(read_clip(probe(path), [0], 24)[0, 12, 16], color, atol=1.6)
 
 
 def _to_yuv(color: tuple[int, int, int], matrix: str, full_range: bool) -> np.ndarray:
@@ -197,9 +209,8 @@ def _to_yuv(color: tuple[int, int, int], matrix: str, full_range: bool) -> np.nd
 @pytest.mark.parametrize("size", [(1, 1), (17, 31), (30, 2)])
 def test_any_pixel_format_and_size_becomes_rgb(tmp_path, pix_fmt, size):
     path, (width, height) = str(tmp_path / "a.nut"), size
-    flat = av.VideoFrame.from_ndarray(np.full((height, width, 3), 200, np.uint8), format="rgb24").reformat(
-        format=pix_fmt
-    )
+    flat = av.VideoFrame.from_ndarray(np.full((height, width, 3), 200, np.uint8), format="rgb24")
+    flat = flat.reformat(format=pix_fmt, threads=1)  # with more, rows of small frames are now and then left unwritten
     with av.open(path, "w") as container:
         stream = container.add_stream("ffv1" if pix_fmt != "yuv410p" else "rawvideo", rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
@@ -309,10 +320,9 @@ def test_a_file_that_vanishes_is_a_damaged_clip(tmp_path):
 
 
 def test_names_and_titles_need_not_be_utf8(tmp_path):
-    path = write_video(tmp_path / "a.mkv", 5)
+    path = write_video(tmp_path / "a.mkv", 5, title="a title of ours")
     data = Path(path).read_bytes()
-    assert b"Lavf" in data
-    Path(path).write_bytes(data.replace(b"Lavf", b"\xff\xfe\xe9\xe8", 1))
+    Path(path).write_bytes(data.replace(b"title of ours", b"title \xff\xfe\xe9\xe8ours"))
     assert numbers(read_clip(probe(path), range(5), 48)) == list(range(5))
     strange = tmp_path / "\udcff\udce9.mkv"
     try:
