@@ -103,16 +103,15 @@ def probe(path: str, decode: bool = False) -> VideoInfo:
         shown, problem = _decode_all(path, next(iter(keyframes.tolist()), None))
         if problem:
             notes.append(f"{len(shown)} of {len(packets)} frames decode, then {problem}")
-        if not shown:
-            raise DamagedClip(path, f"no frame decodes: {problem}")
     if timed:
         pts = np.array(sorted(pts for pts in shown if pts is not None), np.int64)
-        pts = pts[pts >= min(keyframes, default=pts[0])]  # what is shown before the first keyframe cannot be decoded
+        pts = pts[pts >= keyframes[0]] if len(keyframes) else pts  # what is shown before it cannot be decoded
         unit = Fraction(time_base.numerator, time_base.denominator)
         rate = float((len(pts) - 1) / (int(pts[-1] - pts[0]) * unit)) if len(pts) > 1 else rate
     else:
-        pts, keyframes = np.arange(len(shown)), keyframes[:0]
-        unit = 1 / Fraction(rate).limit_denominator(1001)
+        pts, unit = np.arange(len(shown)), 1 / Fraction(rate).limit_denominator(1001)
+    if not len(pts):
+        raise DamagedClip(path, "; ".join(["no frame decodes", *notes]))
     rotation = round(frame.rotation / 90) % 4 * 90
     width, height = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
     return VideoInfo(path, width, height, rate, pts, unit, keyframes, timed, codec, rotation, declared, tuple(notes))
@@ -226,7 +225,7 @@ def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
 def _list_packets(
     container: InputContainer, stream: VideoStream
 ) -> tuple[list[tuple[int | None, bool]], av.VideoFrame | None]:
-    """(pts, whether decoding may start there) of each packet that will be shown, in file order, and the first frame that decodes."""
+    """(pts, whether decoding may start there) of each packet to be shown, and the first frame that decodes."""
     packets: list[tuple[int | None, bool]] = []
     frame, keyframe_seen = None, False
     for packet in container.demux(stream):
@@ -237,10 +236,9 @@ def _list_packets(
             except av.FFmpegError:
                 if keyframe_seen:  # before it, a recording that was cut in the middle has frames that cannot decode
                     raise
-        hidden = (
-            packet.size and stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 16
-        )  # its show_frame bit
-        if packet.size and not (packet.is_discard or packet.is_corrupt or hidden):
+        if not packet.size or packet.is_discard or packet.is_corrupt:
+            continue
+        if stream.codec_context.name != "vp8" or memoryview(packet)[0] & 16:  # the bit of frames that are shown
             packets.append((packet.pts, packet.is_keyframe and _starts_anew(packet, stream)))
     return packets, frame
 
