@@ -15,17 +15,15 @@ VIDEO = ("NDHWC", "DHWIO", "NDHWC")
 # (T, H, W), kernel, strides, (input, output) channels: few and many channels, odd sizes, small and large kernels.
 CASES = [
     ((4, 6, 6), (3, 3, 3), (1, 1, 1), (40, 36)),
-    ((2, 5, 7), (3, 3, 3), (1, 1, 1), (40, 3)),
-    ((5, 4, 6), (4, 2, 4), (1, 1, 1), (3, 40)),
+    ((2, 5, 7), (4, 2, 3), (1, 1, 1), (40, 3)),
     ((3, 4, 4), (1, 1, 1), (1, 1, 1), (40, 36)),
-    ((4, 8, 6), (4, 4, 4), (2, 2, 2), (40, 36)),
-    ((4, 8, 6), (4, 4, 4), (2, 2, 2), (3, 40)),
-    ((4, 8, 6), (4, 4, 4), (2, 2, 2), (40, 3)),
-    ((1, 7, 5), (3, 3, 3), (1, 2, 2), (40, 36)),
+    ((4, 8, 6), (4, 4, 4), (2, 2, 2), (3, 36)),
     ((5, 7, 9), (3, 3, 4), (2, 2, 4), (40, 36)),
+    ((1, 7, 5), (3, 4, 4), (1, 2, 2), (36, 3)),
     ((8, 8, 8), (2, 1, 4), (4, 2, 4), (3, 5)),
     ((1, 1, 1), (4, 4, 4), (2, 2, 2), (40, 36)),
 ]
+FORMS = ["conv on cpu", "conv_transpose on cpu", "conv_transpose on gpu"]
 
 
 def plain_conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int, int]) -> jax.Array:
@@ -48,23 +46,18 @@ def values_and_gradients(function, x, kernel, strides):
 
 
 @pytest.mark.parametrize(("sizes", "window", "strides", "channels"), CASES)
-@pytest.mark.parametrize(
-    ("backend", "ours", "plain"),
-    [
-        ("cpu", conv, plain_conv),
-        ("cpu", conv_transpose, plain_conv_transpose),
-        ("gpu", conv_transpose, plain_conv_transpose),
-    ],
-)
-def test_equals_lax(monkeypatch, backend, ours, plain, sizes, window, strides, channels):
+def test_equals_lax(monkeypatch, sizes, window, strides, channels):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, *sizes, channels[0])), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(*window, *channels)) / np.sqrt(np.prod(window) * channels[0]), jnp.float32)
-    expected = values_and_gradients(plain, x, kernel, strides)
-    monkeypatch.setattr(module.jax, "default_backend", lambda: backend)
-    for got, want in zip(values_and_gradients(ours, x, kernel, strides), expected, strict=True):
-        assert got.shape == want.shape
-        np.testing.assert_allclose(got, want, atol=1e-5 * max(1.0, float(np.abs(want).max())))
+    plain = [values_and_gradients(f, x, kernel, strides) for f in (plain_conv, plain_conv_transpose)]
+    ours = [values_and_gradients(f, x, kernel, strides) for f in (conv, conv_transpose)]
+    with monkeypatch.context() as gpu:
+        gpu.setattr(module.jax, "default_backend", lambda: "gpu")
+        ours.append(values_and_gradients(conv_transpose, x, kernel, strides))
+    for name, got, want in zip(FORMS, ours, [*plain, plain[1]], strict=True):
+        for what, a, b in zip(("values", "gradient by video", "gradient by kernel"), got, want, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(np.abs(b).max())), err_msg=f"{name}, {what}")
 
 
 @pytest.mark.parametrize("layer", [Conv(24, (3, 3, 3), (2, 2, 2)), ConvTranspose(24)])
@@ -95,11 +88,13 @@ def test_modules_add_a_bias_and_follow_dtype():
 
 
 def test_bfloat16_is_summed_in_float32():
-    """A sum of 4,096 ones and 27 taps is exact in float32; bfloat16 sums stall at 256."""
-    x = jnp.ones((1, 3, 3, 3, 4096), jnp.bfloat16)
-    y = conv(x, jnp.ones((3, 3, 3, 4096, 36), jnp.bfloat16))
+    """The taps of the middle frame give 256, 1 and -256: float32 finds 1, where bfloat16 has no number 257."""
+    kernel = (
+        jnp.zeros((3, 1, 1, 40, 36), jnp.bfloat16).at[:, 0, 0, 0].set(jnp.array([[256], [1], [-256]], jnp.bfloat16))
+    )
+    y = jax.jit(conv)(jnp.ones((1, 3, 1, 1, 40), jnp.bfloat16), kernel)
     assert y.dtype == jnp.bfloat16
-    assert float(y[0, 1, 1, 1, 0]) == float(jnp.bfloat16(27 * 4096))
+    np.testing.assert_array_equal(y[0, :, 0, 0, 0].astype(jnp.float32), [-255, 1, 256])
 
 
 def test_space_to_depth_and_back():
