@@ -20,7 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.loss = "mse"  # or "mae"
     config.model.dtype = "float32"  # of computing; parameters and statistics stay float32
     config.model.remat = False  # recompute activations in the backward pass
-    config.model.quantizer = ConfigDict({"name": "ema", "codes": 512})
+    config.model.quantizer = ConfigDict({"name": "ema", "codes": 512, "decay": 0.95})
     config.optim = config_lib.optimizer(2e-3)
     if variant == "tiny":
         config.data.frames, config.data.resolution = 8, 16

@@ -106,8 +106,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     with contextlib.closing(Checkpointer(workdir, config.train.keep)) as checkpointer:
         state = checkpointer.restore(abstract_state(job.plain, described_batch(batch)), job.mesh)
         if state is None:
-            init = jax.jit(job.plain.init, out_shardings=parallel.replicated(job.mesh))
-            state = init(jax.random.key(config.train.seed), batch)
+            state = parallel.make_init(job.plain.init, job.mesh)(jax.random.key(config.train.seed), batch)
         record = Recorder(workdir, config, int(state.step), described_batch(batch))
         with contextlib.closing(record):
             record.introduce(job.mesh, state, [job.train_source.summary(), job.eval_source.summary()])

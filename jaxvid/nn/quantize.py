@@ -39,7 +39,8 @@ class EMAVectorQuantizer(nn.Module):
     """Codebook learned by exponential moving averages (van den Oord et al. 2017, appendix A.1).
 
     The first training batch sets it by k-means. A code whose average rows per step fall below `revive_below` times the
-    fair share (rows / codes) starts anew from a random row of z, with that share; the metric `dead_codes` counts them.
+    fair share (rows / codes) starts anew with that share, from a row of z drawn in proportion to its squared error, as in
+    k-means++ (Arthur and Vassilvitskii 2007): where codes are missing, not where they abound. `dead_codes` counts them.
     Both draw from the random stream "quantizer", which is to be the same on every device. Collection "codebook":
     `embedding` and `cluster_sum` [codes, dim], `cluster_size` [codes], `step` [], the training batches seen.
     Raises ValueError where the last axis of z is not `dim`.
@@ -84,15 +85,15 @@ class EMAVectorQuantizer(nn.Module):
     def _learn(self, rows: jax.Array, indices: jax.Array, embedding: jax.Array, key: jax.Array) -> jax.Array:
         """Moves the averages towards this batch, revives dead codes, and returns how many there were."""
         fair_share = rows.shape[0] * psum(1, self.axis_name) / self.codes
-        first = self.step.value == 0
-        size = jnp.where(first, fair_share, self.cluster_size.value)
-        total = jnp.where(first, fair_share * embedding, self.cluster_sum.value)
+        # The first batch stands for itself: an average with what was before it would keep empty codes alive.
+        decay = jnp.where(self.step.value == 0, 0.0, self.decay)
         counts, sums = _statistics(rows, indices, self.codes, self.axis_name)
-        size = self.decay * size + (1 - self.decay) * counts
-        total = self.decay * total + (1 - self.decay) * sums
+        size = decay * self.cluster_size.value + (1 - decay) * counts
+        total = decay * self.cluster_sum.value + (1 - decay) * sums
         smoothed = (size + SMOOTHING) / (size.sum() + self.codes * SMOOTHING) * size.sum()
         dead = size < self.revive_below * fair_share
-        fresh = _random_rows(rows, self.codes, key, self.axis_name)
+        errors = jnp.square(rows - embedding[indices]).sum(-1)
+        fresh = _random_rows(rows, errors, self.codes, key, self.axis_name)
         self.embedding.value = jnp.where(dead[:, None], fresh, total / smoothed[:, None])
         self.cluster_size.value = jnp.where(dead, fair_share, size)
         self.cluster_sum.value = jnp.where(dead[:, None], fair_share * fresh, total)
@@ -270,12 +271,15 @@ def _statistics(rows: jax.Array, indices: jax.Array, codes: int, axis_name: str 
     return psum((counts, jax.ops.segment_sum(rows, indices, codes)), axis_name)
 
 
-def _random_rows(rows: jax.Array, count: int, key: jax.Array, axis_name: str | None) -> jax.Array:
-    """Rows [count, D] of the whole batch, with replacement: the same ones on every device, however many there are."""
+def _random_rows(rows: jax.Array, weights: jax.Array, count: int, key: jax.Array, axis_name: str | None) -> jax.Array:
+    """Rows [count, D] of the whole batch, drawn in proportion to their weights [N]: the same ones on every device."""
+    everywhere = weights if axis_name is None else lax.all_gather(weights, axis_name, tiled=True)
+    cumulative = jnp.cumsum(everywhere)
+    drawn = jax.random.uniform(key, (count,)) * cumulative[-1]
+    chosen = jnp.minimum(jnp.searchsorted(cumulative, drawn, side="right"), everywhere.size - 1)
     if axis_name is None:
-        return rows[jax.random.randint(key, (count,), 0, rows.shape[0])]
-    everywhere = jax.random.randint(key, (count,), 0, rows.shape[0] * psum(1, axis_name))
-    here = everywhere - rows.shape[0] * lax.axis_index(axis_name)
+        return rows[chosen]
+    here = chosen - rows.shape[0] * lax.axis_index(axis_name)
     own = (here >= 0) & (here < rows.shape[0])
     return psum(jnp.where(own[:, None], rows[here], 0.0), axis_name)
 
@@ -287,7 +291,9 @@ def _kmeans(rows: jax.Array, key: jax.Array, codes: int, axis_name: str | None) 
         counts, sums = _statistics(rows, _nearest(rows, centres), codes, axis_name)
         return jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1.0)[:, None], centres)
 
-    return lax.fori_loop(0, KMEANS_ITERATIONS, iterate, _random_rows(rows, codes, key, axis_name))
+    return lax.fori_loop(
+        0, KMEANS_ITERATIONS, iterate, _random_rows(rows, jnp.ones(rows.shape[0]), codes, key, axis_name)
+    )
 
 
 def _place_values(levels: tuple[int, ...]) -> np.ndarray:
