@@ -117,6 +117,7 @@ def test_numbered_images_are_one_video_or_many_images(tmp_path):
         "cats/walk": [f"frame_{number}.png" for number in range(20)],
         "cats/run": [f"{number:04}.png" for number in range(5, 25)],
         "dogs": [f"dog {name}.png" for name in "abc"],
+        "birds": ["7.png"],
     }.items():
         (tmp_path / "images" / folder).mkdir(parents=True)
         for number, name in enumerate(names):
@@ -124,9 +125,9 @@ def test_numbered_images_are_one_video_or_many_images(tmp_path):
     train, held_out = both(tmp_path / "images", frames=4)
     assert sorted(used(train) + used(held_out)) == ["cats/run", "cats/walk"] and train.classes == ["cats"]
     assert [numbers(clip["video"]) for clip in train] == [list(range(first, first + 4)) for first in range(0, 20, 4)]
-    assert [name for name, _ in train.skipped] == ["dogs/dog a.png", "dogs/dog b.png", "dogs/dog c.png"]
+    assert [name for name, _ in train.skipped] == ["birds/7.png", *(f"dogs/dog {name}.png" for name in "abc")]
     train, held_out = both(tmp_path / "images", frames=1)
-    assert len(train) + len(held_out) == 43 and train.classes == ["cats", "dogs"]
+    assert len(train) + len(held_out) == 44 and train.classes == ["birds", "cats", "dogs"]
     assert train[0]["video"].shape == (1, 24, 32, 3)
     with pytest.raises(ValueError, match="images have no frame rate"):
         Folder(str(tmp_path / "images"), 4, 24, fps=10)
@@ -159,6 +160,10 @@ def test_clips_by_time_take_the_nearest_frames(tmp_path, fps, frames):
         assert indices[0] > previous and (np.diff(indices) > 0).all()
         previous = indices[-1]
     assert len(starts) >= int(times[-1] * fps / frames) - 1
+
+
+def test_by_time_at_the_own_rate_no_frame_is_left_over(sample):
+    assert clip_starts(probe(str(sample)), 8, 1, 25).tolist() == [0, 8, 16, 24, 32]
 
 
 def test_a_video_slower_than_asked_is_skipped_and_gaps_are_left_out(tree, tmp_path):
@@ -202,7 +207,7 @@ def test_a_share_of_the_files_is_held_out(tree, holdout, expected):
 def test_what_is_held_out_depends_on_names_only(tree):
     names = [f"{number}.mp4" for number in range(20)]
     before = set(used(both(tree(*names), holdout=0.3)[1]))
-    assert before not in (set(names[:6]), set(names[-6:]))
+    assert before not in (set(names[:6]), set(names[-6:]), set(sorted(names)[:6]), set(sorted(names)[-6:]))
     assert before == set(used(both(tree(*names, top="elsewhere"), holdout=0.3)[1]))
     assert len(before - set(used(both(tree("new.mp4"), holdout=0.3)[1]))) <= 1
 
@@ -219,6 +224,7 @@ def test_a_train_folder_alone_is_split_and_is_no_class(tree):
     train, held_out = both(tree("train/cats/a.mp4", "train/dogs/b.mp4"))
     assert train.classes == ["cats", "dogs"] and len(used(train)) == len(used(held_out)) == 1
     assert both(tree("train/a.mp4", "plane/b.mp4", top="vehicles"))[0].classes == ["plane", "train"]
+    assert both(tree("test/a.mp4", "plane/b.mp4", top="others"))[0].classes == ["plane", "test"]
 
 
 def test_a_part_without_a_usable_video_is_an_error(tree):
