@@ -11,17 +11,20 @@ def get_config(variant: str = "") -> ConfigDict:
     config = config_lib.base()
     config.method = "vqvae"
     config.model = ConfigDict()
-    config.model.downsample = (4, 4, 4)  # frames, height, width; powers of two
-    config.model.width = 64  # channels of the latent grid; half as many per stage above
+    config.model.downsample = (4, 4, 4)  # frames, height, width
+    config.model.width = 64  # channels of the latent grid, a multiple of 8
     config.model.blocks = 2  # residual blocks in the encoder, and in the decoder
     config.model.heads = 0  # of axial attention in each block; 0: none
     config.model.norm = "group"  # or "batch"
     config.model.dim = 32  # of a code
     config.model.loss = "mse"  # or "mae"
     config.model.dtype = "float32"  # of computing; parameters and statistics stay float32
-    config.model.remat = False  # recompute activations in the backward pass
-    config.model.quantizer = ConfigDict({"name": "ema", "codes": 512, "decay": 0.95})
-    config.optim = config_lib.optimizer(2e-3)
+    config.model.remat = False  # recompute activations in the backward pass: less memory, more time
+    # name "ema", "vq", "fsq" or "lfq", and fields of that class in jaxvid/nn/quantize.py
+    config.model.quantizer = ConfigDict({"name": "ema", "codes": 512, "decay": 0.9, "commitment": 1.0})
+    config.optim = config_lib.optimizer(5e-3, schedule="warmup_cosine_decay_schedule")
+    config.optim.schedule_arguments.warmup_steps = 20
+    config.train.update(steps=400)
     if variant == "tiny":
         config.data.frames, config.data.resolution = 8, 16
         config.model.update(width=16, blocks=1, dim=8)

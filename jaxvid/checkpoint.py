@@ -74,7 +74,7 @@ def _restore(manager: ocp.CheckpointManager, step: int, abstract: TrainState) ->
 
 def _restore_newest(manager: ocp.CheckpointManager, abstract: TrainState) -> tuple[TrainState | None, list[int]]:
     """The newest whole state, and the damaged steps that were passed over. Raises ValueError if all are damaged."""
-    reasons = {}
+    reasons: dict[int, str] = {}
     for step in sorted(manager.all_steps(), reverse=True):
         try:
             return _restore(manager, step, abstract), list(reasons)

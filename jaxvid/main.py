@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
             return plain, ConfigDict()
         if not plain["config"].present:
             raise UsageError("--config is missing; name a recipe, say --config configs/vqvae.py.")
-        recipe = plain["config"].config_filename.partition(":")[0]
+        recipe = recipe_of(plain).partition(":")[0]
         if not Path(recipe).is_file():
             raise UsageError(f"--config {recipe} does not exist; the recipes are in the folder configs/.")
         fields = config_lib.flatten({"config": plain.config})
@@ -60,6 +60,11 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
     return values, values.config
 
 
+def recipe_of(values: flags.FlagValues) -> str:
+    """What was given as --config."""
+    return config_flags.get_config_filename(values["config"])
+
+
 def default_workdir(recipe: str) -> Path:
     """configs/vqvae.py -> runs/vqvae, configs/vqvae.py:tiny -> runs/vqvae_tiny."""
     path, _, variant = recipe.partition(":")
@@ -70,9 +75,10 @@ def start_jax(distributed: bool) -> None:
     """Joins the other processes if there are any, and keeps compiled programs from one run to the next."""
     if distributed:
         # Where JAX cannot tell by itself (TPU pods, Slurm, Open MPI) it is told by these variables.
-        told = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
-        jax.distributed.initialize(**{name: int(value) for name, value in told.items() if value})
-    if not jax.config.jax_compilation_cache_dir:
+        told = (os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID"))
+        processes, number = (int(value) if value else None for value in told)
+        jax.distributed.initialize(num_processes=processes, process_id=number)
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxvid" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -90,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
             )
             return 0
         start_jax(values.distributed)
-        train(config, values.workdir or default_workdir(values["config"].config_filename))
+        train(config, values.workdir or default_workdir(recipe_of(values)))
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.signal_number

@@ -85,7 +85,7 @@ def make_init(init: Callable, mesh: Mesh) -> Callable:
     return jax.jit(init, out_shardings=replicated(mesh), compiler_options=options)
 
 
-def make_step(train_step: Callable, mesh: Mesh, mode: str = "jit") -> Callable:
+def make_step(train_step: Callable, mesh: Mesh, mode: str = "jit") -> jax.stages.Wrapped:
     """A compiled step (state, batch) -> (state, metrics) over the mesh; the state passed in is donated.
 
     Args:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,7 +27,7 @@ from jaxvid.core import (
     update_ema,
 )
 from jaxvid.metrics.image import psnr
-from jaxvid.models.vqvae import NORMS, VQVAE, Decoder, Encoder, stages
+from jaxvid.models.vqvae import NORMS, VQVAE, Decoder, Encoder, ResidualStack
 from jaxvid.nn import quantize
 
 PLAYER = "tokenizer"
@@ -55,23 +57,26 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
       ValueError: the video does not divide by `model.downsample`, or a field has no such value.
     """
     model, data = config.model, config.data
-    stages(model.downsample)
-    size = (data.frames, data.resolution, data.resolution)
-    for axis, length, factor in zip(("frames", "height", "width"), size, model.downsample, strict=True):
-        if length % factor:
-            raise ValueError(f"{length} {axis} do not divide by model.downsample {tuple(model.downsample)} ({factor}).")
+    factors = tuple(model.downsample)
+    sizes = {"frames": data.frames, "height": data.resolution, "width": data.resolution}
+    for (axis, size), factor in zip(sizes.items(), factors, strict=True):
+        if factor < 1 or size % factor:
+            raise ValueError(f"model.downsample {factors} does not divide the video: {axis} {size} by {factor}.")
     config_lib.choice("model.norm", model.norm, NORMS)
     config_lib.choice("model.dtype", model.dtype, ("float32", "bfloat16"))
-    dim = {"fsq": lambda q: len(q.levels), "lfq": lambda q: q.bits}.get(model.quantizer.name, lambda q: model.dim)
-    common: dict[str, Any] = dict(
-        width=model.width, blocks=model.blocks, heads=model.heads, norm=model.norm, axis_name=axis_name,
-        dtype=jnp.dtype(model.dtype), remat=model.remat,
-    )  # fmt: skip
-    return VQVAE(
-        encoder=Encoder(dim=dim(model.quantizer), downsample=tuple(model.downsample), **common),
-        decoder=Decoder(upsample=tuple(model.downsample), **common),
-        quantizer=make_quantizer(model.quantizer, model.dim, axis_name),
+    if model.width % 8 or (model.heads and model.width % model.heads):
+        raise ValueError(f"model.width {model.width} must divide by 8 groups and by model.heads {model.heads}.")
+    quantizer = make_quantizer(model.quantizer, model.dim, axis_name)
+    dim = {"fsq": lambda: len(quantizer.levels), "lfq": lambda: quantizer.bits}.get(
+        model.quantizer.name, lambda: model.dim
     )
+
+    def stack(features: int) -> ResidualStack:
+        return ResidualStack(
+            model.width, features, model.blocks, model.heads, model.norm, axis_name, jnp.dtype(model.dtype), model.remat
+        )
+
+    return VQVAE(Encoder(stack(dim()), factors), Decoder(stack(3 * math.prod(factors)), factors), quantizer)
 
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
@@ -129,21 +134,24 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         state = update_ema(state, PLAYER, decay)
         return state, {**parallel.pmean({"loss": loss, **metrics}, axis_name), "grad_norm": norm}
 
+    def reconstruct(state: TrainState, video: jax.Array) -> tuple[jax.Array, jax.Array]:
+        (reconstruction, quantized), _ = model.apply(_variables(state), video, train=False, mutable=[])
+        return quantized.indices, jnp.clip(reconstruction, -1, 1)
+
     def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
         video = normalize(batch["video"])
-        reconstruction, quantized = model.apply(_variables(state), video, train=False)
-        codes = quantized.indices.reshape(len(video), -1)
+        indices, reconstruction = reconstruct(state, video)
+        codes = indices.reshape(len(video), -1)
         counts = jax.vmap(lambda row: jnp.zeros(model.quantizer.codebook_size, jnp.int32).at[row].add(1))(codes)
         return {
             "loss": distance(reconstruction, video),
-            "psnr": psnr(jnp.clip(reconstruction, -1, 1), video),
+            "psnr": psnr(reconstruction, video),
             "codes": counts,
-            "reconstruction": jnp.clip(reconstruction, -1, 1),
+            "reconstruction": reconstruction,
         }
 
     def sample(state: TrainState, batch: Batch, key: jax.Array) -> jax.Array:
-        reconstruction, _ = model.apply(_variables(state), normalize(batch["video"]), train=False)
-        return jnp.clip(reconstruction, -1, 1)
+        return reconstruct(state, normalize(batch["video"]))[1]
 
     return Method(init, train_step, eval_step, sample)
 
@@ -166,6 +174,7 @@ class Codec(NamedTuple):
 def codec(config: ConfigDict, state: TrainState) -> Codec:
     """The tokenizer of a trained run: `codec(run.config, run.state)` with `run = checkpoint.load(workdir)`."""
     model, variables = make_model(config), _variables(state)
-    encode = jax.jit(lambda video: model.apply(variables, normalize(video), method="encode"))
-    decode = jax.jit(lambda indices: jnp.clip(model.apply(variables, indices, method="decode"), -1, 1))
-    return Codec(encode, decode)
+    # The variables are arguments, since constants would be compiled into the program.
+    encode = jax.jit(lambda variables, video: model.bind(variables).encode(normalize(video)))
+    decode = jax.jit(lambda variables, indices: jnp.clip(model.bind(variables).decode(indices), -1, 1))
+    return Codec(functools.partial(encode, variables), functools.partial(decode, variables))

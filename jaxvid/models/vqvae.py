@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,26 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxvid.nn.attention import AxialAttention
-from jaxvid.nn.conv import Conv, ConvTranspose
+from jaxvid.nn.conv import Conv, depth_to_space, space_to_depth
 from jaxvid.nn.norm import BatchNorm, GroupNorm
 from jaxvid.nn.quantize import Quantized
 
 NORMS = ("group", "batch")
-
-
-def stages(downsample: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Strides per stage, each 1 or 2 per axis: (4, 4, 2) -> [(2, 2, 1), (2, 2, 2)], time last to shrink.
-
-    Raises:
-      ValueError: a factor is not a power of two.
-    """
-    for factor in downsample:
-        if factor < 1 or factor & (factor - 1):
-            raise ValueError(f"model.downsample is {tuple(downsample)}; every factor must be a power of two.")
-    exponents = [factor.bit_length() - 1 for factor in downsample]
-    count = max(exponents)
-    t, h, w = ([1] * (count - e) + [2] * e for e in exponents)
-    return list(zip(t, h, w, strict=True))
+Triple = tuple[int, int, int]
 
 
 class Normalization(nn.Module):
@@ -47,7 +32,7 @@ class Normalization(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + convolutions 3x3x3 and 1x1x1, each behind norm and SiLU; then, if asked, x + axial attention."""
+    """x + convolutions 3x3x3 and 1x1x1, each behind norm and SiLU; then, with heads, x + axial attention."""
 
     heads: int = 0
     norm: str = "group"
@@ -62,23 +47,18 @@ class ResidualBlock(nn.Module):
             return nn.silu(Normalization(self.norm, self.axis_name, self.dtype)(h, train))
 
         h = Conv(channels, (3, 3, 3), dtype=self.dtype)(norm(x))
-        h = Conv(channels, (1, 1, 1), dtype=self.dtype)(norm(h))
-        x = x + h
-        if self.heads:
-            x = x + AxialAttention(self.heads, dtype=self.dtype)(norm(x))
-        return x
+        x = x + Conv(channels, (1, 1, 1), dtype=self.dtype)(norm(h))
+        return x + AxialAttention(self.heads, dtype=self.dtype)(norm(x)) if self.heads else x
 
 
-class Encoder(nn.Module):
-    """[B,T,H,W,3] -> [B,T/t,H/h,W/w,dim] for downsample (t,h,w).
+class ResidualStack(nn.Module):
+    """A linear map of every place to `width` channels, `blocks` residual blocks, a linear map to `features`.
 
-    A strided convolution per stage, `width` channels in the last and half as many in each one before, then `blocks`
-    residual blocks.
+    No norm or activation stands outside the blocks: what a linear map can do is learned within few steps.
     """
 
     width: int
-    dim: int
-    downsample: Sequence[int]
+    features: int
     blocks: int
     heads: int = 0
     norm: str = "group"
@@ -88,44 +68,35 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        strides = stages(self.downsample)
-        for i, stride in enumerate(strides):
-            kernel = tuple(4 if s == 2 else 3 for s in stride)
-            x = Conv(self.width >> (len(strides) - 1 - i), kernel, stride, dtype=self.dtype)(x)
-            x = nn.silu(x) if i + 1 < len(strides) else x
         block = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
+        x = Conv(self.width, (1, 1, 1), dtype=self.dtype)(x)
         for _ in range(self.blocks):
             x = block(self.heads, self.norm, self.axis_name, self.dtype)(x, train)
-        x = nn.silu(Normalization(self.norm, self.axis_name, self.dtype)(x, train))
-        return Conv(self.dim, (1, 1, 1), dtype=self.dtype)(x)
+        return Conv(self.features, (1, 1, 1), dtype=self.dtype)(x)
+
+
+class Encoder(nn.Module):
+    """Video [B,T,H,W,C] -> latents [B,T/t,H/h,W/w,D] for downsample (t,h,w), by a stack with D features.
+
+    Blocks of t x h x w pixels become channels at once, so that every convolution runs on the small grid.
+    Raises ValueError where a size is no multiple of its factor.
+    """
+
+    stack: ResidualStack
+    downsample: Triple
+
+    def __call__(self, video: jax.Array, train: bool) -> jax.Array:
+        return self.stack(space_to_depth(video, self.downsample), train)
 
 
 class Decoder(nn.Module):
-    """[B,T/t,H/h,W/w,dim] -> [B,T,H,W,3]: the encoder mirrored, float32 at the end."""
+    """Latents [B,T/t,H/h,W/w,D] -> video [B,T,H,W,C], float32, by a stack with t*h*w*C features."""
 
-    width: int
-    upsample: Sequence[int]
-    blocks: int
-    heads: int = 0
-    norm: str = "group"
-    axis_name: str | None = None
-    dtype: Any = None
-    remat: bool = False
+    stack: ResidualStack
+    upsample: Triple
 
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        strides = stages(self.upsample)[::-1]
-        x = Conv(self.width, (1, 1, 1), dtype=self.dtype)(x)
-        block = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
-        for _ in range(self.blocks):
-            x = block(self.heads, self.norm, self.axis_name, self.dtype)(x, train)
-        x = nn.silu(Normalization(self.norm, self.axis_name, self.dtype)(x, train))
-        for i, stride in enumerate(strides):
-            kernel = tuple(4 if s == 2 else 3 for s in stride)
-            last = i + 1 == len(strides)
-            x = ConvTranspose(3 if last else self.width >> (i + 1), kernel, stride, dtype=self.dtype)(x)
-            x = x if last else nn.silu(x)
-        return x.astype(jnp.float32)
+    def __call__(self, latents: jax.Array, train: bool) -> jax.Array:
+        return depth_to_space(self.stack(latents, train), self.upsample).astype(jnp.float32)
 
 
 class VQVAE(nn.Module):

@@ -39,8 +39,9 @@ class EMAVectorQuantizer(nn.Module):
     """Codebook learned by exponential moving averages (van den Oord et al. 2017, appendix A.1).
 
     The first training batch sets it by k-means. A code whose average rows per step fall below `revive_below` times the
-    fair share (rows / codes) starts anew with that share, from a row of z drawn in proportion to its squared error, as in
-    k-means++ (Arthur and Vassilvitskii 2007): where codes are missing, not where they abound. `dead_codes` counts them.
+    fair share (rows / codes) starts anew with that share, from a row of z drawn in proportion to its squared error, as
+    in k-means++ (Arthur and Vassilvitskii 2007): where codes are missing, not where they abound. The metric
+    `dead_codes` counts them.
     Both draw from the random stream "quantizer", which is to be the same on every device. Collection "codebook":
     `embedding` and `cluster_sum` [codes, dim], `cluster_size` [codes], `step` [], the training batches seen.
     Raises ValueError where the last axis of z is not `dim`.

@@ -1,0 +1,50 @@
+"""What the README shows runs as it stands."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, recipe
+
+from jaxvid.train import train
+
+README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory) -> dict:
+    """What the examples take for granted: a trained run in runs/vqvae, its config, and a video."""
+    config = recipe("vqvae:tiny")
+    config.train.update(steps=2, batch_size=8)
+    config.eval.examples = 8
+    folder = tmp_path_factory.mktemp("readme")
+    train(config, folder / "runs" / "vqvae")
+    video = np.random.default_rng(0).integers(0, 256, (2, 8, 16, 16, 3), np.uint8)
+    return {"config": config, "video": video, "folder": folder}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.splitlines()[0])
+def test_an_example_runs(example: str, names: dict, monkeypatch) -> None:
+    monkeypatch.chdir(names["folder"])
+    scope = dict(names)
+    exec(example, scope)
+    if "encode(video)" in example:
+        assert scope["indices"].shape == (2, 2, 4, 4) and scope["indices"].dtype == np.int32
+        assert scope["reconstruction"].shape == names["video"].shape
+        assert jax.numpy.abs(scope["reconstruction"]).max() <= 1
+
+
+def test_every_part_the_readme_links_is_there() -> None:
+    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
+    assert links and all((ROOT / link).exists() for link in links)
+
+
+def test_the_check_of_a_folder_runs(shared: Path) -> None:
+    command = [sys.executable, "-m", "jaxvid.data", str(shared / "data" / "videos"), "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "clips" in done.stdout
