@@ -21,10 +21,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.dtype = "float32"  # of computing; parameters and statistics stay float32
     config.model.remat = False  # recompute activations in the backward pass: less memory, more time
     # name "ema", "vq", "fsq" or "lfq", and fields of that class in jaxvid/nn/quantize.py
-    config.model.quantizer = ConfigDict({"name": "ema", "codes": 512, "decay": 0.9, "commitment": 1.0})
+    config.model.quantizer = ConfigDict({"name": "ema", "codes": 1024, "decay": 0.9, "commitment": 1.0})
     config.optim = config_lib.optimizer(5e-3, schedule="warmup_cosine_decay_schedule")
-    config.optim.schedule_arguments.warmup_steps = 20
-    config.train.update(steps=400)
+    config.train.update(steps=500)
     if variant == "tiny":
         config.data.frames, config.data.resolution = 8, 16
         config.model.update(width=16, blocks=1, dim=8)

@@ -38,7 +38,7 @@ def make_schedule(options: Mapping[str, Any], steps: int) -> optax.Schedule:
 
     Args:
       options: `learning_rate` (the peak), `schedule` (the name of a function in `optax.schedules`) and
-        `schedule_arguments` for it. A decay that is given no length ends with the run.
+        `schedule_arguments` for it. Unless given a length, a warm-up takes 1/20 of the run, and a decay ends with it.
       steps: optimizer steps of the run.
     """
     rate = options["learning_rate"]
@@ -51,6 +51,7 @@ def make_schedule(options: Mapping[str, Any], steps: int) -> optax.Schedule:
         value=rate,
         init_value=0.0 if options["schedule"].startswith("warmup") else rate,
         peak_value=rate,
+        warmup_steps=steps // 20,
         decay_steps=steps,
         transition_steps=steps,
     )

@@ -18,6 +18,7 @@ from PIL import Image
 from jaxvid import checkpoint
 from jaxvid.core import TrainState
 
+pytestmark = pytest.mark.xdist_group("main")  # one worker, one compilation cache
 RECIPE = ("--config", "configs/vqvae.py:tiny")
 
 

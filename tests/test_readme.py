@@ -12,6 +12,7 @@ from conftest import ROOT, recipe
 
 from jaxvid.train import train
 
+pytestmark = pytest.mark.xdist_group("readme")
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 

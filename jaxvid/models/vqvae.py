@@ -70,8 +70,9 @@ class ResidualStack(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         block = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
         x = Conv(self.width, (1, 1, 1), dtype=self.dtype)(x)
-        for _ in range(self.blocks):
-            x = block(self.heads, self.norm, self.axis_name, self.dtype)(x, train)
+        for index in range(self.blocks):
+            # Named, since remat would name them otherwise, and so draw and save them otherwise.
+            x = block(self.heads, self.norm, self.axis_name, self.dtype, name=f"block_{index}")(x, train)
         return Conv(self.features, (1, 1, 1), dtype=self.dtype)(x)
 
 

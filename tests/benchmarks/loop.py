@@ -1,4 +1,7 @@
-"""What the loop costs: clips/s of `train` against the bare compiled step on one batch. python tests/benchmarks/loop.py"""
+"""What the loop costs: clips/s of `train` against the bare compiled step on one batch.
+
+python tests/benchmarks/loop.py
+"""
 
 import json
 import sys

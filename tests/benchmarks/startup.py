@@ -38,7 +38,9 @@ def main(recipe: str = "configs/vqvae.py") -> None:
     """Prints both times; metrics come one step late, so that two steps are in each."""
     with tempfile.TemporaryDirectory() as cache:
         cold, warm, again = (first_step(cache, recipe) for _ in range(3))
-    print(f"first step after {cold:.1f} s cold, {warm:.1f} s and {again:.1f} s warm, ratio {min(warm, again) / cold:.2f}")
+    print(
+        f"first step after {cold:.1f} s cold, {warm:.1f} s and {again:.1f} s warm, ratio {min(warm, again) / cold:.2f}"
+    )
 
 
 if __name__ == "__main__":
