@@ -1,4 +1,12 @@
-"""Video VQ-VAE."""
+"""Video VQ-VAE: clips to a small grid of codes and back.
+
+    python -m jaxvid.main --config configs/vqvae.py
+
+Default: 16x64x64 clips of moving shapes, drawn as it goes, 1024 codes on a 4x16x16 grid. RESULTS
+`:tiny`: seconds, for tests.
+`:ucf101`: 16x128x128 clips of UCF-101 for an accelerator or several, bf16, the batch sharded. Prepare the data set with
+TFDS, or set data.name=folder and data.path to the videos. Nobody has run it to its end yet: no score, time or memory.
+"""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +14,7 @@ from jaxvid import config as config_lib
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The default, `tiny` (seconds, for tests) or `ucf101` (a recipe for an accelerator)."""
+    """The default, `tiny` or `ucf101`."""
     config_lib.choice("the variant of configs/vqvae.py", variant or "default", ("default", "tiny", "ucf101"))
     config = config_lib.base()
     config.method = "vqvae"
@@ -18,16 +26,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.norm = "group"  # or "batch"
     config.model.dim = 32  # of a code
     config.model.loss = "mse"  # or "mae"
-    config.model.dtype = "float32"  # of computing; parameters and statistics stay float32
+    config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
     config.model.remat = False  # recompute activations in the backward pass: less memory, more time
     # name "ema", "vq", "fsq" or "lfq", and fields of that class in jaxvid/nn/quantize.py
     config.model.quantizer = ConfigDict({"name": "ema", "codes": 1024, "decay": 0.9, "commitment": 1.0})
     config.optim = config_lib.optimizer(5e-3, schedule="warmup_cosine_decay_schedule")
-    config.train.update(steps=500)
+    config.train.steps = 500
     if variant == "tiny":
-        config.data.frames, config.data.resolution = 8, 16
+        config.data.update(frames=8, resolution=16)
         config.model.update(width=16, blocks=1, dim=8)
         config.model.quantizer.codes = 32
         config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
         config.eval.update(every=10, examples=12, videos=4)
+    if variant == "ucf101":
+        config.data.update(name="tfds", dataset="ucf101", resolution=128)
+        config.model.update(width=256, blocks=6, heads=4, dim=64, dtype="bfloat16", remat=True)
+        config.model.quantizer.update(codes=4096, decay=0.99)
+        config.optim.update(learning_rate=1e-3, name="adamw", ema_decay=0.9999)
+        config.train.update(steps=200_000, batch_size=64, workers=8, log_every=100, save_every=2000)
+        config.eval.update(every=5000, examples=1024, videos=8)
     return config

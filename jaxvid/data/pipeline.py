@@ -159,7 +159,7 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """The first `examples` clips (or all, if fewer) in fixed order, centre-cropped, in full batches.
+    """`examples` clips (or all, if fewer), spread over the source, in fixed order, centre-cropped, in full batches.
 
     As train_batches, with `mask` float32 [B/P]: 0 on the repeated clips that fill the last batch and on substitutes of
     damaged clips, so that no clip counts twice; 1 on all others.
@@ -248,7 +248,9 @@ def _training_clip(position: int, source: Source, order: _Order, resolution: int
 
 
 def _evaluation_clip(position: int, source: Source, resolution: int, examples: int, damaged: Damaged) -> Clip:
-    clip, substituted = _read(source, position % examples, resolution, np.random.default_rng(position), damaged)
+    # Spread out, since a folder's clips are sorted by file and class.
+    index = position % examples * len(source) // examples
+    clip, substituted = _read(source, index, resolution, np.random.default_rng(position), damaged)
     mask = np.float32(position < examples and not substituted)
     return center_crop(clip, resolution) | {"mask": np.asarray(mask)}
 

@@ -165,12 +165,12 @@ def test_shapes_and_types():
     assert [len(text) for text in batch["text"]] == batch["video"][:, 0, 0, 0, 0].tolist()
 
 
-def test_evaluation_is_the_first_clips_in_order_centre_cropped_and_padded():
-    batches = list(eval_batches(Numbered(), 4, 4, examples=10))
+def test_evaluation_is_spread_over_the_clips_in_order_centre_cropped_and_padded():
+    batches = list(eval_batches(Numbered(20), 4, 4, examples=10))
     assert [batch["video"].shape for batch in batches] == [(4, 2, 4, 4, 3)] * 3
     rows = np.concatenate([batch["video"] for batch in batches])
     mask = np.concatenate([batch["mask"] for batch in batches])
-    assert rows[:, 0, 0, 0, 0].tolist() == [*range(10), 0, 1]
+    assert rows[:, 0, 0, 0, 0].tolist() == [*range(0, 20, 2), 0, 2]
     assert mask.tolist() == [1.0] * 10 + [0.0] * 2 and mask.dtype == np.float32
     assert (rows[:, 0, 0, 0, 1:] == 2).all()
 
