@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,7 +111,8 @@ class Checkpointer:
         leaves, digests = _described(state), _digests(state)
         summary = {"leaves": leaves, "digests": digests, "digest": _digest(leaves, digests)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), summary=ocp.args.JsonSave(summary))
-        self._manager.save(step, args=items, force=True)
+        with self._writing():
+            self._manager.save(step, args=items, force=True)
 
     def restore(self, abstract: TrainState, mesh: jax.sharding.Mesh) -> TrainState | None:
         """The newest whole state on the devices of `mesh`, or None before the first save.
@@ -128,8 +131,19 @@ class Checkpointer:
 
     def close(self) -> None:
         """Waits for the save under way."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says in one sentence what Orbax says in the words of the storage library, of this save or the one before."""
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            full = "RESOURCE_EXHAUSTED" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+            why = "no space is left on the device" if full else str(error).partition("\n")[0][:200]
+            raise OSError(f"no checkpoint could be written to {self._manager.directory}: {why}.") from error
 
 
 def placed(abstract: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
