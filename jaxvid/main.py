@@ -114,4 +114,6 @@ def main(arguments: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     logging.use_absl_handler()
+    # What fails in Orbax's threads arrives here as an exception; its tracebacks would bury the sentence.
+    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
     sys.exit(main(sys.argv))
