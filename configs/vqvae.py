@@ -31,19 +31,19 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
     config.model.remat = False  # recompute activations in the backward pass: less memory, more time
     # name "ema", "vq", "fsq" or "lfq", and fields of that class in jaxvid/nn/quantize.py
-    config.model.quantizer = ConfigDict({"name": "ema", "codes": 1024, "decay": 0.9, "commitment": 1.0})
+    config.model.quantizer = ConfigDict({"name": "ema", "codes": 1024, "decay": 0.9, "commitment": 1.0, "warm_up": 100})
     config.optim = config_lib.optimizer(5e-3, schedule="warmup_cosine_decay_schedule")
     config.train.steps = 500
     if variant == "tiny":
         config.data.update(frames=8, resolution=16)
         config.model.update(width=16, blocks=1, dim=8)
-        config.model.quantizer.codes = 32
+        config.model.quantizer.update(codes=32, warm_up=0)
         config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
         config.eval.update(every=10, examples=12, videos=4)
     if variant == "ucf101":
         config.data.update(name="tfds", dataset="ucf101", resolution=128)
         config.model.update(width=256, blocks=6, heads=4, dim=64, dtype="bfloat16", remat=True)
-        config.model.quantizer.update(codes=4096, decay=0.99)
+        config.model.quantizer.update(codes=4096, decay=0.99, warm_up=2000)
         config.optim.update(learning_rate=1e-3, name="adamw", ema_decay=0.9999)
         config.train.update(steps=200_000, batch_size=64, workers=8, log_every=100, save_every=2000)
         config.eval.update(every=5000, examples=1024, videos=8)

@@ -38,10 +38,13 @@ class Quantized(NamedTuple):
 class EMAVectorQuantizer(nn.Module):
     """Codebook learned by exponential moving averages (van den Oord et al. 2017, appendix A.1).
 
-    The first training batch sets it by k-means. A code whose average rows per step fall below `revive_below` times the
-    fair share (rows / codes) starts anew with that share, from a row of z drawn in proportion to its squared error, as
-    in k-means++ (Arthur and Vassilvitskii 2007): where codes are missing, not where they abound. The metric
-    `dead_codes` counts them.
+    The first training batch sets it by k-means. With `warm_up`, so does each of the first warm_up + 1, and z passes the
+    first warm_up unquantized: an encoder that is held to few codes from the start learns to say little.
+
+    A code whose average rows per step fall below `revive_below` times the fair share (rows / codes) starts anew with
+    that share, from a row of z drawn in proportion to its squared error, as in k-means++ (Arthur and Vassilvitskii
+    2007): where codes are missing, not where they abound. The metric `dead_codes` counts them.
+
     Both draw from the random stream "quantizer", which is to be the same on every device. Collection "codebook":
     `embedding` and `cluster_sum` [codes, dim], `cluster_size` [codes], `step` [], the training batches seen.
     Raises ValueError where the last axis of z is not `dim`.
@@ -52,6 +55,7 @@ class EMAVectorQuantizer(nn.Module):
     decay: float = 0.99
     commitment: float = 0.25
     revive_below: float = 0.05
+    warm_up: int = 0
     axis_name: str | None = None
 
     @property
@@ -71,11 +75,13 @@ class EMAVectorQuantizer(nn.Module):
         if learning:
             key = self.make_rng("quantizer")
             kmeans = partial(_kmeans, codes=self.codes, axis_name=self.axis_name)
-            embedding = lax.cond(self.step.value == 0, kmeans, lambda *_: embedding, fixed, key)
+            embedding = lax.cond(self.step.value <= self.warm_up, kmeans, lambda *_: embedding, fixed, key)
         indices = _nearest(fixed, embedding)
         if learning:
             metrics["dead_codes"] = self._learn(fixed, indices, embedding, jax.random.fold_in(key, 1))
         values = embedding[indices]
+        if train:
+            values = jnp.where(self.step.value <= self.warm_up, fixed, values)  # counted already: 1 after the first
         losses = {"commitment": self.commitment * jnp.mean(jnp.square(rows - values))}
         return _finish(self, z, rows, values, indices, losses, metrics)
 
@@ -86,8 +92,8 @@ class EMAVectorQuantizer(nn.Module):
     def _learn(self, rows: jax.Array, indices: jax.Array, embedding: jax.Array, key: jax.Array) -> jax.Array:
         """Moves the averages towards this batch, revives dead codes, and returns how many there were."""
         fair_share = rows.shape[0] * psum(1, self.axis_name) / self.codes
-        # The first batch stands for itself: an average with what was before it would keep empty codes alive.
-        decay = jnp.where(self.step.value == 0, 0.0, self.decay)
+        # A batch of the warm-up stands for itself: an average with what was before would keep empty codes alive.
+        decay = jnp.where(self.step.value <= self.warm_up, 0.0, self.decay)
         counts, sums = _statistics(rows, indices, self.codes, self.axis_name)
         size = decay * self.cluster_size.value + (1 - decay) * counts
         total = decay * self.cluster_sum.value + (1 - decay) * sums

@@ -207,6 +207,27 @@ def test_first_batch_sets_the_codebook_by_kmeans():
     np.testing.assert_allclose(new["codebook"]["cluster_size"], 20.0, rtol=1e-6)
 
 
+def test_warm_up_passes_z_and_sets_the_codebook_from_each_batch():
+    quantizer = EMAVectorQuantizer(codes=8, dim=3, warm_up=2)
+    variables = initial(quantizer, latents(0, 64, 3))
+    batches = [latents(seed, 64, 3) for seed in range(4)]
+    for index, z in enumerate(batches):
+        before = variables["codebook"]["embedding"]
+        out, codebook = quantizer.apply(
+            variables, z, train=True, mutable=["codebook"], rngs={"quantizer": jax.random.key(index)}
+        )
+        variables = {**variables, **codebook}
+        passed = bool(jnp.all(out.quantized == z))
+        assert passed == (index < 2) and (out.losses["commitment"] == 0) == passed
+        # A batch that sets the codebook forgets the one before: the same batch gives the same codes from any other.
+        other = {"codebook": {**codebook["codebook"], "embedding": before + 1, "step": jnp.array(index)}}
+        _, again = quantizer.apply(
+            other, z, train=True, mutable=["codebook"], rngs={"quantizer": jax.random.key(index)}
+        )
+        same = jnp.allclose(again["codebook"]["embedding"], codebook["codebook"]["embedding"])
+        assert bool(same) == (index <= 2)
+
+
 def test_restored_codebook_is_never_set_anew():
     """A step from saved collections moves the averages by their 1 %; k-means would move them by the batch's 100."""
     quantizer, z = ALL["ema"], latents(0, *SHAPE)
