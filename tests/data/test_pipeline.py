@@ -16,6 +16,8 @@ import pytest
 from jaxvid.data import DamagedClip, eval_batches, make_source, train_batches
 
 ROOT = Path(__file__).resolve().parents[2]
+# One of these looks for shared memory that workers left behind, so no other may run beside it.
+pytestmark = pytest.mark.xdist_group("workers")
 
 
 class Numbered:
