@@ -95,6 +95,7 @@ def test_fewer_frames_and_a_smaller_size(written):
         assert np.abs(small["video"] - halved).mean() < 4
 
 
+@pytest.mark.xdist_group("workers")
 def test_records_feed_the_pipeline_and_travel_to_workers(written):
     options = {"name": "records", "path": str(written), "dataset": "", "frames": 4, "resolution": 24, "stride": 1}
     source = make_source(options | {"fps": 0.0, "holdout": 0.1}, "train")
