@@ -5,6 +5,7 @@
 Default: 16x64x64 clips of moving shapes, drawn as it goes, 1024 codes on a 4x16x16 grid. On two CPU cores it takes some
 three minutes, and about 1 GB of memory; PSNR 26.6 dB and 90 % of the codes in use over the 64 evaluation clips, which
 no step trained on, but on which these settings were chosen.
+`:vq`, `:fsq`, `:lfq`: the same with another quantizer: QUANTIZERS.
 `:tiny`: seconds, for tests.
 `:ucf101`: 16x128x128 clips of UCF-101 for an accelerator or several, bf16, the batch sharded. Prepare the data set with
 TFDS, or set data.name=folder and data.path to the videos. Nobody has run it to its end yet: no score, time or memory.
@@ -14,10 +15,18 @@ from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
 
+# By name, with fields of its class in jaxvid/nn/quantize.py; about 1000 codes each.
+QUANTIZERS = {
+    "ema": {"name": "ema", "codes": 1024, "decay": 0.9, "commitment": 1.0, "warm_up": 100},
+    "vq": {"name": "vq", "codes": 1024, "commitment": 0.25},
+    "fsq": {"name": "fsq", "levels": (8, 5, 5, 5)},
+    "lfq": {"name": "lfq", "bits": 10, "entropy_weight": 0.1, "anneal_steps": 500},
+}
+
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The default, `tiny` or `ucf101`."""
-    config_lib.choice("the variant of configs/vqvae.py", variant or "default", ("default", "tiny", "ucf101"))
+    """The default, or one of the variants above."""
+    config_lib.choice("the variant of configs/vqvae.py", variant or "ema", (*QUANTIZERS, "tiny", "ucf101"))
     config = config_lib.base()
     config.method = "vqvae"
     config.model = ConfigDict()
@@ -30,8 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.loss = "mse"  # or "mae"
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
     config.model.remat = False  # recompute activations in the backward pass: less memory, more time
-    # name "ema", "vq", "fsq" or "lfq", and fields of that class in jaxvid/nn/quantize.py
-    config.model.quantizer = ConfigDict({"name": "ema", "codes": 1024, "decay": 0.9, "commitment": 1.0, "warm_up": 100})
+    config.model.quantizer = ConfigDict(QUANTIZERS.get(variant, QUANTIZERS["ema"]))
     config.optim = config_lib.optimizer(5e-3, schedule="warmup_cosine_decay_schedule")
     config.train.steps = 500
     if variant == "tiny":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -111,7 +113,11 @@ class Checkpointer:
         leaves, digests = _described(state), _digests(state)
         summary = {"leaves": leaves, "digests": digests, "digest": _digest(leaves, digests)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), summary=ocp.args.JsonSave(summary))
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         with self._writing():
+            # Asked before, since storage threads print tracebacks of their own when a device fills up.
+            if needed > shutil.disk_usage(self._manager.directory).free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._manager.save(step, args=items, force=True)
 
     def restore(self, abstract: TrainState, mesh: jax.sharding.Mesh) -> TrainState | None:

@@ -46,17 +46,14 @@ CASES = {
     "vqvae-fsq": quantizer(name="fsq", levels=(8, 5, 5)),
     "vqvae-lfq": quantizer(name="lfq", bits=6),
 }
-# The loss after three SGD steps from seed 0, as this code gives it: a change that moves these is a change of results.
-
-
 # The loss after COMPARED steps, as this code gives it: a change that moves one is a change of results.
 GOLDEN = {
-    "vqvae": 1.173098,
-    "vqvae-batch-norm": 1.109835,
-    "vqvae-attention": 2.322741,
-    "vqvae-vq": 1.429771,
-    "vqvae-fsq": 0.941087,
-    "vqvae-lfq": 1.318473,
+    "vqvae": 0.52597,
+    "vqvae-batch-norm": 0.542037,
+    "vqvae-attention": 0.62218,
+    "vqvae-vq": 0.789366,
+    "vqvae-fsq": 0.365518,
+    "vqvae-lfq": -0.007178,
 }
 
 
@@ -68,7 +65,7 @@ def case_fixture(request) -> str:
 
 def with_sgd(config: ConfigDict) -> ConfigDict:
     # Adam's first steps are signs of gradients, which rounding flips; equality tests need a continuous optimizer.
-    config.optim.name, config.optim.learning_rate = "sgd", 0.1
+    config.optim.name, config.optim.learning_rate = "sgd", 1.0
     return config
 
 
@@ -104,7 +101,7 @@ def reference() -> Callable[[str], tuple[TrainState, list[dict]]]:
 def test_steps_are_finite_and_the_loss_is_the_golden_one_and_falls(case, reference) -> None:
     state, history = reference(case)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state, history)))
-    np.testing.assert_allclose(history[COMPARED - 1]["loss"], GOLDEN[case], rtol=1e-4)
+    np.testing.assert_allclose(history[COMPARED - 1]["loss"], GOLDEN[case], rtol=1e-4, atol=1e-5)
     assert np.mean([m["reconstruction"] for m in history[-3:]]) < 0.8 * history[0]["reconstruction"]
 
 

@@ -12,7 +12,7 @@ from jaxvid.methods import METHODS
 NAMES = [
     f"{path.stem}:{variant}".rstrip(":")
     for path in sorted((ROOT / "configs").glob("*.py"))
-    for variant in ["", *re.findall(r"^`:(\w+)`", path.read_text(), re.MULTILINE)]
+    for variant in ["", *re.findall(r"`:(\w+)`", path.read_text())]
 ]
 
 

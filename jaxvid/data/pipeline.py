@@ -159,15 +159,17 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """`examples` clips (or all, if fewer), spread over the source, in fixed order, centre-cropped, in full batches.
+    """`examples` clips (or all, if fewer), the same ones in the same order every time, centre-cropped, in full batches.
 
     As train_batches, with `mask` float32 [B/P]: 0 on the repeated clips that fill the last batch and on substitutes of
     damaged clips, so that no clip counts twice; 1 on all others.
     """
     examples = min(examples, len(source))
     damaged = Damaged()
+    # A shuffle, since a folder's clips are sorted by class and file: any part of it is then a sample of the whole.
+    order = _Order(len(source), seed=0)
     clip_at = functools.partial(
-        _evaluation_clip, source=source, resolution=resolution, examples=examples, damaged=damaged
+        _evaluation_clip, source=source, order=order, resolution=resolution, examples=examples, damaged=damaged
     )
     shares = _shares(batch_size, process_index, process_count)
     return _batches(source, clip_at, shares, 0, -(-examples // batch_size), workers, threads, damaged)
@@ -247,9 +249,10 @@ def _training_clip(position: int, source: Source, order: _Order, resolution: int
     return random_crop(clip, resolution, rng)
 
 
-def _evaluation_clip(position: int, source: Source, resolution: int, examples: int, damaged: Damaged) -> Clip:
-    # Spread out, since a folder's clips are sorted by file and class.
-    index = position % examples * len(source) // examples
+def _evaluation_clip(
+    position: int, source: Source, order: _Order, resolution: int, examples: int, damaged: Damaged
+) -> Clip:
+    index = order[position % examples]
     clip, substituted = _read(source, index, resolution, np.random.default_rng(position), damaged)
     mask = np.float32(position < examples and not substituted)
     return center_crop(clip, resolution) | {"mask": np.asarray(mask)}

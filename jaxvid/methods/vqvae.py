@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -64,6 +63,9 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
             raise ValueError(f"model.downsample {factors} does not divide the video: {axis} {size} by {factor}.")
     config_lib.choice("model.norm", model.norm, NORMS)
     config_lib.choice("model.dtype", model.dtype, ("float32", "bfloat16"))
+    for field, least in {"width": 8, "blocks": 0, "heads": 0, "dim": 1}.items():
+        if model[field] < least:
+            raise ValueError(f"model.{field} is {model[field]}, expected at least {least}.")
     if model.width % 8 or (model.heads and model.width % model.heads):
         raise ValueError(f"model.width {model.width} must divide by 8 groups and by model.heads {model.heads}.")
     quantizer = make_quantizer(model.quantizer, model.dim, axis_name)
@@ -71,12 +73,13 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
         model.quantizer.name, lambda: model.dim
     )
 
-    def stack(features: int) -> ResidualStack:
-        return ResidualStack(
-            model.width, features, model.blocks, model.heads, model.norm, axis_name, jnp.dtype(model.dtype), model.remat
-        )
+    dtype = jnp.dtype(model.dtype)
 
-    return VQVAE(Encoder(stack(dim()), factors), Decoder(stack(3 * math.prod(factors)), factors), quantizer)
+    def stack() -> ResidualStack:  # one each: a module shared by both would share its parameters
+        return ResidualStack(model.blocks, model.heads, model.norm, axis_name, dtype, model.remat)
+
+    encoder = Encoder(stack(), model.width, dim(), factors, dtype)
+    return VQVAE(encoder, Decoder(stack(), model.width, factors, dtype=dtype), quantizer)
 
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvid.nn.attention import AxialAttention
-from jaxvid.nn.conv import Conv, depth_to_space, space_to_depth
+from jaxvid.nn.conv import Conv, ConvTranspose, space_to_depth
 from jaxvid.nn.norm import BatchNorm, GroupNorm
 from jaxvid.nn.quantize import Quantized
 
@@ -52,13 +52,8 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualStack(nn.Module):
-    """A linear map of every place to `width` channels, `blocks` residual blocks, a linear map to `features`.
+    """`blocks` residual blocks, which keep the shape of [B,T,H,W,C]."""
 
-    No norm or activation stands outside the blocks: what a linear map can do is learned within few steps.
-    """
-
-    width: int
-    features: int
     blocks: int
     heads: int = 0
     norm: str = "group"
@@ -69,35 +64,53 @@ class ResidualStack(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         block = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
-        x = Conv(self.width, (1, 1, 1), dtype=self.dtype)(x)
         for index in range(self.blocks):
             # Named, since remat would name them otherwise, and so draw and save them otherwise.
             x = block(self.heads, self.norm, self.axis_name, self.dtype, name=f"block_{index}")(x, train)
-        return Conv(self.features, (1, 1, 1), dtype=self.dtype)(x)
+        return x
 
 
 class Encoder(nn.Module):
-    """Video [B,T,H,W,C] -> latents [B,T/t,H/h,W/w,D] for downsample (t,h,w), by a stack with D features.
+    """Video [B,T,H,W,C] -> latents [B,T/t,H/h,W/w,features] for downsample (t,h,w).
 
-    Blocks of t x h x w pixels become channels at once, so that every convolution runs on the small grid.
-    Raises ValueError where a size is no multiple of its factor.
+    Blocks of t x h x w pixels become `width` channels at once, so that every other convolution runs on the small grid;
+    then the residual stack, and a linear map to `features`. No norm or activation stands outside the stack: what a
+    linear map can do is learned within few steps. Raises ValueError where a size is no multiple of its factor.
     """
 
     stack: ResidualStack
+    width: int
+    features: int
     downsample: Triple
+    dtype: Any = None
 
+    @nn.compact
     def __call__(self, video: jax.Array, train: bool) -> jax.Array:
-        return self.stack(space_to_depth(video, self.downsample), train)
+        blocks = space_to_depth(video, self.downsample)
+        x = self.stack(Conv(self.width, (1, 1, 1), dtype=self.dtype)(blocks), train)
+        return Conv(self.features, (1, 1, 1), dtype=self.dtype)(x)
 
 
 class Decoder(nn.Module):
-    """Latents [B,T/t,H/h,W/w,D] -> video [B,T,H,W,C], float32, by a stack with t*h*w*C features."""
+    """Latents [B,T/t,H/h,W/w,D] -> video [B,T,H,W,channels], float32, for upsample (t,h,w).
+
+    A linear map to `width` channels, the residual stack, and one transposed convolution to pixels, whose kernel is
+    twice its stride: each latent paints a block that fades into its neighbours', where blocks side by side would show
+    their seams.
+    """
 
     stack: ResidualStack
+    width: int
     upsample: Triple
+    channels: int = 3
+    dtype: Any = None
 
+    @nn.compact
     def __call__(self, latents: jax.Array, train: bool) -> jax.Array:
-        return depth_to_space(self.stack(latents, train), self.upsample).astype(jnp.float32)
+        x = self.stack(Conv(self.width, (1, 1, 1), dtype=self.dtype)(latents), train)
+        time, height, width = (2 * factor if factor > 1 else 1 for factor in self.upsample)
+        paint = ConvTranspose(self.channels, (time, height, width), self.upsample, dtype=self.dtype)
+        return paint(x).astype(jnp.float32)
 
 
 class VQVAE(nn.Module):

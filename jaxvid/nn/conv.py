@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -25,6 +25,7 @@ from jax import lax
 
 Triple = tuple[int, int, int]
 Padding = Sequence[tuple[int, int]]
+Operation = Callable[[jax.Array, jax.Array, Triple], jax.Array]
 VIDEO = ("NDHWC", "DHWIO", "NDHWC")
 FRAMES = ("NHWC", "HWIO", "NHWC")
 FEW = 32  # channels up to which the 2-D convolution of one time tap is so thin that the taps are better joined
@@ -91,35 +92,24 @@ class Conv(nn.Module):
     dtype: Any = None
     param_dtype: Any = jnp.float32
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    operation: ClassVar[Operation] = staticmethod(conv)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return _apply(self, conv, x)
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape[-1:], self.param_dtype) if self.use_bias else None
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = self.operation(x, kernel, self.strides)
+        return y if bias is None else y + bias
 
 
-class ConvTranspose(nn.Module):
+class ConvTranspose(Conv):
     """`conv_transpose` with a learned kernel and bias: [B,T,H,W,I] to [B, T*st, H*sh, W*sw, features]."""
 
-    features: int
     kernel_size: Triple = (4, 4, 4)
     strides: Triple = (2, 2, 2)
-    use_bias: bool = True
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return _apply(self, conv_transpose, x)
-
-
-def _apply(module: Conv | ConvTranspose, function: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
-    shape = (*module.kernel_size, x.shape[-1], module.features)
-    kernel = module.param("kernel", module.kernel_init, shape, module.param_dtype)
-    bias = module.param("bias", nn.initializers.zeros, shape[-1:], module.param_dtype) if module.use_bias else None
-    x, kernel, bias = promote_dtype(x, kernel, bias, dtype=module.dtype)
-    y = function(x, kernel, module.strides)
-    return y if bias is None else y + bias
+    operation: ClassVar[Operation] = staticmethod(conv_transpose)
 
 
 def space_to_depth(x: jax.Array, factors: Triple) -> jax.Array:

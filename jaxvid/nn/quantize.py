@@ -47,7 +47,7 @@ class EMAVectorQuantizer(nn.Module):
 
     Both draw from the random stream "quantizer", which is to be the same on every device. Collection "codebook":
     `embedding` and `cluster_sum` [codes, dim], `cluster_size` [codes], `step` [], the training batches seen.
-    Raises ValueError where the last axis of z is not `dim`.
+    Raises ValueError for a codebook without codes, a decay outside [0, 1), or where the last axis of z is not `dim`.
     """
 
     codes: int
@@ -63,6 +63,9 @@ class EMAVectorQuantizer(nn.Module):
         return self.codes
 
     def setup(self) -> None:
+        _check_codebook(self.codes, self.dim)
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"The codebook's decay is {self.decay}, expected 0 <= decay < 1.")
         shape, normal = (self.codes, self.dim), nn.initializers.normal(1.0)
         self.embedding = self.variable("codebook", "embedding", lambda: normal(self.make_rng("params"), shape))
         self.cluster_size = self.variable("codebook", "cluster_size", jnp.zeros, shape[:1])
@@ -111,7 +114,7 @@ class EMAVectorQuantizer(nn.Module):
 class VectorQuantizer(nn.Module):
     """Codebook learned by gradients (van den Oord et al. 2017, eq. 3): the parameter `embedding` [codes, dim].
 
-    Raises ValueError where the last axis of z is not `dim`.
+    Raises ValueError for a codebook without codes, or where the last axis of z is not `dim`.
     """
 
     codes: int
@@ -124,6 +127,7 @@ class VectorQuantizer(nn.Module):
         return self.codes
 
     def setup(self) -> None:
+        _check_codebook(self.codes, self.dim)
         uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
         self.embedding = self.param("embedding", uniform, (self.codes, self.dim))
 
@@ -233,6 +237,11 @@ class LFQ(nn.Module):
     def lookup(self, indices: jax.Array) -> jax.Array:
         """Values -1 or 1 [..., bits], float32, of codes [...]; bit i of a code belongs to channel i."""
         return (indices[..., None] >> np.arange(self.bits) & 1) * 2.0 - 1.0
+
+
+def _check_codebook(codes: int, dim: int) -> None:
+    if codes < 1 or dim < 1:
+        raise ValueError(f"A codebook needs at least 1 code of at least 1 dimension, got codes={codes} and dim={dim}.")
 
 
 def _rows(z: jax.Array, dim: int) -> jax.Array:

@@ -167,12 +167,17 @@ def test_shapes_and_types():
     assert [len(text) for text in batch["text"]] == batch["video"][:, 0, 0, 0, 0].tolist()
 
 
-def test_evaluation_is_spread_over_the_clips_in_order_centre_cropped_and_padded():
-    batches = list(eval_batches(Numbered(20), 4, 4, examples=10))
+def test_evaluation_takes_a_fixed_sample_centre_cropped_and_padded():
+    batches, again = (list(eval_batches(Numbered(20), 4, 4, examples=10)) for _ in range(2))
     assert [batch["video"].shape for batch in batches] == [(4, 2, 4, 4, 3)] * 3
     rows = np.concatenate([batch["video"] for batch in batches])
     mask = np.concatenate([batch["mask"] for batch in batches])
-    assert rows[:, 0, 0, 0, 0].tolist() == [*range(0, 20, 2), 0, 2]
+    clips = rows[:, 0, 0, 0, 0].tolist()
+    assert clips == np.concatenate([batch["video"] for batch in again])[:, 0, 0, 0, 0].tolist()
+    assert clips[10:] == clips[:2] and len(set(clips)) == 10 and set(clips) <= set(range(20))
+    assert set(clips[:4]) != set(range(4)) and clips != sorted(clips)  # a sorted folder's first batch is mixed
+    more = next(eval_batches(Numbered(20), 20, 4, examples=20))["video"][:, 0, 0, 0, 0].tolist()
+    assert more[:10] == clips[:10] and sorted(more) == list(range(20))
     assert mask.tolist() == [1.0] * 10 + [0.0] * 2 and mask.dtype == np.float32
     assert (rows[:, 0, 0, 0, 1:] == 2).all()
 
@@ -199,7 +204,9 @@ def test_a_damaged_clip_is_replaced_named_once_and_counted(caplog):
 def test_a_substitute_has_no_weight_in_evaluation():
     batches = eval_batches(Numbered(6, damaged=[2]), 3, 8, examples=6)
     mask = np.concatenate([batch["mask"] for batch in batches])
-    assert mask.tolist() == [1, 1, 0, 1, 1, 1]
+    with eval_batches(Numbered(6), 6, 8, examples=6) as intact:
+        clips = next(intact)["video"][:, 0, 0, 0, 0].tolist()
+    assert mask.tolist() == [clip != 2 for clip in clips]
     assert len(batches.damaged) == 1
 
 

@@ -144,6 +144,9 @@ def test_wrong_last_axis_is_named(quantizer):
     [
         (FSQ(levels=(8, 1, 5)), "at least 2 levels"),
         (FSQ(levels=()), "at least 2 levels"),
+        (EMAVectorQuantizer(codes=0, dim=3), "at least 1 code"),
+        (EMAVectorQuantizer(codes=4, dim=3, decay=1.0), "0 <= decay < 1"),
+        (VectorQuantizer(codes=4, dim=0), "at least 1 dim"),
         (LFQ(bits=0), "1 to 24 bits"),
         (LFQ(bits=3, temperature=0.0), "positive temperature"),
         (LFQ(bits=3, anneal_steps=0), "anneal_from=1"),
