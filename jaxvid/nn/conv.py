@@ -13,9 +13,9 @@ Products of bfloat16 are summed in float32: GPUs and TPUs do so by themselves, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -25,7 +25,6 @@ from jax import lax
 
 Triple = tuple[int, int, int]
 Padding = Sequence[tuple[int, int]]
-Operation = Callable[[jax.Array, jax.Array, Triple], jax.Array]
 VIDEO = ("NDHWC", "DHWIO", "NDHWC")
 FRAMES = ("NHWC", "HWIO", "NHWC")
 FEW = 32  # channels up to which the 2-D convolution of one time tap is so thin that the taps are better joined
@@ -92,7 +91,6 @@ class Conv(nn.Module):
     dtype: Any = None
     param_dtype: Any = jnp.float32
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
-    operation: ClassVar[Operation] = staticmethod(conv)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -100,8 +98,11 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape[-1:], self.param_dtype) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = self.operation(x, kernel, self.strides)
+        y = self.convolve(x, kernel)
         return y if bias is None else y + bias
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return conv(x, kernel, self.strides)
 
 
 class ConvTranspose(Conv):
@@ -109,7 +110,9 @@ class ConvTranspose(Conv):
 
     kernel_size: Triple = (4, 4, 4)
     strides: Triple = (2, 2, 2)
-    operation: ClassVar[Operation] = staticmethod(conv_transpose)
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return conv_transpose(x, kernel, self.strides)
 
 
 def space_to_depth(x: jax.Array, factors: Triple) -> jax.Array:
