@@ -77,6 +77,8 @@ def check(config: ConfigDict, devices: int) -> None:
             raise ValueError(f"{field} is {fields[field]}, expected at least 1.")
     if config.train.workers < 0:
         raise ValueError(f"train.workers is {config.train.workers}, expected 0 (threads alone) or more.")
+    if config.train.seed < 0:
+        raise ValueError(f"train.seed is {config.train.seed}, expected 0 or more.")
     if config.data.fps < 0:
         raise ValueError(f"data.fps is {config.data.fps}, expected 0 (by stride) or more.")
     if not 0 < config.data.holdout < 1:

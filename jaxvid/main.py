@@ -54,6 +54,10 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
             if name not in fields and not any(field.startswith(f"{name}.") for field in fields):
                 raise UsageError(f"--{name}: no such field; the nearest is --{config_lib.nearest(name, fields)}.")
         values = define(arguments)
+    except SyntaxError as error:
+        raise UsageError(
+            f"--config {error.filename} is no recipe in Python: line {error.lineno}, {error.msg}."
+        ) from error
     except flags.Error as error:
         # A recipe's own ValueError comes wrapped, behind its traceback.
         raise UsageError(str(error).rpartition("\nValueError: ")[2].strip()) from error

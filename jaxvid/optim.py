@@ -64,10 +64,19 @@ def make_optimizer(options: Mapping[str, Any], steps: int) -> optax.GradientTran
       options: as for `make_schedule`; besides `name` (a function in optax), `arguments` for it, `clip` (the global norm
         that gradients are clipped to; 0 for none) and `accumulate` (train steps per optimizer step).
       steps: train steps of the run.
+
+    Raises:
+      ValueError: optax has no such function or argument, or a number is out of its range.
     """
     every = options["accumulate"]
-    if every < 1:
-        raise ValueError(f"optim.accumulate is {every}, expected at least 1 step.")
+    for field, wanted, holds in (
+        ("accumulate", "at least 1 step", every >= 1),
+        ("learning_rate", "0 or more", options["learning_rate"] >= 0),
+        ("clip", "a norm above 0, or 0 for none", options["clip"] >= 0),
+        ("ema_decay", "0 <= decay < 1", 0 <= options["ema_decay"] < 1),
+    ):
+        if not holds:
+            raise ValueError(f"optim.{field} is {options[field]}, expected {wanted}.")
     schedule = make_schedule(options, max(1, steps // every))
     name, arguments = options["name"], options["arguments"]
     optimizer = _call(optax, "learning_rate", "optim.name", name, arguments, learning_rate=schedule)

@@ -149,6 +149,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(environment, tmp_path: Path) ->
     [
         ([], "--config is missing"),
         (["--config", "configs/vqvea.py"], "--config configs/vqvea.py does not exist"),
+        (["--config", "README.md"], "README.md is no recipe in Python"),
         ([*RECIPE, "--config.train.step=5"], "--config.train.step: no such field; the nearest is --config.train.steps"),
         ([*RECIPE, "--config.trian.steps=5"], "the nearest is --config.train.steps"),
         ([*RECIPE, "--config.train.steps=many"], "--config.train.steps=many: invalid literal for int()"),
@@ -159,6 +160,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(environment, tmp_path: Path) ->
             "model.downsample (4, 4, 4) does not divide the video: height 18 by 4",
         ),
         ([*RECIPE, "--config.model.downsample=(4,3,4)"], "does not divide the video: height 16 by 3"),
+        ([*RECIPE, "--config.model.downsample=(4,4)"], "expected factors of frames, height and width"),
         ([*RECIPE, "--config.data.name=foldr"], "folder"),
         ([*RECIPE, "--config.data.name=folder", "--config.data.path=nowhere"], "nowhere"),
         ([*RECIPE, "--config.model.quantizer.name=emma"], "did you mean ema?"),

@@ -17,7 +17,6 @@ from jaxvid.methods import METHODS
 
 BATCH = 16
 COMPARED = 3  # steps after which states are compared
-STEPS = 25
 
 
 def variant(**overrides) -> Callable[[], ConfigDict]:
@@ -65,7 +64,7 @@ def case_fixture(request) -> str:
 
 def with_sgd(config: ConfigDict) -> ConfigDict:
     # Adam's first steps are signs of gradients, which rounding flips; equality tests need a continuous optimizer.
-    config.optim.name, config.optim.learning_rate = "sgd", 1.0
+    config.optim.name, config.optim.learning_rate = "sgd", 0.1
     return config
 
 
@@ -74,7 +73,7 @@ def plain(state: TrainState) -> TrainState:
 
 
 def run(config: ConfigDict, devices: int, mode: str = "jit", steps: int = COMPARED) -> tuple[TrainState, list[dict]]:
-    """The state after COMPARED steps, and the metrics of all steps."""
+    """The state after `steps` steps, and the metrics of each."""
     mesh = parallel.make_mesh(jax.devices()[:devices])
     make = METHODS[config.method]
     step = parallel.make_step(make(config, parallel.axis_name(mode)).train_step, mesh, mode)
@@ -87,22 +86,25 @@ def run(config: ConfigDict, devices: int, mode: str = "jit", steps: int = COMPAR
                 state = init(jax.random.key(0), parallel.put_batch(batch, mesh))
             state, metrics = step(state, parallel.put_batch(batch, mesh, mode))
             history.append(jax.device_get(metrics))
-            if index + 1 == COMPARED:
-                compared = plain(state)
-    return compared, history
+    return plain(state), history
 
 
 @pytest.fixture(scope="module")
 def reference() -> Callable[[str], tuple[TrainState, list[dict]]]:
     """The run on one device, computed once per case."""
-    return functools.cache(lambda case: run(with_sgd(CASES[case]()), devices=1, steps=STEPS))
+    return functools.cache(lambda case: run(with_sgd(CASES[case]()), devices=1))
 
 
-def test_steps_are_finite_and_the_loss_is_the_golden_one_and_falls(case, reference) -> None:
+def test_steps_are_finite_and_the_loss_is_the_golden_one(case, reference) -> None:
     state, history = reference(case)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state, history)))
-    np.testing.assert_allclose(history[COMPARED - 1]["loss"], GOLDEN[case], rtol=1e-4, atol=1e-5)
-    assert np.mean([m["reconstruction"] for m in history[-3:]]) < 0.8 * history[0]["reconstruction"]
+    np.testing.assert_allclose(history[-1]["loss"], GOLDEN[case], rtol=1e-4, atol=1e-5)
+
+
+def test_the_reconstruction_gets_better(case) -> None:
+    config = CASES[case]()
+    _, history = run(config, devices=1, steps=config.train.steps)
+    assert np.mean([m["reconstruction"] for m in history[-3:]]) < 0.5 * history[0]["reconstruction"]
 
 
 @pytest.mark.parametrize("mode", parallel.MODES)

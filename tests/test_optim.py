@@ -7,8 +7,8 @@ import pytest
 from jaxvid import config, optim
 
 
-def options(**fields):
-    return config.optimizer(0.1, **fields)
+def options(learning_rate=0.1, **fields):
+    return config.optimizer(learning_rate, **fields)
 
 
 def test_a_decay_without_a_length_ends_with_the_run() -> None:
@@ -58,6 +58,9 @@ def test_ema_decay_is_per_optimizer_step() -> None:
         ({"schedule": "cosine_decay"}, "nearest is .cosine_decay_schedule"),
         ({"arguments": {"beta1": 0.9}}, 'optim.name adam has no argument "beta1"; the nearest is "b1"'),
         ({"accumulate": 0}, "optim.accumulate is 0"),
+        ({"learning_rate": float("nan")}, "optim.learning_rate is nan"),
+        ({"clip": -1.0}, "optim.clip is -1.0"),
+        ({"ema_decay": 1.0}, "optim.ema_decay is 1.0"),
     ],
 )
 def test_what_optax_does_not_have_is_named(fields: dict, sentence: str) -> None:

@@ -151,6 +151,8 @@ def _open(dataset: str, path: str) -> Any:
     with _video_type_of_numpy():
         if path and (epath.Path(path) / "dataset_info.json").exists():
             return tfds.builder_from_directory(path)
+        if not dataset:
+            raise ValueError("the TFDS data set is not given: set dataset (in a config, data.dataset), say to ucf101")
         try:
             return tfds.core.read_only_builder.builder_from_files(dataset, data_dir=path or None)
         except tfds.core.registered.DatasetNotFoundError:

@@ -57,6 +57,8 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
     """
     model, data = config.model, config.data
     factors = tuple(model.downsample)
+    if len(factors) != 3:
+        raise ValueError(f"model.downsample is {factors}, expected factors of frames, height and width: (4, 4, 4).")
     sizes = {"frames": data.frames, "height": data.resolution, "width": data.resolution}
     for (axis, size), factor in zip(sizes.items(), factors, strict=True):
         if factor < 1 or size % factor:
@@ -66,8 +68,8 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
     for field, least in {"width": 8, "blocks": 0, "heads": 0, "dim": 1}.items():
         if model[field] < least:
             raise ValueError(f"model.{field} is {model[field]}, expected at least {least}.")
-    if model.width % 8 or (model.heads and model.width % model.heads):
-        raise ValueError(f"model.width {model.width} must divide by 8 groups and by model.heads {model.heads}.")
+    if model.width % 8 or model.width % max(model.heads, 1):
+        raise ValueError(f"model.width {model.width} must be a multiple of 8 and of model.heads {model.heads}.")
     quantizer = make_quantizer(model.quantizer, model.dim, axis_name)
     dim = {"fsq": lambda: len(quantizer.levels), "lfq": lambda: quantizer.bits}.get(
         model.quantizer.name, lambda: model.dim

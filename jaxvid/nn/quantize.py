@@ -47,7 +47,7 @@ class EMAVectorQuantizer(nn.Module):
 
     Both draw from the random stream "quantizer", which is to be the same on every device. Collection "codebook":
     `embedding` and `cluster_sum` [codes, dim], `cluster_size` [codes], `step` [], the training batches seen.
-    Raises ValueError for a codebook without codes, a decay outside [0, 1), or where the last axis of z is not `dim`.
+    Raises ValueError for codes, dim, decay or warm_up out of range, or where the last axis of z is not `dim`.
     """
 
     codes: int
@@ -64,8 +64,10 @@ class EMAVectorQuantizer(nn.Module):
 
     def setup(self) -> None:
         _check_codebook(self.codes, self.dim)
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"The codebook's decay is {self.decay}, expected 0 <= decay < 1.")
+        if not 0 <= self.decay < 1 or self.warm_up < 0:
+            raise ValueError(
+                f"A codebook needs 0 <= decay < 1 and warm_up >= 0, got decay={self.decay} and warm_up={self.warm_up}."
+            )
         shape, normal = (self.codes, self.dim), nn.initializers.normal(1.0)
         self.embedding = self.variable("codebook", "embedding", lambda: normal(self.make_rng("params"), shape))
         self.cluster_size = self.variable("codebook", "cluster_size", jnp.zeros, shape[:1])
