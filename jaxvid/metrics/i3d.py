@@ -1,0 +1,160 @@
+"""The I3D network behind FVD (Carreira and Zisserman 2017; Unterthiner et al. 2018): Inception-v1 over video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxvid.metrics.inception import NORM, ConvUnit, Path, converted, max_pool, parameter_paths
+
+SIZE = 224
+MIN_FRAMES = 9  # the last pool takes two time steps, of 8 frames each
+Triple = tuple[int, int, int]
+# Channels of b0; b1a, b1b; b2a, b2b; b3b, and the max pool (window, strides) before a block that starts a new scale.
+BLOCKS = {
+    "Mixed_3b": (64, 96, 128, 16, 32, 32),
+    "Mixed_3c": (128, 128, 192, 32, 96, 64),
+    "Mixed_4b": (192, 96, 208, 16, 48, 64),
+    "Mixed_4c": (160, 112, 224, 24, 64, 64),
+    "Mixed_4d": (128, 128, 256, 24, 64, 64),
+    "Mixed_4e": (112, 144, 288, 32, 64, 64),
+    "Mixed_4f": (256, 160, 320, 32, 128, 128),
+    "Mixed_5b": (256, 160, 320, 32, 128, 128),
+    "Mixed_5c": (384, 192, 384, 48, 128, 128),
+}
+POOLS: dict[str, tuple[Triple, Triple]] = {
+    "Mixed_3b": ((1, 3, 3), (1, 2, 2)),
+    "Mixed_4b": ((3, 3, 3), (2, 2, 2)),
+    "Mixed_5b": ((2, 2, 2), (2, 2, 2)),
+}
+
+
+class I3D(nn.Module):
+    """Features of videos [B,T,224,224,3] in [-1,1], T >= 9: a dict of float32 arrays.
+
+    "logits" [B,400] is the feature of FVD, "pooled" [B,1024] the layer before it; both are means over time. The
+    network that FVD was published with has `epsilon` 1e-3; VideoGPT, TATS and cd-fvd run its weights with 1e-5.
+    `dtype` is that of the convolutions: bfloat16 is fast on GPUs and TPUs, but its scores are not comparable with
+    published ones.
+
+    The parameters come from `from_torch`; those of `init` are random. Raises ValueError for another shape of videos.
+    """
+
+    epsilon: float = 1e-3
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, videos: jax.Array) -> dict[str, jax.Array]:
+        if videos.ndim != 5 or videos.shape[2:] != (SIZE, SIZE, 3):
+            raise ValueError(f"I3D takes videos [B,T,{SIZE},{SIZE},3], got shape {videos.shape}: resize them before.")
+        if videos.shape[1] < MIN_FRAMES:
+            raise ValueError(f"I3D takes {MIN_FRAMES} frames or more, got {videos.shape[1]}: FVD needs longer videos.")
+        unit = partial(_unit, epsilon=self.epsilon, dtype=self.dtype)
+        x = unit("Conv3d_1a_7x7", 64, (7, 7, 7), (2, 2, 2))(videos)
+        x = max_pool(x, (1, 3, 3), (1, 2, 2), "SAME")
+        x = unit("Conv3d_2b_1x1", 64)(x)
+        x = unit("Conv3d_2c_3x3", 192, (3, 3, 3))(x)
+        for name, channels in BLOCKS.items():
+            x = max_pool(x, *POOLS[name], "SAME") if name in POOLS else x
+            x = Mixed(channels, self.epsilon, self.dtype, name=name)(x)
+        steps = jnp.mean(x, (2, 3), jnp.float32)
+        pooled = jnp.mean((steps[:, :-1] + steps[:, 1:]) / 2, 1)
+        # The logits are linear in each pair of time steps, so those of the mean are the mean of theirs.
+        logits = nn.Dense(400, precision=lax.Precision.HIGHEST, name="logits")(pooled)
+        return {"logits": logits, "pooled": pooled}
+
+
+class Mixed(nn.Module):
+    """Four branches [B,T,H,W,I] -> [B,T,H,W,O] side by side, with the channels of their units."""
+
+    channels: tuple[int, ...]
+    epsilon: float = 1e-3
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        unit = partial(_unit, epsilon=self.epsilon, dtype=self.dtype)
+        b0, b1a, b1b, b2a, b2b, b3b = self.channels
+        branches = [
+            unit("b0", b0)(x),
+            unit("b1b", b1b, (3, 3, 3))(unit("b1a", b1a)(x)),
+            unit("b2b", b2b, (3, 3, 3))(unit("b2a", b2a)(x)),
+            unit("b3b", b3b)(max_pool(x, (3, 3, 3), (1, 1, 1), "SAME")),
+        ]
+        return jnp.concatenate(branches, -1)
+
+
+def convolve(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
+    """Convolves [B,T,H,W,I] with a kernel [kt,kh,kw,I,O] and SAME padding to [B, ceil(T/st), ceil(H/sh), ceil(W/sw), O].
+
+    XLA:CPU is slow with 3-D kernels: there the frames that a kernel meets are joined along the channels, for a 2-D one.
+    """
+    if jax.default_backend() != "cpu":
+        numbers, highest = ("NDHWC", "DHWIO", "NDHWC"), lax.Precision.HIGHEST
+        return lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=numbers, precision=highest)
+    stride, frames = strides[0], -(-x.shape[1] // strides[0])
+    (before, after), *padding = lax.padtype_to_pads(x.shape[1:4], kernel.shape[:3], strides, "SAME")
+    x = jnp.pad(x, [(0, 0), (before, after), (0, 0), (0, 0), (0, 0)])
+    taps = range(kernel.shape[0])
+    joined = jnp.concatenate([x[:, tap : tap + stride * (frames - 1) + 1 : stride] for tap in taps], -1)
+    y = lax.conv_general_dilated(
+        joined.reshape(-1, *joined.shape[2:]),
+        jnp.concatenate(list(kernel), 2),
+        strides[1:],
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=lax.Precision.HIGHEST,
+    )
+    return y.reshape(-1, frames, *y.shape[1:])
+
+
+def torch_keys() -> dict[Path, str]:
+    """Key in the state dict of VideoGPT's and piergiaj's I3D of every parameter, by path: ("logits", "bias") and so on."""
+    kinds = {"kernel": "conv3d.weight", **NORM}
+    return {
+        path: "logits.conv3d.bias" if path == ("logits", "bias") else ".".join(path[:-1]) + f".{kinds[path[-1]]}"
+        for path in _paths()
+    }
+
+
+def tf_names() -> dict[Path, str]:
+    """Name in DeepMind's checkpoints and TF-Hub's module of every parameter but the scales, which are 1 there."""
+    return {path: _tf_name(path) for path in _paths() if path[-1] != "scale"}
+
+
+def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The collection "params", float32, from that state dict. Raises ValueError where a tensor is missing."""
+    params = converted(tensors, torch_keys())
+    params["logits"]["kernel"] = params["logits"]["kernel"].reshape(1024, 400)  # a 1x1x1 convolution there
+    return params
+
+
+def _paths() -> list[Path]:
+    return parameter_paths(I3D(), (1, MIN_FRAMES, SIZE, SIZE, 3))
+
+
+def _tf_name(path: Path) -> str:
+    *units, leaf = path
+    block, branch = units[0], units[-1]
+    if block == "logits":
+        return f"RGB/inception_i3d/Logits/Conv3d_0c_1x1/conv_3d/{ {'kernel': 'w', 'bias': 'b'}[leaf] }"
+    kinds = {"kernel": "conv_3d/w", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
+    kind = kinds[leaf] if leaf == "kernel" else f"batch_norm/{kinds[leaf]}"
+    if len(units) == 1:
+        return f"RGB/inception_i3d/{block}/{kind}"
+    window = "3x3" if branch in ("b1b", "b2b") else "1x1"
+    place = "0a" if (block, branch) == ("Mixed_5b", "b2b") else f"0{branch[2:] or 'a'}"  # a slip in the original
+    return f"RGB/inception_i3d/{block}/Branch_{branch[1]}/Conv3d_{place}_{window}/{kind}"
+
+
+def _unit(
+    name: str, features: int, window: Triple = (1, 1, 1), strides: Triple = (1, 1, 1), *, epsilon: float, dtype: Any
+) -> ConvUnit:
+    return ConvUnit(features, window, partial(convolve, strides=strides), epsilon, dtype, name=name)

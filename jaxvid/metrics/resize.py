@@ -1,0 +1,88 @@
+"""The resizes that published FID and FVD numbers were made with; each changes the score, so each has a name.
+
+A resize is two small matrices, made in float64 and applied as products in float32. METHODS:
+
+* "bilinear": between the two nearest pixels, pixel centres at i + 1/2 (PyTorch's `interpolate`, no antialiasing);
+* "bilinear_tf1": the same with centres at i (TensorFlow 1, and the graphs of the first FID and FVD programs);
+* "bilinear_antialias": the triangle filter, stretched where it shrinks (Pillow; PyTorch with `antialias=True`);
+* "bicubic_antialias": the cubic filter with a = -1/2, likewise (Pillow). It overshoots: clip to the range of the images.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Method = Literal["bilinear", "bilinear_tf1", "bilinear_antialias", "bicubic_antialias"]
+METHODS: tuple[str, ...] = get_args(Method)
+
+
+def resize(images: jax.Array, size: tuple[int, int], method: Method) -> jax.Array:
+    """Resizes images of any real dtype and range [..., H, W, C] to float32 [..., *size, C]; equal sizes change nothing.
+
+    Raises ValueError for a method that is none of METHODS, or sizes below 1.
+    """
+    rows, columns = (_matrix(n, m, method) for n, m in zip(images.shape[-3:-1], size, strict=True))
+    return _apply(images, rows, columns)
+
+
+def resize_and_crop(images: jax.Array, size: int) -> jax.Array:
+    """Resizes the shorter side of images [..., H, W, C] to `size` ("bilinear"), then crops [..., size, size, C] centrally.
+
+    This is how VideoGPT (Yan et al. 2021) and the FVD programs derived from it prepare videos: the longer side is
+    rounded up. Float32, whatever the dtype. Raises ValueError for a size below 1.
+    """
+    height, width = images.shape[-3:-1]
+    scale = size / min(height, width)
+    # In floating point, as those programs compute it: it may round up a side that divides evenly, even of a square.
+    resized = (size, math.ceil(width * scale)) if height < width else (math.ceil(height * scale), size)
+    rows, columns = (_matrix(n, m, "bilinear") for n, m in zip((height, width), resized, strict=True))
+    top, left = ((n - size) // 2 for n in resized)
+    return _apply(images, rows[top : top + size], columns[left : left + size])
+
+
+def _apply(images: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
+    """Rows [h,H] and columns [w,W] of images [..., H, W, C]."""
+    x = images.astype(jnp.float32)
+    if not _is_identity(rows):
+        x = jnp.einsum("hH,...HWc->...hWc", jnp.float32(rows), x, precision=lax.Precision.HIGHEST)
+    if not _is_identity(columns):
+        x = jnp.einsum("wW,...HWc->...Hwc", jnp.float32(columns), x, precision=lax.Precision.HIGHEST)
+    return x
+
+
+def _is_identity(matrix: np.ndarray) -> bool:
+    return matrix.shape[0] == matrix.shape[1] and bool((matrix == np.eye(len(matrix))).all())
+
+
+def _matrix(inputs: int, outputs: int, method: str) -> np.ndarray:
+    """Weights float64 [outputs, inputs]; every row sums to 1."""
+    if method not in METHODS:
+        raise ValueError(f'The resize method is "{method}", expected one of {", ".join(METHODS)}.')
+    if inputs < 1 or outputs < 1:
+        raise ValueError(f"A resize goes from and to sizes of at least 1 pixel, got {inputs} to {outputs}.")
+    scale, pixels, indices = inputs / outputs, np.arange(inputs), np.arange(outputs)
+    if method in ("bilinear", "bilinear_tf1"):
+        positions = indices * scale if method == "bilinear_tf1" else (indices + 0.5) * scale - 0.5
+        distances = np.clip(positions, 0, inputs - 1)[:, None] - pixels  # beyond the last centres, the last pixels
+        return _triangle(distances)
+    distances = ((indices[:, None] + 0.5) * scale - (pixels + 0.5)) / max(scale, 1.0)
+    weights = _triangle(distances) if method == "bilinear_antialias" else _cubic(distances)
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def _triangle(distance: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - np.abs(distance), 0)
+
+
+def _cubic(distance: np.ndarray, a: float = -0.5) -> np.ndarray:
+    """Keys 1981, equation 4 with the free parameter a."""
+    x = np.abs(distance)
+    near = ((a + 2) * x - (a + 3)) * x**2 + 1
+    far = a * (((x - 5) * x + 8) * x - 4)
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
