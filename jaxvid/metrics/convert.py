@@ -89,11 +89,20 @@ I3D_BLOCKS = (  # name, input channels, output channels of b0, b1a, b1b, b2a, b2
     ("Mixed_5c", 832, (384, 192, 384, 48, 128, 128)),
 )
 # SHA-256 of the masked CRC-32Cs, little-endian, of TensorFlow's tensors in the order of their names.
+RGB_SCRATCH = "b595be092dc26a938063a4ffd522224517b5f0dabb6d8c7ffe4cb6eff714bc27"
+RGB_IMAGENET = "ebca55ef8894ceea45a3c8855f53738cac247eef72a237750899a2882d95e8f6"
 KNOWN_I3D = {
-    "b595be092dc26a938063a4ffd522224517b5f0dabb6d8c7ffe4cb6eff714bc27": "rgb_scratch of kinetics-i3d, TF-Hub's weights for FVD",
-    "ebca55ef8894ceea45a3c8855f53738cac247eef72a237750899a2882d95e8f6": "rgb_imagenet: ImageNet+Kinetics, wrong for FVD",
+    RGB_SCRATCH: "rgb_scratch of kinetics-i3d, the TF-Hub weights of published FVD",
+    RGB_IMAGENET: "rgb_imagenet of kinetics-i3d: ImageNet+Kinetics, wrong for published FVD",
 }
-KNOWN_SHA256 = {"6726825d": "pytorch-fid's pt_inception-2015-12-05-6726825d"}
+# The first digits of a file's SHA-256, or its name as a Git object.
+KNOWN_FILES = {
+    "6726825d": "pytorch-fid's pt_inception-2015-12-05-6726825d.pth",
+    "a867b87ac3a9097d200598b1d48a1b890d8ec744": "i3d_pretrained_400.pt of VideoGPT and TATS",
+    "93daef59c7ae0e9e8f76225521407e60cbafa6aa": "i3d_torchscript.pt of StyleGAN-V",
+    "73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a": "rgb_imagenet.pt of piergiaj: ImageNet+Kinetics, wrong for published FVD",
+    "2a7c22e23e6c74f50a0166ce61110bccd2ab48bb": "model_rgb.pth of hassony2: ImageNet+Kinetics, wrong for published FVD",
+}
 
 
 class _Unit(NamedTuple):
@@ -152,18 +161,22 @@ def network_of(tensors: Mapping[str, np.ndarray]) -> str:
     return _naming(tensors).network
 
 
-def identify(network: str, weights: Mapping[str, np.ndarray], file_sha256: str) -> str:
+def identify(network: str, weights: Mapping[str, np.ndarray], data: bytes) -> str:
     """Which weights these are, for a report: known ones by name, others as "unknown weights, sha256 ...".
 
     I3D's are known by their numbers, whatever file they come in, through the checksums that TensorFlow stored of them;
-    Inception's by the SHA-256 of pytorch-fid's file.
+    else, as Inception's, by the file.
 
     Args:
       weights: from `convert`.
-      file_sha256: hexadecimal, of the file they came in.
+      data: the file they came in; of a TensorFlow checkpoint the data file.
     """
-    known = KNOWN_I3D.get(i3d_digest(weights)) if network == "i3d" else KNOWN_SHA256.get(file_sha256[:8])
-    return known or f"unknown weights, sha256 {file_sha256}"
+    known = KNOWN_I3D.get(i3d_digest(weights)) if network == "i3d" else None
+    sha256 = hashlib.sha256(data).hexdigest()
+    git_object = hashlib.sha1(b"blob %d\0" % len(data), usedforsecurity=False)
+    git_object.update(data)
+    known = known or KNOWN_FILES.get(sha256[:8]) or KNOWN_FILES.get(git_object.hexdigest())
+    return known or f"unknown weights, sha256 {sha256}"
 
 
 def i3d_digest(weights: Mapping[str, np.ndarray]) -> str:
