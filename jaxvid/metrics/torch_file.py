@@ -1,0 +1,300 @@
+"""Reads the tensors of files written by torch.save and torch.jit.save, without PyTorch and without running anything.
+
+Such files hold pickles, which are programs. Here their opcodes move data alone: a name stays a name, nothing is
+imported or called, and any name that is not part of how PyTorch writes tensors ends the reading.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickletools
+import zipfile
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, BinaryIO, NamedTuple, TypeVar
+
+import ml_dtypes
+import numpy as np
+
+MAX_BYTES = 1 << 30  # of all tensors together
+MAX_PICKLE_BYTES = 1 << 26
+MAX_NODES = 20_000  # of the tree of dicts that is searched for tensors
+MAX_NAME = 1000
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+STORAGES = {
+    "torch FloatStorage": np.dtype("<f4"),
+    "torch DoubleStorage": np.dtype("<f8"),
+    "torch HalfStorage": np.dtype("<f2"),
+    "torch BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "torch LongStorage": np.dtype("<i8"),
+    "torch IntStorage": np.dtype("<i4"),
+    "torch ShortStorage": np.dtype("<i2"),
+    "torch CharStorage": np.dtype("i1"),
+    "torch ByteStorage": np.dtype("u1"),
+    "torch BoolStorage": np.dtype("?"),
+}
+VALUES = set(
+    "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINSTRING SHORT_BINSTRING "
+    "BINBYTES SHORT_BINBYTES BINBYTES8".split()
+)
+EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
+MARK = object()
+T = TypeVar("T")
+
+
+class _Storage(NamedTuple):
+    """Numbers that tensors are views of: `length` of them from `first` on, out of `total` that are stored as `key`."""
+
+    dtype: np.dtype
+    key: str
+    total: int
+    first: int
+    length: int
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class _Name(NamedTuple):
+    """A global that the pickle names: "module name"."""
+
+    name: str
+
+
+class _Module(dict[str, Any]):
+    """The attributes of a TorchScript module."""
+
+
+def read_torch(data: bytes) -> dict[str, np.ndarray]:
+    """The tensors of a file of any of PyTorch's formats: zip, legacy (before 1.6) or TorchScript.
+
+    Args:
+      data: the whole file.
+
+    Returns:
+      Arrays by name; nested dicts and modules are joined by dots, what is no tensor is left out. bfloat16 becomes
+      float32.
+
+    Raises:
+      ValueError: the file would call something, or a tensor lies outside what is stored.
+      Exception: the file is damaged; which one depends on where.
+    """
+    tensors, stored = (_read_zip if data.startswith(b"PK") else _read_legacy)(data)
+    if not tensors:
+        raise ValueError("it holds no named tensors")
+    budget = MAX_BYTES
+    arrays = {}
+    for name, tensor in tensors.items():
+        arrays[name] = _array(name, tensor, stored, budget)
+        budget -= arrays[name].nbytes
+    return arrays
+
+
+def _read_zip(data: bytes) -> tuple[dict[str, _Tensor], Callable[[_Storage], bytes]]:
+    """Lazy tensors, and what gives the bytes of their storages."""
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    members = {member.filename: member for member in archive.infolist()}
+    pickles = [name for name in members if name.rpartition("/")[2] == "data.pkl"]
+    if len(members) != len(archive.infolist()) or len(pickles) != 1:
+        raise ValueError("it is a ZIP archive, but not one of PyTorch's: they have one data.pkl, and no name twice")
+    root = pickles[0].removesuffix("data.pkl")
+
+    def member(name: str, limit: int) -> bytes:
+        info = members.get(root + name)
+        if info is None or info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size > limit:
+            raise ValueError(f"its member {name!r} is missing, compressed, encrypted or too large")
+        return archive.read(info)
+
+    if root + "byteorder" in members and member("byteorder", 16) != b"little":
+        raise ValueError("it was written on a big-endian machine")
+    tree = _unpickle(io.BytesIO(member("data.pkl", MAX_PICKLE_BYTES)), {}, root + "constants.pkl" in members)
+    cached = lru_cache(maxsize=None)(lambda key: member(f"data/{key}", MAX_BYTES))
+    return _named_tensors(tree), lambda storage: cached(storage.key)
+
+
+def _read_legacy(data: bytes) -> tuple[dict[str, _Tensor], Callable[[_Storage], bytes]]:
+    """Lazy tensors, and what gives the bytes of their storages: five pickles, then each storage's count and numbers."""
+    stream = io.BytesIO(data)
+    storages: dict[str, _Storage] = {}
+    magic, _, system, tree, keys = (_unpickle(stream, storages) for _ in range(5))
+    if magic != LEGACY_MAGIC or not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise ValueError("it is a pickle, but not one of PyTorch's for a little-endian machine")
+    places: dict[str, slice] = {}
+    for key in keys:
+        count, start = int.from_bytes(stream.read(8), "little"), stream.tell()
+        places[key] = slice(start, start + count * storages[key].dtype.itemsize)
+        stream.seek(places[key].stop)
+    return _named_tensors(tree), lambda storage: data[places[storage.key]]
+
+
+def _array(name: str, tensor: _Tensor, stored: Callable[[_Storage], bytes], budget: int) -> np.ndarray:
+    """A copy of the tensor, after checks that all of it lies within what is stored."""
+    storage, offset, size, stride = tensor
+    counts = (offset, *size, *stride)
+    if len(size) != len(stride) or any(type(count) is not int or count < 0 for count in counts):
+        raise ValueError(f"its tensor {name!r} has an impossible shape or stride")
+    elements = math.prod(size)
+    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    if elements and last >= storage.length:
+        raise ValueError(f"its tensor {name!r} lies outside its storage")
+    if elements * storage.dtype.itemsize > budget:
+        raise ValueError(f"its tensors are more than {MAX_BYTES >> 20} MiB")
+    raw = stored(storage)
+    if len(raw) != storage.total * storage.dtype.itemsize:
+        raise ValueError(f"the storage of its tensor {name!r} has {len(raw)} bytes: the file is truncated or damaged")
+    numbers = np.frombuffer(raw, storage.dtype)[storage.first + offset if elements else 0 :]
+    strides = [step * storage.dtype.itemsize if elements else 0 for step in stride]
+    view = np.lib.stride_tricks.as_strided(numbers, size, strides)
+    return view.astype(np.float32) if storage.dtype == ml_dtypes.bfloat16 else view.copy()
+
+
+def _named_tensors(tree: Any) -> dict[str, _Tensor]:
+    """The tensors in nested dicts, their keys joined by dots."""
+    found: dict[str, _Tensor] = {}
+    pending, seen = [("", tree)], 0
+    while pending:
+        name, value = pending.pop()
+        seen += 1
+        if seen + len(pending) > MAX_NODES or len(name) > MAX_NAME:
+            raise ValueError("it is nested too deeply, or holds too many names")
+        if isinstance(value, _Tensor) and name:
+            if name in found:
+                raise ValueError(f"it holds two tensors of the name {name!r}")
+            found[name] = value
+        elif isinstance(value, dict):
+            pending += [(f"{name}.{key}" if name else str(key), value[key]) for key in reversed(value)]
+    return found
+
+
+def _unpickle(stream: BinaryIO, storages: dict[str, _Storage], is_script: bool = False) -> Any:
+    """The next object of the stream; `storages` takes what the persistent ids name."""
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+    argument: Any
+    for opcode, argument, _ in pickletools.genops(stream):
+        match opcode.name:
+            case "PROTO" | "FRAME":
+                pass
+            case name if name in VALUES:
+                stack.append(argument)
+            case name if name in EMPTY:
+                stack.append(EMPTY[name]())
+            case "MARK":
+                stack.append(MARK)
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
+            case "TUPLE":
+                stack.append(tuple(_since_mark(stack)))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                count = int(opcode.name[-1])
+                stack[-count:] = [tuple(stack[-count:])]
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "APPEND" | "APPENDS":
+                items = [stack.pop()] if opcode.name == "APPEND" else _since_mark(stack)
+                _expect(stack[-1], list).extend(items)
+            case "SETITEM" | "SETITEMS":
+                items = [stack.pop(-2), stack.pop()] if opcode.name == "SETITEM" else _since_mark(stack)
+                _fill(_expect(stack[-1], dict), items)
+            case "GLOBAL":
+                stack.append(_allowed(argument, is_script))
+            case "STACK_GLOBAL":
+                name, module = _expect(stack.pop(), str), _expect(stack.pop(), str)
+                stack.append(_allowed(f"{module} {name}", is_script))
+            case "BINPERSID":
+                stack.append(_storage(stack.pop()))
+                storages.setdefault(stack[-1].key, stack[-1])
+            case "REDUCE":
+                arguments, function = _expect(stack.pop(), tuple), _expect(stack.pop(), _Name)
+                if function.name not in REBUILDS:
+                    raise ValueError(f"it would call {function.name!r}")
+                stack.append(REBUILDS[function.name](*arguments))
+            case "NEWOBJ":
+                _, script_class = stack.pop(), _expect(stack.pop(), _Name)
+                if not _is_script_class(script_class.name):
+                    raise ValueError(f"it would make an object of {script_class.name!r}")
+                stack.append(_Module())
+            case "BUILD":
+                state = stack.pop()
+                if isinstance(_expect(stack[-1], dict), _Module):  # of an OrderedDict it is its metadata
+                    stack[-1].update(_expect(state, dict))
+            case "STOP":
+                return stack.pop()
+            case other:
+                raise ValueError(f"its pickle holds the opcode {other}, which no file of tensors needs")
+
+
+def _allowed(name: str, is_script: bool) -> _Name:
+    """The global, where it belongs to how PyTorch writes tensors; names are compared whole."""
+    if name in REBUILDS or name in STORAGES or (is_script and _is_script_class(name)):
+        return _Name(name)
+    raise ValueError(f"it names {name!r}, which no file of tensors needs: unpickling it could run code")
+
+
+def _is_script_class(name: str) -> bool:
+    return name.partition(" ")[0].partition(".")[0] == "__torch__"
+
+
+def _storage(persistent_id: Any) -> _Storage:
+    """What ("storage", class, key, device, count) and, in legacy files, (view's key, offset, count) or None say."""
+    kind, storage_class, key, _, total, *rest = _expect(persistent_id, tuple)
+    if kind != "storage" or _expect(storage_class, _Name).name not in STORAGES:
+        raise ValueError("its pickle refers to something that is no storage of tensors")
+    _, first, count = rest[0] if rest and rest[0] is not None else (None, 0, total)
+    if any(type(number) is not int or number < 0 for number in (total, first, count)) or first + count > total:
+        raise ValueError(f"its storage {key!r} has an impossible size")
+    return _Storage(STORAGES[storage_class.name], _expect(key, str), total, first, count)
+
+
+def _fill(target: dict[Any, Any], items: list[Any]) -> None:
+    """Puts keys and values, in turns, into a dict."""
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if not isinstance(key, (str, int)):  # hashing a deeply nested tuple would overflow the stack
+            raise ValueError("it holds a dict with keys other than names")
+        target[key] = value
+
+
+def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
+    """What OrderedDict(pairs) holds; Python 2 pickled the pairs as its arguments."""
+    items: dict[Any, Any] = {}
+    for pair in pairs:
+        _fill(items, _expect(pair, list))
+    return items
+
+
+def _since_mark(stack: list[Any]) -> list[Any]:
+    """Takes what lies above the last mark."""
+    items = []
+    while (item := stack.pop()) is not MARK:
+        items.append(item)
+    return items[::-1]
+
+
+def _expect(value: Any, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise ValueError(f"its pickle has a {type(value).__name__} where a {kind.__name__} belongs: it is damaged")
+    return value
+
+
+# What PyTorch's pickles ask to be called, and what is done instead.
+REBUILDS: dict[str, Callable[..., Any]] = {
+    "collections OrderedDict": _ordered_dict,
+    "torch._utils _rebuild_tensor": _Tensor,  # before PyTorch 0.4
+    "torch._utils _rebuild_tensor_v2": lambda *arguments: _Tensor(*arguments[:4]),
+    "torch._utils _rebuild_parameter": lambda tensor, *_: tensor,
+    "torch.jit._pickle build_intlist": list,
+    "torch.jit._pickle build_doublelist": list,
+    "torch.jit._pickle build_boollist": list,
+    "torch.jit._pickle build_tensorlist": list,
+    "torch.jit._pickle restore_type_tag": lambda value, _: value,
+    "_codecs encode": lambda text, _: text.encode("latin1"),
+}

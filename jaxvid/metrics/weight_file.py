@@ -1,0 +1,146 @@
+"""Reads a file of weights, by path or URL, whatever program wrote it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+
+import numpy as np
+
+from jaxvid.metrics.safetensors import read_safetensors
+from jaxvid.metrics.tensor_bundle import TABLE_MAGIC, read_bundle
+from jaxvid.metrics.torch_file import read_torch
+
+MAX_BYTES = 1 << 30
+CHUNK_BYTES = 1 << 20
+SECONDS_WITHOUT_AN_ANSWER = 60
+BUNDLE_DATA = ".data-00000-of-00001"
+
+
+class WeightFileError(ValueError):
+    """A file that cannot be read as weights: its name and the reason, in one sentence."""
+
+    def __init__(self, name: str | Path, reason: str):
+        super().__init__(f"{name} cannot be read as weights: {reason}.")
+        self.name, self.reason = str(name), reason
+
+
+def read(source: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a file, by the names it gives them.
+
+    Formats, told by content: PyTorch's (zip, legacy, TorchScript), safetensors, TensorFlow's checkpoints. Nothing in a
+    file is executed. bfloat16 becomes float32, all else keeps its type.
+
+    Args:
+      source: a path or an http, https or file URL; of a TensorFlow checkpoint its prefix or its .index file.
+
+    Raises:
+      WeightFileError: it is missing, damaged, larger than 1 GiB, or no file of plain tensors.
+    """
+    return parse(source, fetch(source))
+
+
+def fetch(source: str | Path) -> list[bytes]:
+    """The bytes of the file, or of both files of a TensorFlow checkpoint: [index, data].
+
+    Raises:
+      WeightFileError: there is no such file, it does not arrive whole, or is larger than 1 GiB.
+    """
+    source = str(source)
+    prefix = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", source)
+    found = None if prefix != source else _bytes(source)
+    if found is not None:
+        return [found]
+    index = _bytes(prefix + ".index")
+    if index is None:
+        raise WeightFileError(source, "there is no such file" if prefix == source else f"{prefix}.index is missing")
+    data = _bytes(prefix + BUNDLE_DATA)
+    if data is None:
+        raise WeightFileError(source, f"its data file {prefix}{BUNDLE_DATA} is missing")
+    return [index, data]
+
+
+def parse(source: str | Path, parts: list[bytes]) -> dict[str, np.ndarray]:
+    """The tensors in what `fetch(source)` gave."""
+    head, start = parts[0], parts[0][:1000].lstrip().lower()
+    with errors_named(source):
+        if len(parts) == 2 or head.endswith(TABLE_MAGIC):
+            if len(parts) != 2:
+                raise ValueError("it is the index of a TensorFlow checkpoint: its name has to end in .index")
+            return read_bundle(*parts)
+        if head.startswith((b"PK\x03\x04", b"\x80")):
+            return read_torch(head)
+        if head[8:9] == b"{":
+            return read_safetensors(head)[0]
+        if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+            raise ValueError("it is a web page; give the link of the file itself")
+        if start.startswith(b"version https://git-lfs"):
+            raise ValueError("it is a Git LFS pointer, not the file it stands for")
+        raise ValueError("it is empty" if not head else "it is of none of the formats read here")
+
+
+@contextmanager
+def errors_named(source: str | Path) -> Iterator[None]:
+    """Any error within becomes a WeightFileError: a damaged file can raise nearly every type."""
+    try:
+        yield
+    except WeightFileError:
+        raise
+    except ValueError as error:
+        raise WeightFileError(source, str(error)) from error
+    except Exception as error:
+        raise WeightFileError(source, f"it is damaged or truncated ({type(error).__name__}: {error})") from error
+
+
+def _bytes(source: str) -> bytes | None:
+    """The file's bytes; None where there is no such file."""
+    if re.match(r"(https?|file)://", source):
+        return _download(source)
+    try:
+        size = os.path.getsize(source)
+        if os.path.isdir(source):
+            raise WeightFileError(source, "it is a folder; give the file itself")
+        if size > MAX_BYTES:
+            raise WeightFileError(source, f"it is larger than {MAX_BYTES >> 20} MiB")
+        return Path(source).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise WeightFileError(source, error.strerror or str(error)) from error
+
+
+def _download(url: str) -> bytes | None:
+    """The bytes behind a URL, with a line of progress; None where the server has no such file."""
+    parts: list[bytes] = []
+    received = 0
+    try:
+        with urllib.request.urlopen(url, timeout=SECONDS_WITHOUT_AN_ANSWER) as response:
+            total = int(response.headers.get("Content-Length") or 0)
+            while received <= MAX_BYTES and (part := response.read(CHUNK_BYTES)):
+                parts.append(part)
+                received += len(part)
+                if sys.stderr.isatty():
+                    print(f"\r{received / 1e6:.1f} of {total / 1e6:.1f} MB", end="", file=sys.stderr, flush=True)
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise WeightFileError(url, f"the server answers {error.code} {error.reason}") from error
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, FileNotFoundError):
+            return None
+        raise WeightFileError(url, f"it does not arrive ({reason})") from error
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    if received > MAX_BYTES:
+        raise WeightFileError(url, f"it is larger than {MAX_BYTES >> 20} MiB")
+    if total and received != total:
+        raise WeightFileError(url, f"only {received} of its {total} bytes arrived")
+    return b"".join(parts)

@@ -1,0 +1,161 @@
+"""The evaluator's weights: converts them once into the user's cache, python -m jaxvid.metrics.weights FILE_OR_URL."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from jaxvid.metrics.convert import NETWORKS, convert, identify, network_of, shapes
+from jaxvid.metrics.safetensors import read_safetensors, write_safetensors
+from jaxvid.metrics.weight_file import WeightFileError, errors_named, fetch, parse
+
+FORMAT = "jaxvid weights 1"
+# Where to get them, and how large they are.
+SOURCES = {
+    "inception": (
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+        "95.5 MB",
+    ),
+    "i3d": (
+        "https://raw.githubusercontent.com/google-deepmind/kinetics-i3d/master/data/checkpoints/rgb_scratch/model.ckpt",
+        "50.8 MB",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class WeightInfo:
+    """Where weights come from.
+
+    Attributes:
+      network: "inception" or "i3d".
+      source: the file or URL they were converted from.
+      sha256: of that file, hexadecimal; of a TensorFlow checkpoint's data file.
+      identity: which weights they are, in words.
+      digest: SHA-256 over names, shapes and values; equal weights have equal digests, whatever file they came in.
+    """
+
+    network: str
+    source: str
+    sha256: str
+    identity: str
+    digest: str
+
+
+def cache_path(network: str) -> Path:
+    """Where the converted weights of "inception" or "i3d" are kept."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "jaxvid" / "weights" / f"{network}.safetensors"
+
+
+def load(network: str, path: str | Path | None = None) -> tuple[dict[str, np.ndarray], WeightInfo]:
+    """Converted weights, checked against their digest; nothing is ever downloaded.
+
+    Args:
+      network: "inception" or "i3d".
+      path: a file that the command wrote; the user's cache where it is None.
+
+    Returns:
+      float32 arrays by name, with the names and shapes of `convert.shapes(network)`, and what is known of them.
+
+    Raises:
+      FileNotFoundError: there is none, with the command that makes it.
+      WeightFileError: the file is damaged, is no converted file, or holds the other network.
+    """
+    if network not in NETWORKS:
+        raise ValueError(f"There is no network {network!r} with weights, only {' and '.join(NETWORKS)}.")
+    path = Path(path or cache_path(network))
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        source, size = SOURCES[network]
+        raise FileNotFoundError(
+            f"{path} with the weights of {network} does not exist: `python -m jaxvid.metrics.weights {source}` "
+            f"fetches and converts them ({size})."
+        ) from None
+    with errors_named(path):
+        tensors, metadata = read_safetensors(data) if data[8:9] == b"{" else ({}, {})
+        if metadata.pop("format", None) != FORMAT:
+            raise ValueError("it is no converted file: `python -m jaxvid.metrics.weights FILE` converts weights")
+        info = WeightInfo(**metadata)
+        if info.network != network:
+            raise ValueError(f"it holds the weights of {info.network}, not of {network}")
+        if info.digest != _digest(tensors) or {name: t.shape for name, t in tensors.items()} != shapes(network):
+            raise ValueError("its weights do not match its digest: it is damaged, delete it and convert them again")
+    return tensors, info
+
+
+def save(source: str, path: str | Path | None = None) -> tuple[Path, WeightInfo]:
+    """Converts the weights in a file or behind a URL into `path`, or the user's cache; writes whole files only.
+
+    Other weights in their place stay there: a score would change without a sign.
+
+    Raises:
+      WeightFileError: they are not the weights of a known network, whole and sound.
+      FileExistsError: `path` holds other weights.
+    """
+    parts = fetch(source)
+    tensors = parse(source, parts)
+    with errors_named(source):
+        network = network_of(tensors)
+        weights = convert(tensors, network)
+    sha256 = hashlib.sha256(parts[-1]).hexdigest()
+    info = WeightInfo(network, source, sha256, identify(network, weights, parts[-1]), _digest(weights))
+    path = Path(path or cache_path(network))
+    if path.exists():
+        try:
+            there = load(network, path)[1]
+        except (WeightFileError, OSError) as error:
+            raise FileExistsError(f"{path} exists and is left alone ({error}) Delete it first.") from error
+        if there.digest != info.digest:
+            raise FileExistsError(f"{path} holds other weights ({there.identity}): delete it, or give --output.")
+        return path, there
+    write_safetensors(path, weights, {"format": FORMAT, **asdict(info)})
+    return path, info
+
+
+def _digest(weights: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, shapes and values in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(f"{name} {weights[name].dtype} {weights[name].shape}\n".encode())
+        digest.update(np.ascontiguousarray(weights[name]).data)
+    return digest.hexdigest()
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{message}; --help says what is possible\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Converts and says what was found; returns 0, or 2 with one sentence on stderr."""
+    known = "\n".join(f"  {network}: {source} ({size})" for network, (source, size) in SOURCES.items())
+    parser = _Parser(
+        prog="python -m jaxvid.metrics.weights",
+        description="Converts the weights of the FID Inception or of I3D (FVD) into the user's cache, once.",
+        epilog=f"Where they are published:\n{known}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="FILE_OR_URL", help="of a TensorFlow checkpoint the prefix, or the .index")
+    parser.add_argument("--output", metavar="PATH", help="write this file instead of the one in the cache")
+    options = parser.parse_args(arguments)
+    try:
+        path, info = save(options.source, options.output)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{info.network}: {info.identity}\n{path} holds {len(shapes(info.network))} tensors, sha256 {info.digest}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
