@@ -1,84 +1,121 @@
-"""One pass over held-out clips: means, histograms and pictures of whatever a method's `eval_step` returns."""
+"""Scores generated videos against real ones, or the newest checkpoint of a run against held-out data.
+
+    python -m jaxvid.evaluate --real DIR_OR_STATS --fake DIR_OR_STATS --metrics fvd,motion [--output scores.json]
+    python -m jaxvid.evaluate --workdir runs/vqvae --metrics psnr,ssim,fvd
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+import argparse
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from jaxvid import parallel
-from jaxvid.core import Batch, Metrics, TrainState
+import jaxvid
+from jaxvid import checkpoint, data, measure, parallel
+from jaxvid.collection import Clip, Collection, open_collection, take_clips
+from jaxvid.data.pipeline import DamagedClip
+from jaxvid.measure import METRICS, Meter, Score
+from jaxvid.metrics import frechet
+from jaxvid.metrics.frechet import Statistics
+from jaxvid.metrics.protocol import PROTOCOLS, to_uint8
+from jaxvid.recorder import environment, write_json
+from jaxvid.writer import ProgressLine
 
-SEED = 0  # of the noise in evaluations: the same for every run
-
-
-class Evaluation(NamedTuple):
-    """What one pass found.
-
-    scalars: {name: mean over the examples}; for each histogram `<name>_used` (the share of its K bins that are not
-      empty) and `<name>_perplexity` (exp of its entropy; K when all are equally full).
-    histograms: {name: counts [K]} over all examples.
-    videos: {name: [N,T,H,W,C]} of the first batch, "original" first, padding left out.
-    """
-
-    scalars: dict[str, float]
-    histograms: dict[str, np.ndarray]
-    videos: dict[str, np.ndarray]
+BATCH = 16  # clips, or images, that are read at a time
 
 
-def make_eval(eval_step: Callable[[TrainState, Batch, jax.Array], Metrics], mesh: Mesh) -> Callable:
-    """(state, batch, batch's index) -> (examples, sums of what is averaged or counted, videos), over the mesh."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints a table of scores; returns 0, or 2 with one sentence on stderr."""
+    options = parse(arguments)
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        scores, about = score_run(options) if options.workdir else score_sets(options)
+        print(table(scores))
+        if options.output:
+            records = [record(score, about) for score in scores]
+            write_json(Path(options.output), {"scores": records, **about, "environment": environment()})
+            print(f"Written to {options.output}.")
+    except (ValueError, OSError) as error:
+        print(f"jaxvid: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; nothing was written.", file=sys.stderr)
+        return 130
+    return 0
 
-    def step(state: TrainState, batch: Batch, index: jax.Array) -> tuple[jax.Array, Metrics, Metrics]:
-        values = eval_step(state, batch, jax.random.fold_in(jax.random.key(SEED), index))
-        mask = batch["mask"]
-        # Counts times a mask of floats would be exact only up to 2^24.
-        sums = {
-            name: jnp.sum(value * mask) if value.ndim == 1 else jnp.sum(jnp.where(mask[:, None] > 0, value, 0), 0)
-            for name, value in values.items()
-            if value.ndim <= 2
-        }
-        return mask.sum(), sums, {name: value for name, value in values.items() if value.ndim == 5}
 
-    whole, rows = parallel.replicated(mesh), parallel.sharded(mesh)
-    return jax.jit(
-        step,
-        in_shardings=(whole, rows, whole),
-        out_shardings=(whole, whole, rows),
-        compiler_options=parallel.compiler_options(),
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"jaxvid: {message}; --help says what is possible.\n")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; ends the program where it cannot work."""
+
+    def names(text: str) -> list[str]:
+        return [name for name in text.split(",") if name]
+
+    parser = _Parser(
+        prog="python -m jaxvid.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    sets = "folder of videos, images or .npy files; .npy or .npz array [N,T,H,W,3] or [N,H,W,3]; or .npz statistics"
+    parser.add_argument("--real", metavar="PATH", help=sets)
+    parser.add_argument("--fake", metavar="PATH", help="the same, of what was generated")
+    parser.add_argument("--workdir", metavar="DIR", help="the work folder of a run, instead of --real and --fake")
+    parser.add_argument("--metrics", type=names, default=[], help=f"some of {','.join(METRICS)}")
+    parser.add_argument("--protocol", type=names, default=[], help=f"one for each network, of {','.join(PROTOCOLS)}")
+    parser.add_argument("--frames", type=int, default=16, help="of a clip (default: %(default)s)")
+    parser.add_argument("--stride", type=int, default=1, help="take every stride-th frame (default: %(default)s)")
+    parser.add_argument("--num", type=int, default=0, help="clips at most (default: what the protocol says)")
+    parser.add_argument("--seed", type=int, default=0, help="of the clips that are taken (default: %(default)s)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the networks")
+    parser.add_argument("--no_intervals", action="store_true", help="scores alone, which is much faster")
+    parser.add_argument("--output", metavar="FILE", help="write the scores and all that decides them as JSON")
+    parser.add_argument("--save_real", metavar="FILE", help="write the statistics of --real, for --real next time")
+    options = parser.parse_args(arguments)
+    if bool(options.workdir) == bool(options.real or options.fake) or bool(options.real) != bool(options.fake):
+        parser.error("name --real and --fake, or else --workdir")
+    for name, least in (("frames", 1), ("stride", 1), ("num", 0), ("seed", 0)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name} is {getattr(options, name)}, expected at least {least}")
+    return options
 
 
-def evaluate(step: Callable, state: TrainState, batches: Iterable[dict], mesh: Mesh) -> Evaluation:
-    """Runs a step from `make_eval` over all batches of `data.eval_batches`.
+def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]:
+    """Scores of one set of videos or images against another, and what is true of all of them.
 
-    The result does not depend on the number of devices: rows that pad the last batch count for nothing.
+    Raises:
+      ValueError: the sets, or what is asked of them, cannot work; said before anything is computed.
+      FileNotFoundError: the weights of a network are not there.
     """
-    sums: dict[str, np.ndarray] = {}
-    count = 0.0
-    videos: dict[str, np.ndarray] = {}
-    for index, batch in enumerate(batches):
-        examples, found, drawn = step(state, parallel.put_batch(batch, mesh), np.uint32(index))
-        examples, found = jax.device_get((examples, found))
-        count += float(examples)
-        sums = {name: sums.get(name, 0) + np.asarray(value, np.float64) for name, value in found.items()}
-        if index == 0:
-            real = batch["mask"] > 0
-            videos = {"original": batch["video"][real]} | {name: _local(v)[real] for name, v in drawn.items()}
-    scalars = {name: float(value) / count for name, value in sums.items() if value.ndim == 0}
-    histograms = {name: value.astype(np.int64) for name, value in sums.items() if value.ndim == 1}
-    for name, counts in histograms.items():
-        share = counts[counts > 0] / counts.sum()
-        scalars[f"{name}_used"] = float(np.mean(counts > 0))
-        scalars[f"{name}_perplexity"] = float(np.exp(-np.sum(share * np.log(share))))
-    return Evaluation(scalars, histograms, videos)
-
-
-def _local(array: jax.Array) -> np.ndarray:
-    """This process's rows of a sharded batch."""
-    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    return np.concatenate([jax.device_get(shard.data) for shard in shards])
+    metrics, chosen = options.metrics or ["fvd"], measure.protocols(options.protocol)
+    sides = {name: open_side(getattr(options, name)) for name in ("real", "fake")}
+    collections = [side for side in sides.values() if isinstance(side, Collection)]
+    frames = 1 if all(side.of_images for side in collections) else options.frames
+    measure.check(metrics, frames)
+    clips = {name: take(side, name, frames, options, chosen["i3d"]) for name, side in sides.items()}
+    pairs = pair(sides, frames, options) if any(METRICS[name].tap is None for name in metrics) else []
+    meter = Meter(metrics, chosen, options.dtype, options.seed, not options.no_intervals)
+    about: dict[str, Any] = {name: getattr(options, name) for name in ("real", "fake", "stride", "seed")}
+    about |= {"frames": frames, "resolution": list(collections[0].size) if collections else []}
+    features = {}
+    for name, side in sides.items():
+        if isinstance(side, Statistics):
+            features[name] = meter.of_statistics(side)
+            continue
+        measure.check_counts(metrics, name, len(clips[name]), frames)
+    for name, side in sides.items():
+        if isinstance(side, Collection) and meter.taps:
+            batches = (np.stack(group) for group in grouped(read(clips[name], f"{name} clip")))
+            features[name] = meter.features(batches)
+    scores = meter.scores(features["real"], features["fake"]) if meter.taps else []
+    if pairs:
+        scores += measure.paired_scores(metrics, map(np.stack, grouped(read_pairs(pairs))))
+    return scores, about

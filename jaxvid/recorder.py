@@ -22,7 +22,7 @@ import jaxvid
 from jaxvid import config as config_lib
 from jaxvid import viz
 from jaxvid.core import TrainState
-from jaxvid.evaluate import Evaluation
+from jaxvid.heldout import Evaluation
 from jaxvid.writer import ProgressLine, Writer, read_history
 
 FPS = 8  # of the pictures that are written

@@ -23,7 +23,7 @@ from jaxvid import config as config_lib
 from jaxvid import data, parallel
 from jaxvid.checkpoint import Checkpointer, abstract_state, described_batch
 from jaxvid.core import Method, Metrics, TrainState
-from jaxvid.evaluate import evaluate, make_eval
+from jaxvid.heldout import evaluate, make_eval
 from jaxvid.methods import METHODS
 from jaxvid.recorder import Clock, Recorder, claim
 

@@ -1,0 +1,175 @@
+"""Collections of videos as they are measured: folders of videos, images or arrays, and `.npy` or `.npz` files.
+
+Nothing is resized or cropped here: what a metric does with the pixels is the metric's business.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxvid.data.folder import plural, show
+from jaxvid.data.index import build_index, natural
+from jaxvid.data.video import VideoInfo, read_clip
+from jaxvid.metrics.protocol import to_uint8
+
+ARRAYS = (".npy", ".npz")
+
+
+class Video(NamedTuple):
+    """One video of a collection; an image is a video of one frame.
+
+    name: unique in the collection.
+    frames: how many there are.
+    size: (height, width) in pixels.
+    read: frame numbers [T], ascending -> uint8 [T,height,width,3]; raises DamagedClip for a damaged file.
+    """
+
+    name: str
+    frames: int
+    size: tuple[int, int]
+    read: Callable[[np.ndarray], np.ndarray]
+
+
+class Collection(NamedTuple):
+    """Videos of one size in the natural order of their names, and what was left out, as (name, reason)."""
+
+    path: str
+    videos: list[Video]
+    skipped: list[tuple[str, str]]
+
+
+class Clip(NamedTuple):
+    """Frames `indices` [T] of a video."""
+
+    video: Video
+    indices: np.ndarray
+
+    def read(self) -> np.ndarray:
+        """uint8 [T,height,width,3]."""
+        return self.video.read(self.indices)
+
+
+def open_collection(path: str | Path) -> Collection:
+    """Lists the videos of a folder (videos, folders of numbered images, images, or arrays) or of an array file.
+
+    Arrays are [N,T,H,W,3] or [N,H,W,3] (in a folder, each file [T,H,W,3] or [H,W,3]); 1 channel is repeated. They hold
+    uint8, or floats in [-1, 1], which are rounded to uint8.
+
+    Raises:
+      ValueError: nothing usable, videos of several sizes, or an array of another shape, type or range.
+    """
+    path = str(path)
+    if os.path.isfile(path) and path.endswith(ARRAYS):
+        videos, skipped = _rows(_load(path), os.path.basename(path)), []
+    elif os.path.isdir(path):
+        videos, skipped = _files(path)
+    else:
+        raise ValueError(f"{path} is neither a folder nor a .npy or .npz file.")
+    if not videos:
+        why = "; ".join(f"{show(name)}: {reason}" for name, reason in skipped[:3])
+        raise ValueError(f"There is no readable video, image or array in {path}{f' ({why})' if why else ''}.")
+    sizes = Counter(video.size for video in videos)
+    if len(sizes) > 1:
+        found = ", ".join(f"{number:,} of {height}x{width}" for (height, width), number in sizes.most_common(4))
+        raise ValueError(f"{path} holds several sizes ({found}): resize them to one before, all in the same way.")
+    return Collection(path, videos, skipped)
+
+
+def take_clips(
+    collection: Collection, frames: int, stride: int = 1, count: int = 0, random: bool = True, seed: int = 0
+) -> list[Clip]:
+    """One clip of `frames` frames at `stride` of each video that is long enough.
+
+    What is taken of a video depends on its name, the seed and nothing else.
+
+    Args:
+      collection: from `open_collection`.
+      frames: of a clip.
+      stride: every stride-th frame.
+      count: how many clips at most, chosen by the seed; 0 for all.
+      random: begin at a random frame of each video; else with the first.
+      seed: of both choices.
+
+    Raises:
+      ValueError: no video is long enough.
+    """
+    needed = (frames - 1) * stride + 1
+    long_enough = [video for video in collection.videos if video.frames >= needed]
+    if not long_enough:
+        longest = max(video.frames for video in collection.videos)
+        raise ValueError(
+            f"No video in {collection.path} has the {needed} frames that clips of {frames} at stride {stride} need; "
+            f"the longest has {longest}."
+        )
+
+    def draws(video: Video) -> np.ndarray:
+        return np.random.default_rng([seed, zlib.crc32(video.name.encode())]).random(2)
+
+    if count and count < len(long_enough):
+        chosen = {video.name for video in sorted(long_enough, key=lambda video: draws(video)[0])[:count]}
+        long_enough = [video for video in long_enough if video.name in chosen]
+    clips = []
+    for video in long_enough:
+        start = int(draws(video)[1] * (video.frames - needed + 1)) if random else 0
+        clips.append(Clip(video, start + stride * np.arange(frames)))
+    return clips
+
+
+def _files(root: str) -> tuple[list[Video], list[tuple[str, str]]]:
+    """The videos below a folder, or, if it holds arrays, one video for each of those."""
+    arrays = sorted((p for p in Path(root).rglob("*.npy") if p.is_file()), key=lambda p: natural(p.as_posix()))
+    if arrays:
+        loaded = {path.relative_to(root).as_posix(): to_uint8(_load(str(path)), path.name) for path in arrays}
+        return [_video(name, array if array.ndim == 4 else array[None]) for name, array in loaded.items()], []
+    index = build_index(root, sequences=True)
+    videos = [
+        Video(name, len(info.pts), (info.height, info.width), functools.partial(_read_file, info))
+        for name, info in index.videos.items()
+    ]
+    return videos, index.skipped
+
+
+def _read_file(info: VideoInfo, indices: np.ndarray) -> np.ndarray:
+    return read_clip(info, indices, min(info.width, info.height))
+
+
+def _load(path: str) -> np.ndarray:
+    """The one array of a `.npy` file, which stays on the disk, or of a `.npz` file."""
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded:
+                if len(loaded.files) != 1:
+                    raise ValueError(f"it holds {', '.join(loaded.files) or 'nothing'}, expected one array")
+                return loaded[loaded.files[0]]
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read: {error}.") from error
+    return loaded
+
+
+def _rows(array: np.ndarray, name: str) -> list[Video]:
+    """A video for each row of [N,T,H,W,C] or [N,H,W,C]."""
+    if array.ndim not in (4, 5):
+        raise ValueError(f"{name} is {list(array.shape)}, expected videos [N,T,H,W,3] or images [N,H,W,3].")
+    array = to_uint8(array, name)
+    return [_video(f"{name}[{number}]", row if array.ndim == 5 else row[None]) for number, row in enumerate(array)]
+
+
+def _video(name: str, array: np.ndarray) -> Video:
+    """A video from uint8 [T,H,W,C]."""
+    if array.ndim != 4 or array.shape[-1] not in (1, 3) or not array.size:
+        raise ValueError(f"{name} is {list(array.shape)}, expected a video [T,H,W,3] or an image [H,W,3].")
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        frames = array[indices]
+        return np.ascontiguousarray(np.broadcast_to(frames, (*frames.shape[:-1], 3)))
+
+    return Video(name, len(array), array.shape[1:3], read)

@@ -1,0 +1,112 @@
+"""Protocols: what a published program does between pixels and score, under one name each.
+
+The differences look small (a resize, an epsilon, N or N - 1) and move scores by more than papers claim to gain.
+Defaults: "pytorch_fid", which most published FIDs were computed with, and "original", the program and weights that FVD
+was defined by; it is also the only FVD program whose weights can be verified without running someone's pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvid.metrics import i3d, inception
+from jaxvid.metrics.resize import Method, resize, resize_and_crop
+
+
+class Protocol(NamedTuple):
+    """How one program computes its score.
+
+    network: "inception" or "i3d".
+    resize: how frames come to the network's 299 or 224 pixels; "short_side" keeps the aspect ratio and crops.
+    scale: pixels x in [0, 255] become 2 x / 255 - 1 ("unit"), or (x - 128) / 128 ("shifted").
+    epsilon: of the network's batch normalizations.
+    ddof: covariances are divided by N - ddof.
+    real_clips, fake_clips: how many clips it takes, one of a video; 0 for all. Real ones begin at a random frame.
+    random_fake: generated ones too; else they begin with the first frame.
+    repeat_fake: take further clips of the same generated videos where there are fewer than that.
+    citation: of the program.
+    """
+
+    network: Literal["inception", "i3d"]
+    resize: Method | Literal["short_side"]
+    scale: Literal["unit", "shifted"]
+    epsilon: float
+    ddof: int
+    real_clips: int
+    fake_clips: int
+    random_fake: bool
+    repeat_fake: bool
+    citation: str
+
+
+ALL = (0, 0, True, False)
+FID = "FID (Heusel et al. 2017)"
+FVD = "FVD (Unterthiner et al. 2018)"
+FID_PROTOCOLS = {
+    "pytorch_fid": Protocol("inception", "bilinear", "unit", 1e-3, 1, *ALL, f"{FID} as in pytorch-fid (Seitzer 2020)"),
+    "torch_fidelity": Protocol(
+        "inception", "bilinear_tf1", "shifted", 1e-3, 1, *ALL,
+        f"{FID} as in the original program and torch-fidelity (Obukhov et al. 2020)",
+    ),
+    "clean": Protocol(
+        "inception", "bicubic_antialias", "shifted", 1e-3, 1, *ALL, f"{FID} as in clean-fid (Parmar et al. 2022)"
+    ),
+}  # fmt: skip
+FVD_PROTOCOLS = {
+    "original": Protocol("i3d", "bilinear_tf1", "unit", 1e-3, 1, 2048, 2048, True, False, f"{FVD}, original program"),
+    "videogpt": Protocol(
+        "i3d", "short_side", "unit", 1e-5, 1, 256, 256, True, False, f"{FVD} as in VideoGPT (Yan et al. 2021)"
+    ),
+    "cdfvd": Protocol("i3d", "bilinear", "unit", 1e-5, 0, 0, 2048, True, True, f"{FVD} as in cd-fvd (Ge et al. 2024)"),
+    "stylegan_v": Protocol(
+        "i3d", "bilinear", "unit", 1e-3, 0, 2048, 2048, False, False,
+        f"{FVD} as in StyleGAN-V (Skorokhodov et al. 2022)",
+    ),
+}  # fmt: skip
+PROTOCOLS = FID_PROTOCOLS | FVD_PROTOCOLS
+
+
+def named(name: str, known: Mapping[str, Protocol] = PROTOCOLS) -> Protocol:
+    """The protocol of a name. Raises ValueError that lists the known ones."""
+    if name not in known:
+        raise ValueError(f'There is no protocol "{name}" here, only {", ".join(known)}.')
+    return known[name]
+
+
+def prepare(frames: jax.Array, protocol: Protocol) -> jax.Array:
+    """What a protocol gives its network: frames uint8 [..., H, W, 3] -> float32 [..., S, S, 3], about [-1, 1]."""
+    size = {"inception": inception.SIZE, "i3d": i3d.SIZE}[protocol.network]
+    if protocol.resize == "short_side":
+        pixels = resize_and_crop(frames, size)
+    else:
+        # The cubic filter overshoots; the others stay in the range by themselves.
+        pixels = jnp.clip(resize(frames, (size, size), protocol.resize), 0, 255)
+    return 2 * pixels / 255 - 1 if protocol.scale == "unit" else (pixels - 128) / 128
+
+
+def to_uint8(array: np.ndarray, name: str) -> np.ndarray:
+    """Pixels as uint8: floats in [-1, 1] are rounded to the nearest of 256 levels.
+
+    Raises:
+      ValueError: another dtype, or floats outside that range, or all of them in [0, 1], which may mean either.
+    """
+    array = np.asarray(array)
+    if array.dtype == np.uint8:
+        return array
+    wanted = "expected uint8, or floats in [-1, 1]"
+    if array.dtype.kind != "f":
+        raise ValueError(f"{name} holds {array.dtype}, {wanted}.")
+    low, high = (float(extreme(array)) for extreme in (np.min, np.max)) if array.size else (0.0, 0.0)
+    if not (low >= -1 and high <= 1):
+        raise ValueError(f"{name} holds {array.dtype} from {low:.4g} to {high:.4g}, {wanted}.")
+    if low >= 0:
+        raise ValueError(
+            f"{name} holds {array.dtype} from {low:.4g} to {high:.4g}, which looks like [0, 1]; {wanted}: "
+            "multiply by 255 and round to uint8."
+        )
+    return np.round((array.astype(np.float32) + 1) * 127.5).astype(np.uint8)
