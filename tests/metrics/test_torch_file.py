@@ -156,6 +156,13 @@ def test_what_cannot_be_is_refused(case):
         read_torch(torch_zip(program, [VECTOR.tobytes()]))
 
 
+def test_classes_of_a_script_are_told_by_their_whole_first_part():
+    for name in ("__torch__x\nNet", "__torch__x.y\nNet", "os.__torch__\nNet"):
+        data = torch_zip(f"\x80\x02c{name}\n)\x81.".encode("latin1"), [], {"constants.pkl": b"\x80\x02)."})
+        with pytest.raises(ValueError, match="it names"):
+            read_torch(data)
+
+
 def test_a_huge_memo_index_takes_no_memory():
     """The unpickler of CPython would make room for 2^31 objects."""
     found = read_torch(torch_zip(one(rebuild(VECTOR, "0") + b"r\xff\xff\xff\x7f"), [VECTOR.tobytes()]))

@@ -279,6 +279,14 @@ def test_broken_safetensors(old, new):
         parse("x.safetensors", [SAFETENSORS.replace(old, new)])
 
 
+def test_safetensors_that_share_bytes():
+    header = (
+        b'{"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"y":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}'
+    )
+    with pytest.raises(ValueError, match="'y' .*does not follow"):
+        read_safetensors(len(header).to_bytes(8, "little") + header + bytes(4))
+
+
 def test_damage_to_safetensors():
     rng = np.random.default_rng(0)
     for trial in range(300):
