@@ -100,8 +100,8 @@ KNOWN_FILES = {
     "6726825d": "pytorch-fid's pt_inception-2015-12-05-6726825d.pth",
     "a867b87ac3a9097d200598b1d48a1b890d8ec744": "i3d_pretrained_400.pt of VideoGPT and TATS",
     "93daef59c7ae0e9e8f76225521407e60cbafa6aa": "i3d_torchscript.pt of StyleGAN-V",
-    "73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a": "rgb_imagenet.pt of piergiaj: ImageNet+Kinetics, wrong for published FVD",
-    "2a7c22e23e6c74f50a0166ce61110bccd2ab48bb": "model_rgb.pth of hassony2: ImageNet+Kinetics, wrong for published FVD",
+    "73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a": "rgb_imagenet.pt of piergiaj: ImageNet+Kinetics, wrong for FVD",
+    "2a7c22e23e6c74f50a0166ce61110bccd2ab48bb": "model_rgb.pth of hassony2: ImageNet+Kinetics, wrong for FVD",
 }
 
 

@@ -237,7 +237,7 @@ def _allowed(name: str, is_script: bool) -> _Name:
     """The global, where it belongs to how PyTorch writes tensors; names are compared whole."""
     if name in REBUILDS or name in STORAGES or (is_script and _is_script_class(name)):
         return _Name(name)
-    raise ValueError(f"it names {name!r}, which no file of tensors needs: unpickling it could run code")
+    raise ValueError(f"it names {name[:200]!r}, which no file of tensors needs: unpickling it could run code")
 
 
 def _is_script_class(name: str) -> bool:
