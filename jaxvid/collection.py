@@ -6,17 +6,20 @@ Nothing is resized or cropped here: what a metric does with the pixels is the me
 from __future__ import annotations
 
 import functools
+import itertools
 import os
+import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxvid.data.folder import plural, show
+from jaxvid.data.folder import show
 from jaxvid.data.index import build_index, natural
+from jaxvid.data.pipeline import DamagedClip
 from jaxvid.data.video import VideoInfo, read_clip
 from jaxvid.metrics.protocol import to_uint8
 
@@ -45,16 +48,22 @@ class Collection(NamedTuple):
     videos: list[Video]
     skipped: list[tuple[str, str]]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of every video."""
+        return self.videos[0].size
+
+    @property
+    def longest(self) -> int:
+        """Frames of the longest video; 1 where all are images."""
+        return max(video.frames for video in self.videos)
+
 
 class Clip(NamedTuple):
     """Frames `indices` [T] of a video."""
 
     video: Video
     indices: np.ndarray
-
-    def read(self) -> np.ndarray:
-        """uint8 [T,height,width,3]."""
-        return self.video.read(self.indices)
 
 
 def open_collection(path: str | Path) -> Collection:
@@ -68,59 +77,84 @@ def open_collection(path: str | Path) -> Collection:
     """
     path = str(path)
     if os.path.isfile(path) and path.endswith(ARRAYS):
-        videos, skipped = _rows(_load(path), os.path.basename(path)), []
+        collection = Collection(path, _rows(_load(path), os.path.basename(path)), [])
     elif os.path.isdir(path):
-        videos, skipped = _files(path)
+        collection = Collection(path, *_files(path))
     else:
         raise ValueError(f"{path} is neither a folder nor a .npy or .npz file.")
-    if not videos:
-        why = "; ".join(f"{show(name)}: {reason}" for name, reason in skipped[:3])
+    if not collection.videos:
+        why = "; ".join(f"{show(name)}: {reason}" for name, reason in collection.skipped[:3])
         raise ValueError(f"There is no readable video, image or array in {path}{f' ({why})' if why else ''}.")
-    sizes = Counter(video.size for video in videos)
+    sizes = Counter(video.size for video in collection.videos)
     if len(sizes) > 1:
         found = ", ".join(f"{number:,} of {height}x{width}" for (height, width), number in sizes.most_common(4))
         raise ValueError(f"{path} holds several sizes ({found}): resize them to one before, all in the same way.")
-    return Collection(path, videos, skipped)
+    return collection
 
 
 def take_clips(
-    collection: Collection, frames: int, stride: int = 1, count: int = 0, random: bool = True, seed: int = 0
+    collection: Collection,
+    frames: int,
+    stride: int = 1,
+    count: int = 0,
+    random: bool = True,
+    repeat: bool = False,
+    seed: int = 0,
 ) -> list[Clip]:
     """One clip of `frames` frames at `stride` of each video that is long enough.
 
-    What is taken of a video depends on its name, the seed and nothing else.
+    What is taken of a video depends on its name and the seed, not on the other videos or their order.
 
     Args:
       collection: from `open_collection`.
       frames: of a clip.
       stride: every stride-th frame.
-      count: how many clips at most, chosen by the seed; 0 for all.
+      count: how many clips at most, of videos chosen by the seed; 0 for one of each.
       random: begin at a random frame of each video; else with the first.
-      seed: of both choices.
+      repeat: take further clips of the same videos until there are `count`.
+      seed: of these choices.
 
     Raises:
       ValueError: no video is long enough.
     """
     needed = (frames - 1) * stride + 1
-    long_enough = [video for video in collection.videos if video.frames >= needed]
-    if not long_enough:
-        longest = max(video.frames for video in collection.videos)
+    videos = [video for video in collection.videos if video.frames >= needed]
+    if not videos:
         raise ValueError(
             f"No video in {collection.path} has the {needed} frames that clips of {frames} at stride {stride} need; "
-            f"the longest has {longest}."
+            f"the longest has {collection.longest}."
         )
 
-    def draws(video: Video) -> np.ndarray:
-        return np.random.default_rng([seed, zlib.crc32(video.name.encode())]).random(2)
+    def draw(video: Video, purpose: int) -> float:
+        return np.random.default_rng([seed, zlib.crc32(video.name.encode()), purpose]).random()
 
-    if count and count < len(long_enough):
-        chosen = {video.name for video in sorted(long_enough, key=lambda video: draws(video)[0])[:count]}
-        long_enough = [video for video in long_enough if video.name in chosen]
+    if 0 < count < len(videos):
+        chosen = {video.name for video in sorted(videos, key=lambda video: draw(video, 0))[:count]}
+        videos = [video for video in videos if video.name in chosen]
+    rounds = -(-count // len(videos)) if repeat else 1
     clips = []
-    for video in long_enough:
-        start = int(draws(video)[1] * (video.frames - needed + 1)) if random else 0
+    for purpose, video in itertools.product(range(1, rounds + 1), videos):
+        start = int(draw(video, purpose) * (video.frames - needed + 1)) if random else 0
         clips.append(Clip(video, start + stride * np.arange(frames)))
-    return clips
+    return clips[: max(count, len(videos))]
+
+
+def read_clips(*sets: Sequence[Clip], batch: int = 16) -> Iterator[tuple[np.ndarray, ...]]:
+    """Batches uint8 [B,T,H,W,3] of one or more equally long lists of clips side by side.
+
+    A clip that turns out to be damaged is warned of and left out, and so are those beside it.
+    """
+    rows = []
+    for clips in zip(*sets, strict=True):
+        try:
+            rows.append([clip.video.read(clip.indices) for clip in clips])
+        except DamagedClip as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+        if len(rows) == batch:
+            yield tuple(map(np.stack, zip(*rows, strict=True)))
+            rows = []
+    if rows:
+        yield tuple(map(np.stack, zip(*rows, strict=True)))
 
 
 def _files(root: str) -> tuple[list[Video], list[tuple[str, str]]]:

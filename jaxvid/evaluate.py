@@ -1,34 +1,34 @@
 """Scores generated videos against real ones, or the newest checkpoint of a run against held-out data.
 
-    python -m jaxvid.evaluate --real DIR_OR_STATS --fake DIR_OR_STATS --metrics fvd,motion [--output scores.json]
-    python -m jaxvid.evaluate --workdir runs/vqvae --metrics psnr,ssim,fvd
+python -m jaxvid.evaluate --real DIR_OR_STATS --fake DIR_OR_STATS --metrics fvd,motion [--output scores.json]
+python -m jaxvid.evaluate --workdir runs/vqvae --metrics psnr,ssim,fvd
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import jaxvid
-from jaxvid import checkpoint, data, measure, parallel
-from jaxvid.collection import Clip, Collection, open_collection, take_clips
-from jaxvid.data.pipeline import DamagedClip
+from jaxvid import checkpoint, data, heldout, measure, parallel
+from jaxvid.collection import Clip, Collection, open_collection, read_clips, take_clips
 from jaxvid.measure import METRICS, Meter, Score
 from jaxvid.metrics import frechet
-from jaxvid.metrics.frechet import Statistics
-from jaxvid.metrics.protocol import PROTOCOLS, to_uint8
+from jaxvid.metrics.protocol import PROTOCOLS
 from jaxvid.recorder import environment, write_json
 from jaxvid.writer import ProgressLine
 
-BATCH = 16  # clips, or images, that are read at a time
+PATHS = ("real", "fake", "workdir", "data")  # what is true on this machine only
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,6 +88,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+class Saved(NamedTuple):
+    """Statistics of a set of features from a file, and what the file says of them."""
+
+    path: str
+    statistics: frechet.Statistics
+    metadata: dict[str, Any]
+
+
 def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]:
     """Scores of one set of videos or images against another, and what is true of all of them.
 
@@ -97,25 +105,150 @@ def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]
     """
     metrics, chosen = options.metrics or ["fvd"], measure.protocols(options.protocol)
     sides = {name: open_side(getattr(options, name)) for name in ("real", "fake")}
-    collections = [side for side in sides.values() if isinstance(side, Collection)]
-    frames = 1 if all(side.of_images for side in collections) else options.frames
-    measure.check(metrics, frames)
-    clips = {name: take(side, name, frames, options, chosen["i3d"]) for name, side in sides.items()}
-    pairs = pair(sides, frames, options) if any(METRICS[name].tap is None for name in metrics) else []
+    collections = {name: side for name, side in sides.items() if isinstance(side, Collection)}
+    frames = 1 if all(side.longest == 1 for side in collections.values()) else options.frames
+    clips = {name: take(side, name, frames, options, chosen["i3d"]) for name, side in collections.items()}
+    size = next((side.size for side in collections.values()), (0, 0))
+    measure.check(metrics, frames, size, {name: len(taken) for name, taken in clips.items()})
+    pairs = pair(collections, frames, options) if set(metrics) & set(measure.PAIRED) else []
+    if len(collections) < 2 or options.save_real:
+        one_frechet_distance(metrics)
     meter = Meter(metrics, chosen, options.dtype, options.seed, not options.no_intervals)
-    about: dict[str, Any] = {name: getattr(options, name) for name in ("real", "fake", "stride", "seed")}
-    about |= {"frames": frames, "resolution": list(collections[0].size) if collections else []}
-    features = {}
+    about = {"frames": frames, "stride": options.stride, "resolution": f"{size[0]}x{size[1]}", "seed": options.seed}
+    features: dict[str, Any] = {}
     for name, side in sides.items():
-        if isinstance(side, Statistics):
-            features[name] = meter.of_statistics(side)
-            continue
-        measure.check_counts(metrics, name, len(clips[name]), frames)
-    for name, side in sides.items():
-        if isinstance(side, Collection) and meter.taps:
-            batches = (np.stack(group) for group in grouped(read(clips[name], f"{name} clip")))
-            features[name] = meter.features(batches)
+        if isinstance(side, Saved):
+            features[name] = {meter.taps[0]: comparable(side, meter.details(meter.taps[0]) | about)}
+        elif meter.taps:
+            features[name] = meter.features(batch for (batch,) in progress(name, clips[name]))
     scores = meter.scores(features["real"], features["fake"]) if meter.taps else []
     if pairs:
-        scores += measure.paired_scores(metrics, map(np.stack, grouped(read_pairs(pairs))))
-    return scores, about
+        scores += measure.paired_scores(metrics, progress("pairs", *pairs))
+    if options.save_real:
+        (tap,) = meter.taps
+        frechet.save(options.save_real, frechet.statistics(features["real"][tap]), **meter.details(tap) | about)
+        print(f"Statistics of {options.real} written to {options.save_real}.")
+    return scores, about | {name: getattr(options, name) for name in sides}
+
+
+def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]:
+    """Scores of the newest checkpoint of a run: of its samples, and of its reconstructions if it makes any.
+
+    Raises:
+      ValueError: the run, or what is asked of it, cannot work.
+      FileNotFoundError: there is no run, or the weights of a network are not there.
+    """
+    run = checkpoint.load(options.workdir)
+    config, metrics = run.config, options.metrics or ["psnr", "ssim", "motion"]
+    source, examples = data.make_source(config.data, "eval"), options.num or config.eval.examples
+    clips, size = min(examples, len(source)), [config.data.resolution] * 2
+    measure.check(metrics, config.data.frames, size, {"held-out": clips})
+    chosen = measure.protocols(options.protocol)
+    meter = Meter(metrics, chosen, options.dtype, options.seed, not options.no_intervals)
+    mesh = parallel.make_mesh(jax.devices()[:1])
+
+    def batches() -> data.Batches:
+        return data.eval_batches(source, config.train.batch_size, config.data.resolution, examples)
+
+    print(f"step {int(run.state.step)} of {options.workdir}, {source.summary()}")
+    scores = heldout.make_scorer(metrics, run.method, batches, mesh, meter)(run.state)
+    about = {"frames": config.data.frames, "resolution": "x".join(map(str, size)), "seed": options.seed}
+    return scores, about | {"workdir": options.workdir, "step": int(run.state.step), "data": source.summary()}
+
+
+def open_side(path: str) -> Saved | Collection:
+    """Statistics, where the file holds `mu` and `sigma`, or a collection of videos or images."""
+    if path.endswith(".npz") and Path(path).is_file():
+        with contextlib.suppress(ValueError, OSError, zipfile.BadZipFile), np.load(path, allow_pickle=False) as archive:
+            if {"mu", "sigma"} <= set(archive.files):
+                return Saved(path, *frechet.load(path))
+    side = open_collection(path)
+    for name, reason in side.skipped:
+        print(f"left out: {name}: {reason}", file=sys.stderr)
+    return side
+
+
+def take(side: Collection, name: str, frames: int, options: argparse.Namespace, protocol: str) -> list[Clip]:
+    """The clips that the FVD protocol takes of a set; all images."""
+    sampling = PROTOCOLS[protocol]
+    if frames == 1:
+        return take_clips(side, 1, count=options.num, random=False, seed=options.seed)
+    if name == "real":
+        count, random, repeat = sampling.real_clips, True, False
+    else:
+        count, random, repeat = sampling.fake_clips, sampling.random_fake, sampling.repeat_fake
+    return take_clips(side, frames, options.stride, options.num or count, random, repeat, options.seed)
+
+
+def pair(sides: dict[str, Collection], frames: int, options: argparse.Namespace) -> list[list[Clip]]:
+    """The first clip of each real and of each fake video, in the order of their names. Raises ValueError if they differ."""
+    if len(sides) < 2:
+        raise ValueError("psnr and ssim compare videos with their originals: give both sets as videos.")
+    sets = [take_clips(side, frames, options.stride, random=False) for side in sides.values()]
+    sizes = [side.size for side in sides.values()]
+    if len(sets[0]) != len(sets[1]) or sizes[0] != sizes[1]:
+        found = " and ".join(f"{len(clips)} of {h}x{w}" for clips, (h, w) in zip(sets, sizes, strict=True))
+        raise ValueError(f"psnr and ssim compare videos one by one, in the order of their names, and found {found}.")
+    return [clips[: options.num or None] for clips in sets]
+
+
+def one_frechet_distance(metrics: Sequence[str]) -> None:
+    """Raises ValueError unless the metrics are one Frechet distance, as files of statistics need."""
+    if len(metrics) != 1 or metrics[0] not in measure.FRECHET:
+        raise ValueError(
+            f"A file of statistics serves one Frechet distance, --metrics {' or '.join(measure.FRECHET)}, "
+            f"not {','.join(metrics)}."
+        )
+
+
+def comparable(saved: Saved, present: Mapping[str, Any]) -> frechet.Statistics:
+    """The statistics, unless their file says that they were made in another way; then raises ValueError."""
+    for name in ("features", "protocol", "frames", "stride", "weights_sha256"):
+        there, here = saved.metadata.get(name), present.get(name)
+        if there is not None and there != here:
+            raise ValueError(f"{saved.path} has statistics with {name} {there}, and {here} is asked for.")
+    if not saved.metadata:
+        print(f"{saved.path} does not say how it was made: it is taken to fit.", file=sys.stderr)
+    return saved.statistics
+
+
+def progress(name: str, *sets: Sequence[Clip]) -> Iterator[tuple[np.ndarray, ...]]:
+    """Batches of clips, and a line that says how many are done."""
+    line, done, start = ProgressLine(len(sets[0]), unit=name), 0, time.monotonic()
+    with contextlib.closing(line):
+        for batch in read_clips(*sets):
+            yield batch
+            done += len(batch[0])
+            line.update(done, {}, done / (time.monotonic() - start))
+
+
+def table(scores: Sequence[Score]) -> str:
+    """Scores with their intervals and numbers, one a line."""
+    rows = [("metric", "value", "95 % interval", "real", "fake", "protocol")]
+    for score in scores:
+        interval = "{:.5g} to {:.5g}".format(*score.interval) if score.interval else "-"
+        counts = [f"{n:,}" if n else "-" for n in (score.real, score.fake)]
+        rows.append((score.name, f"{score.value:.5g}", interval, *counts, score.details.get("protocol", "-")))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def record(score: Score, about: Mapping[str, Any]) -> dict[str, Any]:
+    """A score as JSON, with a line to print beside it in a paper."""
+    details = dict(score.details)
+    citation = details.pop("citation")
+    interval = " [{:.5g}, {:.5g}]".format(*score.interval) if score.interval else ""
+    facts = {"protocol": details.get("protocol"), "weights": details.get("weights"), **about}
+    shown = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None and name not in PATHS)
+    text = (
+        f"{score.name} {score.value:.5g}{interval}: {citation}; {score.real or 'unknown'} real and "
+        f"{score.fake or 'unknown'} fake, {shown}; jaxvid {jaxvid.__version__}."
+    )
+    return {
+        "metric": score.name, "value": score.value, "interval": score.interval, "real": score.real,
+        "fake": score.fake, **details, "citation": text,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

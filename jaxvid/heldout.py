@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxvid import parallel
-from jaxvid.core import Batch, Metrics, TrainState
+from jaxvid.core import Batch, Method, Metrics, TrainState
+from jaxvid.data import Batches
+from jaxvid.measure import PAIRED, Meter, Score, paired_scores
 
 SEED = 0  # of the noise in evaluations: the same for every run
 
@@ -76,6 +79,57 @@ def evaluate(step: Callable, state: TrainState, batches: Iterable[dict], mesh: M
         scalars[f"{name}_used"] = float(np.mean(counts > 0))
         scalars[f"{name}_perplexity"] = float(np.exp(-np.sum(share * np.log(share))))
     return Evaluation(scalars, histograms, videos)
+
+
+def make_scorer(
+    metrics: Sequence[str], method: Method, batches: Callable[[], Batches], mesh: Mesh, meter: Meter
+) -> Callable[[TrainState], list[Score]]:
+    """A function from a state to the scores of its samples, and of its reconstructions, against the held-out clips.
+
+    Args:
+      metrics: names in `measure.METRICS`.
+      method: made without a mapped axis.
+      batches: makes the batches of `data.eval_batches` anew. The features of their videos are computed once.
+      mesh: of one process.
+      meter: of these metrics.
+    """
+    sample = _drawing(method.sample, mesh)
+    reconstruct = _drawing(lambda *arguments: method.eval_step(*arguments)["reconstruction"], mesh)
+
+    def real() -> Iterator[np.ndarray]:
+        with batches() as held_out:
+            for batch in held_out:
+                yield batch["video"][batch["mask"] > 0]
+
+    def fake(draw: Callable, state: TrainState) -> Iterator[np.ndarray]:
+        with batches() as held_out:
+            for index, batch in enumerate(held_out):
+                drawn = np.asarray(draw(state, parallel.put_batch(batch, mesh), np.uint32(index)))
+                yield np.round((drawn[batch["mask"] > 0].clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+
+    @functools.cache
+    def real_features() -> dict:
+        return meter.features(real())
+
+    def score(state: TrainState) -> list[Score]:
+        scores = meter.scores(real_features(), meter.features(fake(sample, state))) if meter.taps else []
+        if set(metrics) & set(PAIRED):
+            scores += paired_scores(metrics, zip(real(), fake(reconstruct, state), strict=True))
+        return scores
+
+    return score
+
+
+def _drawing(draw: Callable[[TrainState, Batch, jax.Array], jax.Array], mesh: Mesh) -> Callable:
+    """(state, batch, batch's index) -> videos [B,T,H,W,C] in [-1, 1], over the mesh."""
+
+    def step(state: TrainState, batch: Batch, index: jax.Array) -> jax.Array:
+        return draw(state, batch, jax.random.fold_in(jax.random.key(SEED), index))
+
+    whole, rows = parallel.replicated(mesh), parallel.sharded(mesh)
+    return jax.jit(
+        step, in_shardings=(whole, rows, whole), out_shardings=rows, compiler_options=parallel.compiler_options()
+    )
 
 
 def _local(array: jax.Array) -> np.ndarray:

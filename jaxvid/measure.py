@@ -21,84 +21,92 @@ from jaxvid.metrics.frechet import (
     statistics,
 )
 from jaxvid.metrics.i3d import MIN_FRAMES
-from jaxvid.metrics.image import psnr, ssim
+from jaxvid.metrics.image import WINDOW, psnr, ssim
 from jaxvid.metrics.inception_score import inception_score
 from jaxvid.metrics.kid import kid, polynomial_mmd
 from jaxvid.metrics.motion import motion_features
 from jaxvid.metrics.precision_recall import precision_recall
-from jaxvid.metrics.protocol import PROTOCOLS, Protocol
+from jaxvid.metrics.protocol import PROTOCOLS
 
-Tap = tuple[str, str]  # the network, or "motion", and its output
+Tap = tuple[str, str]  # a network, or "motion", and its output
+Interval = tuple[float, float]
 DEFAULTS = {"inception": "pytorch_fid", "i3d": "original"}
 MOTION: Tap = ("motion", "features")
 
 
 class Metric(NamedTuple):
-    """What a metric is called, which features it needs (None: pairs of clips), and what to cite."""
+    """What a metric needs, and what to cite for it."""
 
-    tap: Tap | None
+    tap: Tap | None  # the features; None for pairs of clips
+    examples: int  # at least so many of each set
     citation: str  # "" for the protocol's
 
 
 METRICS = {
-    "fvd": Metric(("i3d", "logits"), ""),
-    "kvd": Metric(("i3d", "logits"), "KVD (Unterthiner et al. 2018)"),
-    "fid": Metric(("inception", "2048"), ""),
-    "kid": Metric(("inception", "2048"), "KID (Binkowski et al. 2018)"),
-    "is": Metric(("inception", "logits_unbiased"), "Inception Score (Salimans et al. 2016)"),
-    "pr": Metric(("inception", "2048"), "improved precision and recall (Kynkaanniemi et al. 2019)"),
-    "motion": Metric(MOTION, "Frechet motion distance (jaxvid.metrics.motion)"),
-    "psnr": Metric(None, "PSNR of whole clips"),
-    "ssim": Metric(None, "SSIM (Wang et al. 2004)"),
+    "fvd": Metric(("i3d", "logits"), 2, ""),
+    "kvd": Metric(("i3d", "logits"), 2, "KVD (Unterthiner et al. 2018)"),
+    "fid": Metric(("inception", "2048"), 2, ""),
+    "kid": Metric(("inception", "2048"), 2, "KID (Binkowski et al. 2018)"),
+    "is": Metric(("inception", "logits_unbiased"), 1, "Inception Score (Salimans et al. 2016)"),
+    "pr": Metric(("inception", "2048"), 4, "improved precision and recall (Kynkaanniemi et al. 2019)"),
+    "motion": Metric(MOTION, 2, "Frechet motion distance (jaxvid.metrics.motion)"),
+    "psnr": Metric(None, 1, "PSNR of whole clips"),
+    "ssim": Metric(None, 1, "SSIM (Wang et al. 2004)"),
 }
+FRECHET = ("fvd", "fid", "motion")
 PAIRED: dict[str, Callable[..., jax.Array]] = {"psnr": psnr, "ssim": ssim}
-Features = dict[Tap, "np.ndarray | Statistics"]
+Features = Mapping[Tap, np.ndarray | Statistics]
 
 
 class Score(NamedTuple):
-    """A number and what it is of.
+    """A number and what it is of."""
 
-    name: such as "fvd", "precision".
-    value: the number; `interval`: a 95 % confidence interval, or None.
-    real, fake: how many clips or frames it is of; 0 where a file of statistics does not tell, or a set plays no part.
-    details: what else decides it.
-    """
-
-    name: str
+    name: str  # such as "fvd" or "precision"
     value: float
-    interval: tuple[float, float] | None
-    real: int
+    interval: Interval | None  # 95 % confidence
+    real: int  # examples; 0 where the set plays no part, or its statistics do not tell
     fake: int
-    details: dict[str, Any]
+    details: dict[str, Any]  # what else decides the value
 
 
-def check(metrics: Sequence[str], frames: int) -> None:
-    """Raises ValueError for a metric that there is not, or that needs more frames."""
+def check(metrics: Sequence[str], frames: int, size: Sequence[int], examples: Mapping[str, int]) -> None:
+    """Raises ValueError for what cannot work, before anything is computed.
+
+    Args:
+      metrics: names.
+      frames: of a clip.
+      size: (height, width) of its frames.
+      examples: how many clips there are of each set, by the set's name.
+    """
     for name in metrics:
-        config_lib.choice("a metric", name, METRICS)
-        needed = {"i3d": MIN_FRAMES, "motion": 2}.get((METRICS[name].tap or ("", ""))[0], 1)
+        metric = METRICS[config_lib.choice("a metric", name, METRICS)]
+        network = metric.tap[0] if metric.tap else ""
+        needed = {"i3d": MIN_FRAMES, "motion": 2}.get(network, 1)
         if frames < needed:
             raise ValueError(f"{name} needs clips of at least {needed} frames, not {frames}.")
+        if name == "ssim" and min(size) < WINDOW:
+            raise ValueError(f"ssim needs frames of at least {WINDOW}x{WINDOW} pixels, not {size[0]}x{size[1]}.")
+        for side, clips in examples.items():
+            count, noun = (clips * frames, "frames") if network == "inception" else (clips, "clips")
+            if count < metric.examples:
+                raise ValueError(f"{name} needs at least {metric.examples} {noun}; the {side} set has {count}.")
 
 
 def protocols(names: Sequence[str]) -> dict[str, str]:
-    """The protocol's name for each network: those given, or else the defaults. Raises ValueError for unknown ones."""
-    chosen = dict(DEFAULTS)
-    for name in names:
-        config_lib.choice("a protocol", name, PROTOCOLS)
-        chosen[PROTOCOLS[name].network] = name
-    return chosen
+    """The protocol's name for each network: those given, else the defaults. Raises ValueError for unknown ones."""
+    given = {PROTOCOLS[config_lib.choice("a protocol", name, PROTOCOLS)].network: name for name in names}
+    return DEFAULTS | given
 
 
 class Meter:
     """Turns clips into the features that some metrics need, and features into scores.
 
     Args:
-      metrics: of METRICS.
-      chosen: the protocol of each network, from `protocols`.
-      dtype: of the networks' convolutions.
+      metrics: names; those that compare pairs are left to `paired_scores`.
+      chosen: the protocol's name for each network, from `protocols`.
+      dtype: of the networks' convolutions, "float32" or "bfloat16".
       seed: of the intervals.
-      intervals: compute them; they cost a hundred times the score.
+      intervals: compute them, at the cost of up to a hundred times a score.
 
     Raises:
       FileNotFoundError: the weights of a network are not there; the sentence says how to get them.
@@ -108,23 +116,23 @@ class Meter:
         self,
         metrics: Sequence[str],
         chosen: Mapping[str, str] = DEFAULTS,
-        dtype: Any = jnp.float32,
+        dtype: str = "float32",
         seed: int = 0,
         intervals: bool = True,
     ):
-        self.metrics, self.chosen, self.seed, self.intervals = list(metrics), chosen, seed, intervals
-        self.dtype = jnp.dtype(dtype).name
-        self.weights: dict[str, weights.WeightInfo] = {}
+        self.metrics = [name for name in metrics if METRICS[name].tap]
+        self._chosen, self._dtype, self._seed, self._intervals = chosen, dtype, seed, intervals
+        self._weights: dict[str, weights.WeightInfo] = {}
         self._extractors: dict[str, Extractor] = {}
-        needed = dict.fromkeys(METRICS[name].tap for name in metrics)
-        self.taps = [tap for tap in needed if tap is not None]
+        self.taps = list(dict.fromkeys(tap for name in metrics if (tap := METRICS[name].tap)))
         for network in dict.fromkeys(network for network, _ in self.taps if network != "motion"):
-            params, self.weights[network] = weights.load(network)
+            params, self._weights[network] = weights.load(network)
             outputs = [output for name, output in self.taps if name == network]
-            self._extractors[network] = make_extractor(PROTOCOLS[chosen[network]], params, outputs, dtype)
+            protocol = PROTOCOLS[chosen[network]]
+            self._extractors[network] = make_extractor(protocol, params, outputs, jnp.dtype(dtype))
 
-    def features(self, batches: Iterable[np.ndarray]) -> Features:
-        """Features [N,d] of all clips uint8 [B,T,H,W,3]; those of images are of every frame."""
+    def features(self, batches: Iterable[np.ndarray]) -> dict[Tap, np.ndarray]:
+        """Features [N,d] of clips uint8 [B,T,H,W,3]; those of images are of every frame."""
         found: dict[Tap, list[np.ndarray]] = {tap: [] for tap in self.taps}
         for clips in batches:
             for network, extract in self._extractors.items():
@@ -135,85 +143,86 @@ class Meter:
                 found[MOTION].append(np.asarray(_motion(clips)))
         return {tap: np.concatenate(rows) for tap, rows in found.items()}
 
-    def scores(self, real: Features, fake: Features) -> list[Score]:
-        """The scores of the metrics that need no pairs. The features of a Frechet distance may be Statistics."""
-        found = []
-        for name in self.metrics:
-            metric = METRICS[name]
-            if metric.tap is None:
-                continue
-            found += self._scores(name, metric, real[metric.tap], fake[metric.tap])
-        return found
+    def details(self, tap: Tap) -> dict[str, Any]:
+        """What decides features of given clips."""
+        network, output = tap
+        if network == "motion":
+            return {"features": "motion"}
+        fixed = PROTOCOLS[self._chosen[network]]._asdict()
+        return {
+            "features": f"{network} {output}",
+            "protocol": self._chosen[network],
+            **{name: fixed[name] for name in ("resize", "scale", "epsilon", "ddof")},
+            "dtype": self._dtype,
+            "weights": self._weights[network].identity,
+            "weights_sha256": self._weights[network].digest,
+        }
 
-    def _scores(self, name: str, metric: Metric, real: Any, fake: Any) -> list[Score]:
-        network, output = metric.tap or ("", "")
-        details: dict[str, Any] = {"citation": metric.citation, "features": f"{network} {output}"}
-        ddof = 1
-        if network in self.weights:
-            protocol = PROTOCOLS[self.chosen[network]]
-            details |= {"protocol": self.chosen[network], **described(protocol), "dtype": self.dtype}
-            details |= {"weights": self.weights[network].identity, "weights_digest": self.weights[network].digest}
-            details["citation"] = metric.citation or protocol.citation
-            ddof = protocol.ddof
-        counts = [x.count or 0 if isinstance(x, Statistics) else len(x) for x in (real, fake)]
-        make = functools.partial(Score, real=counts[0], fake=counts[1], details=details)
-        if name in ("fvd", "fid", "motion"):
+    def scores(self, real: Features, fake: Features) -> list[Score]:
+        """A score for every metric, two for precision and recall. Those of a Frechet distance may come as Statistics."""
+        return [score for name in self.metrics for score in self._scores(name, real, fake)]
+
+    def _scores(self, name: str, real_features: Features, fake_features: Features) -> list[Score]:
+        tap = METRICS[name].tap
+        assert tap is not None
+        real, fake = real_features[tap], fake_features[tap]
+        details = self.details(tap)
+        details["citation"] = METRICS[name].citation or PROTOCOLS[details["protocol"]].citation
+        counts = [
+            features.count or 0 if isinstance(features, Statistics) else len(features) for features in (real, fake)
+        ]
+        score = functools.partial(Score, real=counts[0], fake=counts[1], details=details)
+        if name in FRECHET:
+            ddof = details.get("ddof", 1)
             value = frechet_distance(_summary(real), _summary(fake), ddof)
-            distance = functools.partial(distance_of_features, ddof=ddof)
-            return [make(name, value, self._interval(distance, value, real, fake))]
+            return [score(name, value, self._halves(functools.partial(distance_of_features, ddof=ddof), real, fake))]
+        assert isinstance(real, np.ndarray) and isinstance(fake, np.ndarray)
         if name == "kvd":
-            value = polynomial_mmd(real, fake)
-            return [make(name, value, self._interval(polynomial_mmd, value, real, fake))]
+            return [score(name, polynomial_mmd(real, fake), self._halves(polynomial_mmd, real, fake))]
         if name == "kid":
             size = min(1000, *counts)
             value, std = kid(real, fake, subset_size=size)
             details |= {"subsets": 100, "subset_size": size, "std": std}
-            if min(counts) < 4 * size:  # subsets overlap, and their spread says little
-                return [make(name, value, self._interval(polynomial_mmd, value, real, fake))]
-            return [make(name, value, _normal(value, std * np.sqrt(size / min(counts))))]
+            # Where subsets are large parts of the sets, they overlap, and their spread says little.
+            overlap = min(counts) < 4 * size
+            spread = _normal(value, std * np.sqrt(size / min(counts)))
+            return [score(name, value, self._halves(polynomial_mmd, real, fake) if overlap else spread)]
         if name == "is":
             splits = min(10, counts[1])
             value, std = inception_score(fake, splits=splits)
             details |= {"splits": splits, "std": std}
-            return [make(name, value, _normal(value, std / np.sqrt(splits)), real=0)]
+            return [score(name, value, _normal(value, std / np.sqrt(splits)), real=0)]
         shares = zip(("precision", "recall"), precision_recall(real, fake), counts[::-1], strict=True)
-        return [make(part, p, _normal(p, np.sqrt(p * (1 - p) / n))) for part, p, n in shares]
+        return [score(part, share, _normal(share, np.sqrt(share * (1 - share) / n))) for part, share, n in shares]
 
-    def _interval(self, metric: Callable, value: float, real: Any, fake: Any) -> tuple[float, float] | None:
-        """From half-samples; None where the samples are not at hand, are too few, or intervals are not wanted."""
-        if not self.intervals or isinstance(real, Statistics) or isinstance(fake, Statistics):
+    def _halves(
+        self, metric: Callable, real: np.ndarray | Statistics, fake: np.ndarray | Statistics
+    ) -> Interval | None:
+        """An interval from half-samples; None where samples are not at hand, too few, or it is not wanted."""
+        if not self._intervals or isinstance(real, Statistics) or isinstance(fake, Statistics):
             return None
         if min(len(real), len(fake)) < 4:
             return None
-        resamples = 100 if real.shape[1] <= 512 else 20
-        _, low, high = confidence_interval(metric, real, fake, self.seed, resamples=resamples)
-        return low, high
+        resamples = 100 if real.shape[1] <= 512 else 20  # of 2048 dimensions each takes seconds
+        return confidence_interval(metric, real, fake, self._seed, resamples=resamples)[1:]
 
 
-def paired_scores(metrics: Sequence[str], pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[Score]:
-    """Means over clips of the metrics that compare each clip with its own original: batches of uint8 [B,T,H,W,3]."""
-    names = [name for name in metrics if name in PAIRED]
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+def paired_scores(metrics: Sequence[str], pairs: Iterable[tuple[np.ndarray, ...]]) -> list[Score]:
+    """Means over clips of the metrics that compare each with its own original: pairs of batches uint8 [B,T,H,W,3]."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in metrics if name in PAIRED}
     for real, fake in pairs:
-        for name in names:
-            found[name].append(np.asarray(_paired(name, real, fake), np.float64))
+        for name, batches in found.items():
+            batches.append(np.asarray(_paired(name, real, fake), np.float64))
     scores = []
     for name, batches in found.items():
         values = np.concatenate(batches)
-        error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+        interval = _normal(values.mean(), values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
         details = {"citation": METRICS[name].citation, "std": float(values.std())}
-        scores.append(Score(name, float(values.mean()), _normal(values.mean(), error), len(values), len(values), details))
+        scores.append(Score(name, float(values.mean()), interval, len(values), len(values), details))
     return scores
 
 
-def described(protocol: Protocol) -> dict[str, Any]:
-    """What a protocol fixes about the score of given clips."""
-    return {name: getattr(protocol, name) for name in ("resize", "scale", "epsilon", "ddof")}
-
-
-@jax.jit
-def _motion(clips: jax.Array) -> jax.Array:
-    return motion_features(clips)
+_motion = jax.jit(motion_features)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -225,6 +234,6 @@ def _summary(features: np.ndarray | Statistics) -> Statistics:
     return features if isinstance(features, Statistics) else statistics(features)
 
 
-def _normal(value: float, error: float) -> tuple[float, float]:
+def _normal(value: float, error: float) -> Interval:
     """A 95 % interval from a standard error."""
     return float(value - 1.96 * error), float(value + 1.96 * error)

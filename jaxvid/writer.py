@@ -136,10 +136,11 @@ class ProgressLine:
       total: the step at which the run ends.
       start_step: the step from which it starts or resumes.
       stream: where to write; None is stderr.
+      unit: what is counted.
     """
 
-    def __init__(self, total: int, start_step: int = 0, stream: TextIO | None = None):
-        self._total = total
+    def __init__(self, total: int, start_step: int = 0, stream: TextIO | None = None, unit: str = "step"):
+        self._total, self._unit = total, unit
         self._stream = sys.stderr if stream is None else stream
         self._live = self._stream.isatty() or type(self._stream).__module__.startswith("ipykernel")
         self._shown = ""  # what stands on the line being rewritten
@@ -148,7 +149,9 @@ class ProgressLine:
         self._seen: tuple[int, float] | None = None  # step and time of the last update
         self._seconds = self._steps = 0.0  # decayed sums, whose quotient is the present time per step
 
-    def update(self, step: int, metrics: Mapping[str, Any], clips_per_second: float, waiting: float) -> None:
+    def update(
+        self, step: int, metrics: Mapping[str, Any], clips_per_second: float, waiting: float | None = None
+    ) -> None:
         """Shows a step; `waiting` is the share of time, 0 to 1, spent waiting for data. Cheap enough for every step."""
         now = time.monotonic()
         self._measure(step, now)
@@ -157,10 +160,13 @@ class ProgressLine:
         if now - self._printed < interval and step < self._total and (self._live or tenth == self._printed_tenth):
             return
         self._printed, self._printed_tenth = now, tenth
-        fields = [f"step {step}/{self._total}", *(f"{name} {float(value):.4g}" for name, value in metrics.items())]
+        fields = [f"{self._unit} {step}/{self._total}"]
+        fields += [f"{name} {float(value):.4g}" for name, value in metrics.items()]
         left = self._total - step
         fields.append(f"{_duration(left * self._seconds / self._steps) if self._steps else '?'} left")
-        fields += [f"{clips_per_second:.3g} clips/s", f"waiting for data {waiting:.0%}"]
+        fields.append(f"{clips_per_second:.3g} clips/s")
+        if waiting is not None:
+            fields.append(f"waiting for data {waiting:.0%}")
         self._show(fields)
 
     def message(self, text: str) -> None:

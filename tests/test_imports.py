@@ -14,8 +14,8 @@ ROWS = [
     ["nn", "losses", "optim", "data", "metrics", "viz", "writer"],
     ["models"],
     ["methods"],
-    ["checkpoint"],
-    ["evaluate", "recorder", "train"],
+    ["checkpoint", "measure", "collection"],
+    ["heldout", "recorder", "train", "evaluate"],
     ["main"],
 ]
 ALONE = {"data", "metrics"}  # taken by other research code without the rest

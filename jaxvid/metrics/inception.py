@@ -44,7 +44,9 @@ class Inception(nn.Module):
         if unknown := set(self.taps) - set(TAPS):
             raise ValueError(f"Inception has no tap {sorted(unknown)}, expected some of {', '.join(TAPS)}.")
         if images.ndim != 4 or images.shape[1:] != (SIZE, SIZE, 3):
-            raise ValueError(f"Inception takes images [B,{SIZE},{SIZE},3], got shape {images.shape}: resize them before.")
+            raise ValueError(
+                f"Inception takes images [B,{SIZE},{SIZE},3], got shape {images.shape}: resize them before."
+            )
         unit = partial(_unit, dtype=self.dtype)
         maps = {}
         x = unit("Conv2d_1a_3x3", 32, (3, 3), 2, "VALID")(images)
