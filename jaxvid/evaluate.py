@@ -181,7 +181,7 @@ def take(side: Collection, name: str, frames: int, options: argparse.Namespace, 
 
 
 def pair(sides: dict[str, Collection], frames: int, options: argparse.Namespace) -> list[list[Clip]]:
-    """The first clip of each real and of each fake video, in the order of their names. Raises ValueError if they differ."""
+    """The first clip of each real and of each fake video, in the order of their names; ValueError if they differ."""
     if len(sides) < 2:
         raise ValueError("psnr and ssim compare videos with their originals: give both sets as videos.")
     sets = [take_clips(side, frames, options.stride, random=False) for side in sides.values()]
