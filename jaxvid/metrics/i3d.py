@@ -34,6 +34,7 @@ POOLS: dict[str, tuple[Triple, Triple]] = {
     "Mixed_4b": ((3, 3, 3), (2, 2, 2)),
     "Mixed_5b": ((2, 2, 2), (2, 2, 2)),
 }
+TF_NORM = {"bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
 
 
 class I3D(nn.Module):
@@ -92,9 +93,9 @@ class Mixed(nn.Module):
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
-    """Convolves [B,T,H,W,I] with a kernel [kt,kh,kw,I,O] and SAME padding to [B, ceil(T/st), ceil(H/sh), ceil(W/sw), O].
+    """Convolves [B,T,H,W,I] with a kernel [kt,kh,kw,I,O], SAME padding: [B, ceil(T/st), ceil(H/sh), ceil(W/sw), O].
 
-    XLA:CPU is slow with 3-D kernels: there the frames that a kernel meets are joined along the channels, for a 2-D one.
+    XLA:CPU is slow with 3-D kernels: there the frames that one meets are joined along the channels, for a 2-D one.
     """
     if jax.default_backend() != "cpu":
         numbers, highest = ("NDHWC", "DHWIO", "NDHWC"), lax.Precision.HIGHEST
@@ -116,7 +117,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
 
 
 def torch_keys() -> dict[Path, str]:
-    """Key in the state dict of VideoGPT's and piergiaj's I3D of every parameter, by path: ("logits", "bias") and so on."""
+    """Key in the state dict of piergiaj's and VideoGPT's I3D of every parameter, by path: ("logits", "bias") etc."""
     kinds = {"kernel": "conv3d.weight", **NORM}
     return {
         path: "logits.conv3d.bias" if path == ("logits", "bias") else ".".join(path[:-1]) + f".{kinds[path[-1]]}"
@@ -142,16 +143,18 @@ def _paths() -> list[Path]:
 
 def _tf_name(path: Path) -> str:
     *units, leaf = path
-    block, branch = units[0], units[-1]
-    if block == "logits":
-        return f"RGB/inception_i3d/Logits/Conv3d_0c_1x1/conv_3d/{ {'kernel': 'w', 'bias': 'b'}[leaf] }"
-    kinds = {"kernel": "conv_3d/w", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
-    kind = kinds[leaf] if leaf == "kernel" else f"batch_norm/{kinds[leaf]}"
-    if len(units) == 1:
-        return f"RGB/inception_i3d/{block}/{kind}"
-    window = "3x3" if branch in ("b1b", "b2b") else "1x1"
-    place = "0a" if (block, branch) == ("Mixed_5b", "b2b") else f"0{branch[2:] or 'a'}"  # a slip in the original
-    return f"RGB/inception_i3d/{block}/Branch_{branch[1]}/Conv3d_{place}_{window}/{kind}"
+    kinds = {"kernel": "conv_3d/w", **{leaf: f"batch_norm/{name}" for leaf, name in TF_NORM.items()}}
+    if units == ["logits"]:
+        place, kinds = "Logits/Conv3d_0c_1x1", {"kernel": "conv_3d/w", "bias": "conv_3d/b"}
+    elif len(units) == 1:
+        place = units[0]
+    else:
+        block, branch = units
+        window = "3x3" if branch in ("b1b", "b2b") else "1x1"
+        # The checkpoints' own slip: only here the second unit of a branch is called a, like the first.
+        letter = "a" if (block, branch) == ("Mixed_5b", "b2b") else branch[2:] or "a"
+        place = f"{block}/Branch_{branch[1]}/Conv3d_0{letter}_{window}"
+    return f"RGB/inception_i3d/{place}/{kinds[leaf]}"
 
 
 def _unit(

@@ -27,10 +27,10 @@ Branches = list[list[Layer]]  # side by side; the layers of a branch follow each
 class Inception(nn.Module):
     """Features of images [B,299,299,3] in [-1,1]: a dict of the float32 arrays that `taps` names.
 
-    "64" and "192" are the first two max pools and "768" the block Mixed_6e, averaged over space; "2048" is the feature
-    of FID; "logits" [B,1008] and, for the Inception Score, "logits_unbiased" lack no bias and that of the last layer.
-    Under jit only what the taps need is computed. `dtype` is that of the convolutions: bfloat16 is fast on GPUs and
-    TPUs, but its scores are not comparable with published ones.
+    "64" and "192" are the two max pools of the stem and "768" the block Mixed_6e, each averaged over space; "2048" is
+    the feature of FID; "logits" [B,1008] are the class scores, and "logits_unbiased" those without the last bias, for
+    the Inception Score. Under jit only what the taps need is computed. `dtype` is that of the convolutions: bfloat16 is
+    fast on GPUs and TPUs, but its scores are not comparable with published ones.
 
     The parameters come from `from_torch`; those of `init` are random. Raises ValueError for a tap that is none of TAPS,
     or another shape of images.
@@ -99,7 +99,7 @@ class ConvUnit(nn.Module):
 
 
 def torch_keys() -> dict[Path, str]:
-    """Key in pytorch-fid's state dict of every parameter, by path: ("fc", "bias") and so on."""
+    """Key in pytorch-fid's state dict of every parameter, by path: ("fc", "bias") etc."""
     return {
         path: f"fc.{LINEAR[path[1]]}" if path[0] == "fc" else ".".join(path[:-1]) + f".{UNIT[path[-1]]}"
         for path in parameter_paths(Inception(), (1, SIZE, SIZE, 3))
@@ -112,7 +112,7 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def parameter_paths(network: nn.Module, shape: tuple[int, ...]) -> list[Path]:
-    """Paths of the network's parameters, in order, for an input of this shape; nothing is computed."""
+    """Paths of the network's parameters, for an input of this shape; nothing is computed."""
     variables = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
     return list(flatten_dict(variables["params"]))
 
@@ -120,7 +120,9 @@ def parameter_paths(network: nn.Module, shape: tuple[int, ...]) -> list[Path]:
 def converted(tensors: Mapping[str, np.ndarray], keys: Mapping[Path, str]) -> dict[str, Any]:
     """The tree of parameters, whose paths are `keys`: PyTorch's [O,I,*window] becomes [*window,I,O]."""
     if missing := [key for key in keys.values() if key not in tensors]:
-        raise ValueError(f"The weights lack {len(missing)} of {len(keys)} tensors, {missing[0]} first: wrong network?")
+        raise ValueError(
+            f"The weights lack {len(missing)} of {len(keys)} tensors, such as {missing[0]}: wrong network?"
+        )
     tree = {path: np.asarray(tensors[key], np.float32) for path, key in keys.items()}
     return unflatten_dict({path: np.moveaxis(a, (0, 1), (-1, -2)) if a.ndim > 1 else a for path, a in tree.items()})
 

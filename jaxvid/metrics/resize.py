@@ -5,7 +5,7 @@ A resize is two small matrices, made in float64 and applied as products in float
 * "bilinear": between the two nearest pixels, pixel centres at i + 1/2 (PyTorch's `interpolate`, no antialiasing);
 * "bilinear_tf1": the same with centres at i (TensorFlow 1, and the graphs of the first FID and FVD programs);
 * "bilinear_antialias": the triangle filter, stretched where it shrinks (Pillow; PyTorch with `antialias=True`);
-* "bicubic_antialias": the cubic filter with a = -1/2, likewise (Pillow). It overshoots: clip to the range of the images.
+* "bicubic_antialias": likewise the cubic filter with a = -1/2 (Pillow). It overshoots: clip to the images' range.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def resize(images: jax.Array, size: tuple[int, int], method: Method) -> jax.Arra
 
 
 def resize_and_crop(images: jax.Array, size: int) -> jax.Array:
-    """Resizes the shorter side of images [..., H, W, C] to `size` ("bilinear"), then crops [..., size, size, C] centrally.
+    """Resizes the shorter side of images [..., H, W, C] to `size` ("bilinear"), and crops the centre square.
 
-    This is how VideoGPT (Yan et al. 2021) and the FVD programs derived from it prepare videos: the longer side is
-    rounded up. Float32, whatever the dtype. Raises ValueError for a size below 1.
+    So VideoGPT (Yan et al. 2021) and the FVD programs derived from it prepare videos; the longer side is rounded up.
+    Gives float32 [..., size, size, C] of any real dtype and range. Raises ValueError for a size below 1.
     """
     height, width = images.shape[-3:-1]
     scale = size / min(height, width)
