@@ -1,4 +1,4 @@
-"""The metrics by name: what each needs of a set of clips, and the score it makes of two sets, with what was measured."""
+"""The metrics by name: what each needs of a set of clips, and the score it makes of two, with what was measured."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class Meter:
         }
 
     def scores(self, real: Features, fake: Features) -> list[Score]:
-        """A score for every metric, two for precision and recall. Those of a Frechet distance may come as Statistics."""
+        """A score for every metric, two for precision and recall; a Frechet distance takes Statistics as well."""
         return [score for name in self.metrics for score in self._scores(name, real, fake)]
 
     def _scores(self, name: str, real_features: Features, fake_features: Features) -> list[Score]:
@@ -168,9 +168,7 @@ class Meter:
         real, fake = real_features[tap], fake_features[tap]
         details = self.details(tap)
         details["citation"] = METRICS[name].citation or PROTOCOLS[details["protocol"]].citation
-        counts = [
-            features.count or 0 if isinstance(features, Statistics) else len(features) for features in (real, fake)
-        ]
+        counts = [(x.count or 0) if isinstance(x, Statistics) else len(x) for x in (real, fake)]
         score = functools.partial(Score, real=counts[0], fake=counts[1], details=details)
         if name in FRECHET:
             ddof = details.get("ddof", 1)
@@ -195,9 +193,7 @@ class Meter:
         shares = zip(("precision", "recall"), precision_recall(real, fake), counts[::-1], strict=True)
         return [score(part, share, _normal(share, np.sqrt(share * (1 - share) / n))) for part, share, n in shares]
 
-    def _halves(
-        self, metric: Callable, real: np.ndarray | Statistics, fake: np.ndarray | Statistics
-    ) -> Interval | None:
+    def _halves(self, metric: Callable, real: Any, fake: Any) -> Interval | None:
         """An interval from half-samples; None where samples are not at hand, too few, or it is not wanted."""
         if not self._intervals or isinstance(real, Statistics) or isinstance(fake, Statistics):
             return None

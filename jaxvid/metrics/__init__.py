@@ -45,13 +45,14 @@ def fvd(real_videos: Any, fake_videos: Any, params: Any, protocol: str = "origin
     return _frechet(real_videos, fake_videos, 5, params, named(protocol, FVD_PROTOCOLS), "logits")
 
 
-def _frechet(real: Any, fake: Any, ndim: int, params: Any, protocol: Protocol, tap: str) -> float:
+def _frechet(real_set: Any, fake_set: Any, ndim: int, params: Any, protocol: Protocol, tap: str) -> float:
     pixels = []
-    for name, array in (("real", real), ("fake", fake)):
+    for name, array in (("real", real_set), ("fake", fake_set)):
         array = np.asarray(array)
         if array.ndim != ndim or array.shape[-1] != 3 or len(array) < 2:
             expected = "[N,T,H,W,3]" if ndim == 5 else "[N,H,W,3]"
             raise ValueError(f"The {name} set is {list(array.shape)}, expected {expected} with at least 2 of them.")
         pixels.append(to_uint8(array, f"the {name} set"))
     extract = make_extractor(protocol, params, [tap])
-    return frechet_distance(*(statistics(next(extract([array]))[tap]) for array in pixels), protocol.ddof)
+    real, fake = (statistics(next(extract([array]))[tap]) for array in pixels)
+    return frechet_distance(real, fake, protocol.ddof)

@@ -44,10 +44,10 @@ def make_extractor(
     network = Inception(tuple(taps), dtype) if protocol.network == "inception" else I3D(protocol.epsilon, dtype)
 
     def forward(params: Any, pixels: jax.Array) -> Mapping[str, jax.Array]:
-        outputs = network.apply({"params": params}, prepare(pixels, protocol))
+        outputs: Any = network.apply({"params": params}, prepare(pixels, protocol))
         return {tap: outputs[tap] for tap in taps}
 
-    # Every device runs the same program on as many examples, so that features do not depend on how many devices there are.
+    # Every device runs the same program on as many examples, so that features do not depend on their number.
     program = jax.jit(
         jax.shard_map(forward, mesh=mesh, in_specs=(whole, rows), out_specs=rows, check_vma=False),
         compiler_options=_compiler_options(),

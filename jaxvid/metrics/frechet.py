@@ -173,6 +173,20 @@ def frechet_distance(a: Statistics, b: Statistics, ddof: int = 1) -> float:
     return float(np.square(a.mean - b.mean).sum() + sum(map(np.trace, covariances)) - 2 * root)
 
 
+def distance_of_features(real: Any, fake: Any, ddof: int = 1) -> float:
+    """`frechet_distance` of features [N1,d] and [N2,d]; far faster where both N are smaller than d.
+
+    There the trace of the root is the nuclear norm of the product of the centred features, [N1,N2].
+    """
+    if max(len(real), len(fake)) >= np.shape(real)[1]:
+        return frechet_distance(statistics(real), statistics(fake), ddof)
+    x, y = (np.asarray(features, np.float64) for features in (real, fake))
+    difference = x.mean(0) - y.mean(0)
+    x, y = ((z - z.mean(0)) / np.sqrt(len(z) - ddof) for z in (x, y))
+    root = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    return float(np.square(difference).sum() + np.square(x).sum() + np.square(y).sum() - 2 * root)
+
+
 def confidence_interval(
     metric: Callable[[np.ndarray, np.ndarray], float],
     real: Any,
