@@ -24,6 +24,12 @@ from jaxvid.core import Method, TrainState
 from jaxvid.methods import METHODS
 
 
+def silence_orbax() -> None:
+    """Keeps Orbax's logs from the terminal: what fails in its threads arrives as an exception, in one sentence."""
+    logging.use_absl_handler()
+    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
+
+
 class DamagedCheckpoint(Exception):
     """A checkpoint that cannot be read, or whose arrays are not those that were saved."""
 

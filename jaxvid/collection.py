@@ -139,7 +139,7 @@ def take_clips(
     return clips[: max(count, len(videos))]
 
 
-def read_clips(*sets: Sequence[Clip], batch: int = 16) -> Iterator[tuple[np.ndarray, ...]]:
+def read_clips(*sets: Sequence[Clip], batch: int = 8) -> Iterator[tuple[np.ndarray, ...]]:
     """Batches uint8 [B,T,H,W,3] of one or more equally long lists of clips side by side.
 
     A clip that turns out to be damaged is warned of and left out, and so are those beside it.

@@ -251,4 +251,5 @@ def record(score: Score, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    checkpoint.silence_orbax()
     sys.exit(main())

@@ -94,7 +94,14 @@ def make_scorer(
       meter: of these metrics.
     """
     sample = _drawing(method.sample, mesh)
-    reconstruct = _drawing(lambda *arguments: method.eval_step(*arguments)["reconstruction"], mesh)
+
+    def reconstruction(state: TrainState, batch: Batch, key: jax.Array) -> jax.Array:
+        values = method.eval_step(state, batch, key)
+        if "reconstruction" not in values:
+            raise ValueError("psnr and ssim are of reconstructions, and this method makes none: leave them out.")
+        return values["reconstruction"]
+
+    reconstruct = _drawing(reconstruction, mesh)
 
     def real() -> Iterator[np.ndarray]:
         with batches() as held_out:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from absl import flags, logging
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from jaxvid import checkpoint
 from jaxvid import config as config_lib
 from jaxvid.train import Interrupted, NotFinite, train
 
@@ -117,7 +118,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    logging.use_absl_handler()
-    # What fails in Orbax's threads arrives here as an exception; its tracebacks would bury the sentence.
-    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
+    checkpoint.silence_orbax()
     sys.exit(main(sys.argv))

@@ -191,7 +191,7 @@ class Meter:
             details |= {"splits": splits, "std": std}
             return [score(name, value, _normal(value, std / np.sqrt(splits)), real=0)]
         shares = zip(("precision", "recall"), precision_recall(real, fake), counts[::-1], strict=True)
-        return [score(part, share, _normal(share, np.sqrt(share * (1 - share) / n))) for part, share, n in shares]
+        return [score(part, share, _wilson(share, n)) for part, share, n in shares]
 
     def _halves(self, metric: Callable, real: Any, fake: Any) -> Interval | None:
         """An interval from half-samples; None where samples are not at hand, too few, or it is not wanted."""
@@ -228,6 +228,13 @@ def _paired(name: str, real: jax.Array, fake: jax.Array) -> jax.Array:
 
 def _summary(features: np.ndarray | Statistics) -> Statistics:
     return features if isinstance(features, Statistics) else statistics(features)
+
+
+def _wilson(share: float, count: int) -> Interval:
+    """A 95 % interval of a share of `count` trials (Wilson 1927)."""
+    z = 1.96**2 / count
+    centre, margin = share + z / 2, np.sqrt(z * (share * (1 - share) + z / 4))
+    return float((centre - margin) / (1 + z)), float((centre + margin) / (1 + z))
 
 
 def _normal(value: float, error: float) -> Interval:

@@ -20,10 +20,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
-from jaxvid import data, parallel
+from jaxvid import data, measure, parallel
 from jaxvid.checkpoint import Checkpointer, abstract_state, described_batch
 from jaxvid.core import Method, Metrics, TrainState
-from jaxvid.heldout import evaluate, make_eval
+from jaxvid.heldout import evaluate, make_eval, make_scorer
+from jaxvid.measure import Score
 from jaxvid.methods import METHODS
 from jaxvid.recorder import Clock, Recorder, claim
 
@@ -52,6 +53,8 @@ class Job(NamedTuple):
     plain: Method  # made without a mapped axis: for initialising and evaluating
     train_source: data.Source
     eval_source: data.Source
+    eval_batches: Callable[[], data.Batches]  # this process's rows of the held-out batches
+    score: Callable[[TrainState], list[Score]]  # by the metrics of config.eval
 
     def train_batches(self, start: int) -> data.Batches:
         """This process's rows of all batches from the `start`-th on."""
@@ -59,13 +62,6 @@ class Job(NamedTuple):
         return data.train_batches(
             self.train_source, train.batch_size, self.config.data.resolution, train.seed, start, train.workers,
             process_index=share[0], process_count=share[1],
-        )  # fmt: skip
-
-    def eval_batches(self) -> data.Batches:
-        """This process's rows of the held-out batches."""
-        return data.eval_batches(
-            self.eval_source, self.config.train.batch_size, self.config.data.resolution, self.config.eval.examples,
-            process_index=jax.process_index(), process_count=jax.process_count(),
         )  # fmt: skip
 
 
@@ -78,8 +74,23 @@ def prepare(config: ConfigDict) -> Job:
     mesh = parallel.make_mesh()
     config_lib.check(config, mesh.size)
     make = METHODS[config_lib.choice("method", config.method, METHODS)]
-    method = make(config, parallel.axis_name(config.train.parallel))
-    return Job(config, mesh, method, make(config), *(data.make_source(config.data, s) for s in ("train", "eval")))
+    method, plain = make(config, parallel.axis_name(config.train.parallel)), make(config)
+    train_source, eval_source = (data.make_source(config.data, split) for split in ("train", "eval"))
+    eval_batches = functools.partial(
+        data.eval_batches, eval_source, config.train.batch_size, config.data.resolution, config.eval.examples,
+        process_index=jax.process_index(), process_count=jax.process_count(),
+    )  # fmt: skip
+    score = make_scorer(config.eval.metrics, plain, eval_batches, mesh, make_meter(config, len(eval_source)))
+    return Job(config, mesh, method, plain, train_source, eval_source, eval_batches, score)
+
+
+def make_meter(config: ConfigDict, clips: int) -> measure.Meter:
+    """What `config.eval.metrics` need of held-out data of so many clips; raises ValueError where it cannot work."""
+    metrics, size = config.eval.metrics, [config.data.resolution] * 2
+    if metrics and jax.process_count() > 1:
+        raise ValueError("eval.metrics take one process: leave them out, and run jaxvid.evaluate --workdir afterwards.")
+    measure.check(metrics, config.data.frames, size, {"held-out": min(clips, config.eval.examples)})
+    return measure.Meter(metrics, measure.protocols(config.eval.protocols), intervals=False)
 
 
 def train(config: ConfigDict, workdir: str | Path) -> TrainState:
@@ -166,7 +177,8 @@ def evaluation(
         until_stopped = itertools.takewhile(lambda _: not signal_at(step), batches)
         found = evaluate(eval_step, state, until_stopped, job.mesh)
     if not signal_at(step):
-        record.evaluation(step, found)
+        scores = {score.name: score.value for score in job.score(state)}
+        record.evaluation(step, found._replace(scalars=found.scalars | scores))
 
 
 def finite(step: int, metrics: Metrics) -> tuple[int, dict[str, float]]:

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
+from jaxvid.metrics import i3d, inception
 from jaxvid.metrics.convert import NETWORKS, convert, identify, network_of, shapes
 from jaxvid.metrics.safetensors import read_safetensors, write_safetensors
 from jaxvid.metrics.weight_file import WeightFileError, errors_named, fetch, parse
@@ -56,7 +57,7 @@ def cache_path(network: str) -> Path:
     return Path(root) / "jaxvid" / "weights" / f"{network}.safetensors"
 
 
-def load(network: str, path: str | Path | None = None) -> tuple[dict[str, np.ndarray], WeightInfo]:
+def load(network: str, path: str | Path | None = None) -> tuple[dict[str, Any], WeightInfo]:
     """Converted weights, checked against their digest; nothing is ever downloaded.
 
     Args:
@@ -64,7 +65,7 @@ def load(network: str, path: str | Path | None = None) -> tuple[dict[str, np.nda
       path: a file that the command wrote; the user's cache where it is None.
 
     Returns:
-      float32 arrays by name, with the names and shapes of `convert.shapes(network)`, and what is known of them.
+      The parameters of `Inception` or `I3D`, float32, and what is known of them.
 
     Raises:
       FileNotFoundError: there is none, with the command that makes it.
@@ -90,7 +91,7 @@ def load(network: str, path: str | Path | None = None) -> tuple[dict[str, np.nda
             raise ValueError(f"it holds the weights of {info.network}, not of {network}")
         if info.digest != _digest(tensors) or {name: t.shape for name, t in tensors.items()} != shapes(network):
             raise ValueError("its weights do not match its digest: it is damaged, delete it and convert them again")
-    return tensors, info
+    return {"inception": inception, "i3d": i3d}[network].from_torch(tensors), info
 
 
 def save(source: str, path: str | Path | None = None) -> tuple[Path, WeightInfo]:

@@ -6,11 +6,13 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import jax
 import numpy as np
 import pytest
 from weight_files import bundle, torch_file, torch_legacy, torch_script
 
 from jaxvid.metrics import convert as convert_module
+from jaxvid.metrics import i3d as i3d_module
 from jaxvid.metrics.convert import RGB_IMAGENET, RGB_SCRATCH, convert, i3d_digest, identify, network_of, shapes
 from jaxvid.metrics.crc32c import crc32c, masked_crc32c
 from jaxvid.metrics.safetensors import read_safetensors, write_safetensors
@@ -358,12 +360,12 @@ def test_command_converts_a_checkpoint_behind_a_url(cache, served, capsys, monke
     monkeypatch.setitem(convert_module.KNOWN_I3D, i3d_digest(convert(tensors, "i3d")), "the ones of this test")
     assert main([f"{url}/model.ckpt"]) == 0
     assert capsys.readouterr().out.startswith("i3d: the ones of this test\n" + str(cache_path("i3d")))
-    weights, info = load("i3d")
+    params, info = load("i3d")
     assert (info.network, info.source, info.identity) == ("i3d", f"{url}/model.ckpt", "the ones of this test")
     assert info.sha256 == hashlib.sha256(data).hexdigest()
-    expected = convert(tensors, "i3d")
-    assert list(weights) == list(expected)
-    assert all((weights[name] == expected[name]).all() for name in expected)
+    expected = i3d_module.from_torch(convert(tensors, "i3d"))
+    assert jax.tree.structure(params) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
 
     with pytest.raises(WeightFileError, match="it holds the weights of i3d, not of inception"):
         load("inception", cache_path("i3d"))
@@ -392,7 +394,7 @@ def test_other_weights_are_not_overwritten(cache, tmp_path, capsys, inception):
     assert main([str(tmp_path / "b.pth")]) == 2
     assert capsys.readouterr().err.count("\n") == 1 and load("inception")[1] == before
     assert main([str(tmp_path / "b.pth"), "--output", str(tmp_path / "b")]) == 0
-    np.testing.assert_array_equal(load("inception", tmp_path / "b")[0]["fc.bias"], other["fc.bias"])
+    np.testing.assert_array_equal(load("inception", tmp_path / "b")[0]["fc"]["bias"], other["fc.bias"])
 
 
 def test_torchscript_archive_is_converted(i3d):

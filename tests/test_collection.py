@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxvid.collection import open_collection, read_clips, take_clips
+
+RNG = np.random.default_rng(0)
+VIDEOS = RNG.integers(0, 256, (5, 12, 16, 20, 3), np.uint8)
+
+
+def save_frames(folder, videos) -> None:
+    for number, video in enumerate(videos):
+        (folder / f"video_{number}").mkdir(parents=True)
+        for index, frame in enumerate(video):
+            Image.fromarray(frame).save(folder / f"video_{number}" / f"{index:04}.png")
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "floats", "folder of arrays", "folder of frames"])
+def test_every_kind_of_set_gives_the_same_pixels(kind, tmp_path) -> None:
+    path = tmp_path / "set"
+    if kind == "npy":
+        np.save(path := path.with_suffix(".npy"), VIDEOS)
+    elif kind == "npz":
+        np.savez(path := path.with_suffix(".npz"), videos=VIDEOS)
+    elif kind == "floats":
+        np.save(path := path.with_suffix(".npy"), (VIDEOS / 127.5 - 1).astype(np.float32))
+    elif kind == "folder of arrays":
+        path.mkdir()
+        for number, video in enumerate(VIDEOS):
+            np.save(path / f"{number}.npy", video)
+    else:
+        save_frames(path, VIDEOS)
+    collection = open_collection(path)
+    assert collection.size == (16, 20) and collection.longest == 12
+    (whole,) = (np.concatenate(arrays) for arrays in zip(*read_clips(take_clips(collection, 12), batch=2), strict=True))
+    np.testing.assert_array_equal(whole, VIDEOS)
+
+
+def test_images_are_videos_of_one_frame_and_grey_is_repeated(tmp_path) -> None:
+    np.save(tmp_path / "images.npy", VIDEOS[0, ..., :1])
+    collection = open_collection(tmp_path / "images.npy")
+    assert collection.longest == 1 and len(collection.videos) == 12
+    ((batch,),) = read_clips(take_clips(collection, 1), batch=12)
+    np.testing.assert_array_equal(batch, np.repeat(VIDEOS[0, :, None, ..., :1], 3, -1))
+
+
+def test_what_is_taken_depends_on_the_name_and_the_seed_alone(tmp_path) -> None:
+    np.save(tmp_path / "videos.npy", VIDEOS)
+    collection = open_collection(tmp_path / "videos.npy")
+
+    def taken(collection, **settings) -> dict:
+        clips = take_clips(collection, 4, 2, **settings)
+        return {clip.video.name: clip.indices.tolist() for clip in clips}
+
+    reference = taken(collection)
+    assert all(np.diff(indices).tolist() == [2, 2, 2] for indices in reference.values())
+    assert len({indices[0] for indices in reference.values()}) > 1
+    turned = collection._replace(videos=collection.videos[::-1][:3])
+    assert taken(turned).items() <= reference.items() and len(taken(turned)) == 3
+    assert taken(collection, seed=1) != reference
+    assert {indices[0] for indices in taken(collection, random=False).values()} == {0}
+    assert len(taken(collection, count=3)) == 3 and taken(collection, count=3).items() <= reference.items()
+
+
+def test_further_clips_of_the_same_videos_where_a_protocol_asks_for_them(tmp_path) -> None:
+    np.save(tmp_path / "videos.npy", VIDEOS)
+    clips = take_clips(open_collection(tmp_path / "videos.npy"), 4, count=12, repeat=True)
+    assert len(clips) == 12
+    starts = [clip.indices[0] for clip in clips if clip.video == clips[0].video]
+    assert len(starts) == 3 and len(set(starts)) > 1
+
+
+def test_a_damaged_clip_is_left_out_on_both_sides_with_a_warning(tmp_path) -> None:
+    save_frames(tmp_path / "a", VIDEOS)
+    save_frames(tmp_path / "b", VIDEOS)
+    sets = [take_clips(open_collection(tmp_path / name), 12) for name in "ab"]
+    file = tmp_path / "b" / "video_3" / "0005.png"
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.warns(UserWarning, match="left out: .*video_3"):
+        ((real, fake),) = read_clips(*sets, batch=5)
+    np.testing.assert_array_equal(real, VIDEOS[[0, 1, 2, 4]])
+    np.testing.assert_array_equal(fake, real)
+
+
+@pytest.mark.parametrize(
+    ("array", "sentence"),
+    [
+        (VIDEOS[0, 0, 0], r"is \[20, 3\], expected videos"),
+        (VIDEOS[..., :2], "expected a video"),
+        (VIDEOS.astype(np.int32), "holds int32, expected uint8"),
+        (VIDEOS.astype(np.float32), "float32 from 0 to 255, expected uint8, or floats in"),
+        (VIDEOS / 255, "looks like .0, 1.; expected uint8"),
+        (np.full(VIDEOS.shape, np.nan), "from nan to nan"),
+        (VIDEOS[:0], "no readable video"),
+    ],
+)
+def test_arrays_that_cannot_be_meant_are_refused(array, sentence, tmp_path) -> None:
+    np.save(tmp_path / "set.npy", array)
+    with pytest.raises(ValueError, match=sentence):
+        open_collection(tmp_path / "set.npy")
+
+
+def test_sets_that_cannot_be_measured_are_named(tmp_path) -> None:
+    save_frames(tmp_path / "mixed", [VIDEOS[0], VIDEOS[1], VIDEOS[2, :, ::2]])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY\x01\x00")
+    np.savez(tmp_path / "two.npz", a=VIDEOS, b=VIDEOS)
+    for path, sentence in {
+        "mixed": "several sizes .2 of 16x20, 1 of 8x20",
+        "empty": "no readable video",
+        "absent": "neither a folder nor",
+        "broken.npy": "cannot be read",
+        "two.npz": "expected one array",
+    }.items():
+        with pytest.raises(ValueError, match=sentence):
+            open_collection(tmp_path / path)
+    np.save(tmp_path / "short.npy", VIDEOS)
+    with pytest.raises(ValueError, match="the 13 frames .* the longest has 12"):
+        take_clips(open_collection(tmp_path / "short.npy"), 7, 2)

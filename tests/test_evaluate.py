@@ -1,0 +1,183 @@
+"""The command, with a small network in the place of Inception and I3D."""
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import recipe
+
+from jaxvid import measure
+from jaxvid.data.synthetic import Synthetic
+from jaxvid.evaluate import main
+from jaxvid.metrics import features, frechet
+from jaxvid.metrics.weights import WeightInfo
+from jaxvid.train import train
+
+SOURCE = Synthetic(10, 16, "eval")
+VIDEOS = np.stack([SOURCE[index]["video"] for index in range(12)])
+REAL, FAKE = VIDEOS[:6], VIDEOS[6:]
+
+
+class Small(nn.Module):
+    setting: object = None
+    dtype: object = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
+        h = nn.Dense(3)(jnp.tanh(x)).mean(tuple(range(1, x.ndim - 1)))
+        return {"2048": h, "logits": h, "logits_unbiased": 9 * h}
+
+
+@pytest.fixture(name="sets")
+def sets_fixture(tmp_path, monkeypatch) -> dict[str, str]:
+    params = Small().init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"]
+    info = WeightInfo("small", "here", "0", "small weights", "digest")
+    monkeypatch.setattr(features, "Inception", Small)
+    monkeypatch.setattr(features, "I3D", Small)
+    monkeypatch.setattr(measure.weights, "load", lambda network: (params, info))
+    paths = {}
+    for name, videos in (("real", REAL), ("fake", FAKE)):
+        paths[name] = str(tmp_path / f"{name}.npy")
+        np.save(paths[name], videos)
+    return paths
+
+
+def run(sets: dict[str, str], tmp_path, *arguments: str) -> dict:
+    """The scores by name, and what the file says of all of them."""
+    output = tmp_path / "scores.json"
+    sets_given = [f"--{name}={path}" for name, path in sets.items()]
+    assert main([*sets_given, "--frames=10", f"--output={output}", *arguments]) == 0
+    written = json.loads(output.read_text())
+    return {score["metric"]: score for score in written.pop("scores")} | {"about": written}
+
+
+def test_every_metric_gives_a_number_with_what_was_measured(sets, tmp_path, capsys) -> None:
+    found = run(sets, tmp_path, "--metrics=fvd,kvd,fid,kid,is,pr,motion,psnr,ssim", "--protocol=clean,stylegan_v")
+    about = found.pop("about")
+    names = ["fvd", "kvd", "fid", "kid", "is", "precision", "recall", "motion", "psnr", "ssim"]
+    assert list(found) == names
+    assert {name: score["fake"] for name, score in found.items() if name in ("fvd", "fid", "psnr")} == {
+        "fvd": 6,
+        "fid": 60,
+        "psnr": 6,
+    }
+    assert about["frames"] == 10 and about["resolution"] == "16x16" and "jax" in about["environment"]
+    assert found["fvd"]["protocol"] == "stylegan_v" and found["fvd"]["ddof"] == 0
+    assert found["fid"]["weights"] == "small weights" and found["fid"]["weights_sha256"] == "digest"
+    assert "StyleGAN-V" in found["fvd"]["citation"] and "6 real and 6 fake" in found["fvd"]["citation"]
+    assert all(
+        low <= found[name]["value"] <= high
+        for name in names
+        if (pair := found[name]["interval"])
+        for low, high in [pair]
+    )
+    error = np.square((REAL.astype(np.float64) - FAKE) / 255).mean((1, 2, 3, 4))
+    np.testing.assert_allclose(found["psnr"]["value"], (-10 * np.log10(error)).mean(), rtol=1e-5)
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["metric", "value", "95", "%", "interval", "real", "fake", "protocol"]
+
+
+def test_a_set_is_at_no_distance_from_itself_and_the_order_of_files_plays_no_part(sets, tmp_path) -> None:
+    same = run({"real": sets["real"], "fake": sets["real"]}, tmp_path, "--metrics=fvd,psnr,ssim", "--no_intervals")
+    assert abs(same["fvd"]["value"]) < 1e-6 and same["psnr"]["value"] > 90 and same["ssim"]["value"] == pytest.approx(1)
+    first = run(sets, tmp_path, "--metrics=fvd,motion", "--no_intervals")
+    folders = {}
+    for side, order in (("real", range(6)), ("fake", range(5, -1, -1))):  # written in another order
+        folders[side] = str(tmp_path / side)
+        (tmp_path / side).mkdir()
+        for index in order:
+            np.save(tmp_path / side / f"{index}.npy", (REAL if side == "real" else FAKE)[index])
+    again = run(folders, tmp_path, "--metrics=fvd,motion", "--no_intervals")
+    assert again["fvd"]["value"] == first["fvd"]["value"] and again["motion"]["value"] == first["motion"]["value"]
+
+
+def test_statistics_are_saved_used_and_not_mixed(sets, tmp_path, capsys) -> None:
+    kept = str(tmp_path / "real.npz")
+    direct = run(sets, tmp_path, "--metrics=fvd", f"--save_real={kept}", "--no_intervals")
+    saved = {"real": kept, "fake": sets["fake"]}
+    again = run(saved, tmp_path, "--metrics=fvd", "--no_intervals")
+    assert again["fvd"]["value"] == pytest.approx(direct["fvd"]["value"], rel=1e-9) and again["fvd"]["real"] == 6
+    capsys.readouterr()
+    for arguments, sentence in {
+        ("--metrics=fvd", "--protocol=videogpt"): "statistics with protocol original, and videogpt is asked for",
+        ("--metrics=fid",): "statistics with features i3d logits, and inception 2048 is asked for",
+        ("--metrics=fvd,kid",): "serves one Frechet distance",
+        ("--metrics=psnr",): "give both sets as videos",
+    }.items():
+        assert main([f"--real={kept}", f"--fake={sets['fake']}", "--frames=10", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert sentence in error, error
+    mu, sigma = np.arange(3.0), np.eye(3)
+    np.savez(tmp_path / "plain.npz", mu=mu, sigma=sigma)  # as pytorch-fid writes it
+    plain = {"real": str(tmp_path / "plain.npz"), "fake": str(tmp_path / "plain.npz")}
+    assert run(plain, tmp_path, "--metrics=fid")["fid"]["value"] == pytest.approx(0, abs=1e-9)
+    assert frechet.load(tmp_path / "plain.npz")[1] == {}
+
+
+def test_images_need_no_frames(sets, tmp_path) -> None:
+    np.save(tmp_path / "images.npy", REAL[:, 0])
+    images = {"real": str(tmp_path / "images.npy"), "fake": str(tmp_path / "images.npy")}
+    found = run(images, tmp_path, "--metrics=fid,pr,ssim", "--no_intervals")
+    assert found["fid"]["real"] == 6 and found["precision"]["value"] == 1 and found["about"]["frames"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--real=x"], "name --real and --fake, or else --workdir"),
+        ([], "name --real and --fake"),
+        (["--workdir=x", "--real=y", "--fake=z"], "or else --workdir"),
+        (["--workdir=nowhere"], "nowhere has no config.json"),
+        (["--real=nowhere", "--fake=nowhere"], "nowhere is neither a folder"),
+        (["--real={real}", "--fake={fake}", "--metrics=fdv"], "did you mean fvd"),
+        (["--real={real}", "--fake={fake}", "--protocol=clean_fid"], "did you mean clean"),
+        (["--real={real}", "--fake={fake}", "--frames=8"], "fvd needs clips of at least 9 frames, not 8"),
+        (["--real={real}", "--fake={fake}", "--frames=11"], "the 11 frames"),
+        (["--real={real}", "--fake={fake}", "--frames=0"], "--frames is 0, expected at least 1"),
+        (
+            ["--real={real}", "--fake={fake}", "--frames=10", "--num=1"],
+            "fvd needs at least 2 clips; the real set has 1",
+        ),
+        (["--real={real}", "--fake={small}", "--metrics=ssim", "--frames=10"], "found 6 of 16x16 and 6 of 8x8"),
+        (["--real={small}", "--fake={small}", "--metrics=ssim", "--frames=10"], "at least 11x11 pixels, not 8x8"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence(arguments, sentence, sets, tmp_path, capsys) -> None:
+    np.save(tmp_path / "small.npy", REAL[:, :, ::2, ::2])
+    paths = {**sets, "small": tmp_path / "small.npy"}
+    try:
+        code = main([argument.format(**paths) for argument in arguments])
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2 and sentence in error and "Traceback" not in error, error
+
+
+def test_without_weights_the_command_that_gets_them_is_named(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    np.save(tmp_path / "videos.npy", REAL)
+    sets = [f"--{side}={tmp_path / 'videos.npy'}" for side in ("real", "fake")]
+    assert main([*sets, "--frames=10"]) == 2
+    error = capsys.readouterr().err
+    assert "`python -m jaxvid.metrics.weights https://" in error and "50.8 MB" in error and error.count("\n") == 1
+
+
+def test_a_run_scores_itself_while_it_trains_and_afterwards(sets, tmp_path) -> None:
+    config = recipe("vqvae:tiny")
+    config.train.steps, config.eval.every = 2, 2
+    config.data.frames = 12
+    config.eval.metrics = ("fvd", "psnr", "motion")
+    train(config, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    logged = next(line for line in lines if "eval/fvd" in line)
+    output = tmp_path / "scores.json"
+    assert main([f"--workdir={tmp_path / 'run'}", "--metrics=fvd,psnr,motion", f"--output={output}"]) == 0
+    for score in json.loads(output.read_text())["scores"]:
+        assert score["value"] == pytest.approx(logged[f"eval/{score['metric']}"], rel=1e-4), score
+    config.eval.metrics = ("fdv",)
+    with pytest.raises(ValueError, match="did you mean fvd"):
+        train(config, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
