@@ -143,7 +143,7 @@ def _paths() -> list[Path]:
 
 def _tf_name(path: Path) -> str:
     *units, leaf = path
-    kinds = {"kernel": "conv_3d/w", **{leaf: f"batch_norm/{name}" for leaf, name in TF_NORM.items()}}
+    kinds = {"kernel": "conv_3d/w", **{field: f"batch_norm/{name}" for field, name in TF_NORM.items()}}
     if units == ["logits"]:
         place, kinds = "Logits/Conv3d_0c_1x1", {"kernel": "conv_3d/w", "bias": "conv_3d/b"}
     elif len(units) == 1:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rules
+from flax.traverse_util import flatten_dict
 
 from jaxvid.metrics.inception import TAPS, Inception, average_pool, from_torch, max_pool, torch_keys
 from jaxvid.metrics.resize import resize
@@ -31,23 +32,13 @@ def image(case: str) -> np.ndarray:
     return rules.image(case, *SIZES[case.split("_")[0]]).astype(np.float32)
 
 
-def leaf_shapes() -> dict:
-    images = jax.ShapeDtypeStruct((1, 299, 299, 3), jnp.float32)
-    return jax.eval_shape(Inception().init, jax.random.key(0), images)["params"]
-
-
-def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape if len(shape) == 1 else (shape[-1], shape[-2], *shape[:-2])
-
-
 @pytest.fixture(scope="module")
 def params() -> dict:
-    leaves, tensors = leaf_shapes(), {}
-    for path, key in torch_keys().items():
-        leaf = leaves
-        for name in path:
-            leaf = leaf[name]
-        tensors[key] = rules.weights(key, torch_shape(leaf.shape))
+    images, keys, tensors = jax.ShapeDtypeStruct((1, 299, 299, 3), jnp.float32), torch_keys(), {}
+    leaves = jax.eval_shape(Inception().init, jax.random.key(0), images)["params"]
+    for path, leaf in flatten_dict(leaves).items():
+        shape = leaf.shape if leaf.ndim == 1 else (leaf.shape[-1], leaf.shape[-2], *leaf.shape[:-2])
+        tensors[keys[path]] = rules.weights(keys[path], shape)
     sums = "".join(f"{key} {zlib.crc32(tensors[key].tobytes())}\n" for key in sorted(tensors))
     assert zlib.crc32(sums.encode()) == 2722630856  # of the 472 keys and tensors that the references ran with
     return jax.device_put(from_torch(tensors))
