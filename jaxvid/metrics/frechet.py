@@ -261,9 +261,16 @@ def _integer(path: str | os.PathLike[str], name: str, array: np.ndarray | None) 
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
-    """F [d,rank] with F F^T = covariance; eigenvalues that are nothing but rounding error are left out."""
+    """F [d,rank] with F F^T = covariance; directions that are nothing but rounding error are left out."""
+    rounding = len(covariance) * np.finfo(np.float64).eps
+    try:
+        factor = np.linalg.cholesky(covariance)  # far faster than eigenvectors, where the rank is full
+        if np.square(np.diagonal(factor)).min() > rounding * np.trace(covariance):
+            return factor
+    except np.linalg.LinAlgError:
+        pass
     values, vectors = np.linalg.eigh(covariance)
-    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    kept = values > values[-1] * rounding
     return vectors[:, kept] * np.sqrt(values[kept])
 
 

@@ -72,6 +72,29 @@ def test_agrees_with_the_matrix_square_root_of_well_conditioned_covariances():
     np.testing.assert_allclose(frechet_distance(statistics_of(x), statistics_of(y)), expected, rtol=1e-10)
 
 
+def nuclear_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """From the nuclear norm of the features' product, which needs no covariance."""
+    gap = np.square(x.mean(0) - y.mean(0)).sum()
+    x, y = ((z - z.mean(0)) / np.sqrt(len(z) - 1) for z in (x, y))
+    return gap + np.square(x).sum() + np.square(y).sum() - 2 * np.linalg.norm(x @ y.T, "nuc")
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-9])
+def test_collinear_features_of_many_samples(noise):
+    x, y = normal(0, 300, 8) @ normal(1, 8, 40), normal(2, 200, 4) @ normal(3, 4, 40)
+    x, y = x + noise * normal(4, 300, 40), y + noise * normal(5, 200, 40)
+    got = frechet_distance(statistics_of(x), statistics_of(y))
+    np.testing.assert_allclose(got, nuclear_distance(x, y), rtol=1e-9 if noise else 1e-12)
+
+
+def test_a_covariance_that_is_singular_but_for_rounding():
+    """Three features, the last the sum of the others: rounding decides whether Cholesky's method succeeds."""
+    for seed in range(20):
+        x, y = normal(seed, 30, 2) @ np.array([[1, 0, 1], [0, 1, 1]]), normal(seed + 100, 30, 3)
+        got = frechet_distance(statistics_of(x), statistics_of(y))
+        np.testing.assert_allclose(got, nuclear_distance(x, y), rtol=1e-12)
+
+
 def test_few_samples_warn_with_their_number_and_the_dimension():
     few, enough = statistics_of(normal(0, 10, 10)), statistics_of(normal(1, 11, 10))
     with pytest.warns(UserWarning, match="10 samples of 10 dimensions .* use at least 11"):
