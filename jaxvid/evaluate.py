@@ -103,7 +103,7 @@ def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]
       ValueError: the sets, or what is asked of them, cannot work; said before anything is computed.
       FileNotFoundError: the weights of a network are not there.
     """
-    metrics, chosen = options.metrics or ["fvd"], measure.protocols(options.protocol)
+    metrics, chosen = measure.named(options.metrics or ["fvd"]), measure.protocols(options.protocol)
     sides = {name: open_side(getattr(options, name)) for name in ("real", "fake")}
     collections = {name: side for name, side in sides.items() if isinstance(side, Collection)}
     frames = 1 if all(side.longest == 1 for side in collections.values()) else options.frames
@@ -126,7 +126,8 @@ def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]
         scores += measure.paired_scores(metrics, progress("pairs", *pairs))
     if options.save_real:
         (tap,) = meter.taps
-        frechet.save(options.save_real, frechet.statistics(features["real"][tap]), **meter.details(tap) | about)
+        facts = {name: fact for name, fact in (meter.details(tap) | about).items() if name not in frechet.ARRAYS}
+        frechet.save(options.save_real, frechet.statistics(features["real"][tap]), **facts)
         print(f"Statistics of {options.real} written to {options.save_real}.")
     return scores, about | {name: getattr(options, name) for name in sides}
 
@@ -139,7 +140,7 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
       FileNotFoundError: there is no run, or the weights of a network are not there.
     """
     run = checkpoint.load(options.workdir)
-    config, metrics = run.config, options.metrics or ["psnr", "ssim", "motion"]
+    config, metrics = run.config, measure.named(options.metrics or ["psnr", "ssim", "motion"])
     source, examples = data.make_source(config.data, "eval"), options.num or config.eval.examples
     clips, size = min(examples, len(source)), [config.data.resolution] * 2
     measure.check(metrics, config.data.frames, size, {"held-out": clips})

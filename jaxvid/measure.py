@@ -69,17 +69,22 @@ class Score(NamedTuple):
     details: dict[str, Any]  # what else decides the value
 
 
+def named(metrics: Sequence[str]) -> list[str]:
+    """The metrics' names. Raises ValueError for an unknown one."""
+    return [config_lib.choice("a metric", name, METRICS) for name in metrics]
+
+
 def check(metrics: Sequence[str], frames: int, size: Sequence[int], examples: Mapping[str, int]) -> None:
     """Raises ValueError for what cannot work, before anything is computed.
 
     Args:
-      metrics: names.
+      metrics: from `named`.
       frames: of a clip.
       size: (height, width) of its frames.
       examples: how many clips there are of each set, by the set's name.
     """
     for name in metrics:
-        metric = METRICS[config_lib.choice("a metric", name, METRICS)]
+        metric = METRICS[name]
         network = metric.tap[0] if metric.tap else ""
         needed = {"i3d": MIN_FRAMES, "motion": 2}.get(network, 1)
         if frames < needed:

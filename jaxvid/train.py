@@ -86,7 +86,7 @@ def prepare(config: ConfigDict) -> Job:
 
 def make_meter(config: ConfigDict, clips: int) -> measure.Meter:
     """What `config.eval.metrics` need of held-out data of so many clips; raises ValueError where it cannot work."""
-    metrics, size = config.eval.metrics, [config.data.resolution] * 2
+    metrics, size = measure.named(config.eval.metrics), [config.data.resolution] * 2
     if metrics and jax.process_count() > 1:
         raise ValueError("eval.metrics take one process: leave them out, and run jaxvid.evaluate --workdir afterwards.")
     measure.check(metrics, config.data.frames, size, {"held-out": min(clips, config.eval.examples)})
