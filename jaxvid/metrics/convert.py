@@ -8,86 +8,25 @@ that of piergiaj's and VideoGPT's.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxvid.metrics import i3d, inception
 from jaxvid.metrics.crc32c import masked_crc32c
 
 NETWORKS = ("inception", "i3d")
-NORM = ("bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
-COUNTER = "num_batches_tracked"
-# What a unit calls its convolution, the name of the last layer, and the shape of its weight.
-CONVOLUTION = {"inception": "conv", "i3d": "conv3d"}
-HEAD = {"inception": ("fc", (1008, 2048)), "i3d": ("logits.conv3d", (400, 1024, 1, 1, 1))}
-
-# Kind of block: its branches, each (name, tower of the TensorFlow graph, layers as channels@height x width).
-BRANCHES = {
-    "A": (
-        ("branch1x1", "", "64@1x1"),
-        ("branch5x5", "tower", "48@1x1 64@5x5"),
-        ("branch3x3dbl", "tower_1", "64@1x1 96@3x3 96@3x3"),
-        ("branch_pool", "tower_2", "{0}@1x1"),
-    ),
-    "B": (
-        ("branch3x3", "", "384@3x3"),
-        ("branch3x3dbl", "tower", "64@1x1 96@3x3 96@3x3"),
-    ),
-    "C": (
-        ("branch1x1", "", "192@1x1"),
-        ("branch7x7", "tower", "{0}@1x1 {0}@1x7 192@7x1"),
-        ("branch7x7dbl", "tower_1", "{0}@1x1 {0}@7x1 {0}@1x7 {0}@7x1 192@1x7"),
-        ("branch_pool", "tower_2", "192@1x1"),
-    ),
-    "D": (
-        ("branch3x3", "tower", "192@1x1 320@3x3"),
-        ("branch7x7x3", "tower_1", "192@1x1 192@1x7 192@7x1 192@3x3"),
-    ),
-    "E": (  # a last layer of two kernels is two layers side by side
-        ("branch1x1", "", "320@1x1"),
-        ("branch3x3", "tower", "384@1x1 384@1x3|3x1"),
-        ("branch3x3dbl", "tower_1", "448@1x1 384@3x3 384@1x3|3x1"),
-        ("branch_pool", "tower_2", "192@1x1"),
-    ),
+STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
+# The towers of TensorFlow's graph.
+TOWERS = {
+    **dict.fromkeys(("branch5x5", "branch7x7", "branch3x3"), "tower"),
+    **dict.fromkeys(("branch3x3dbl", "branch7x7dbl", "branch7x7x3"), "tower_1"),
+    "branch_pool": "tower_2",
 }
-STEM = (
-    ("Conv2d_1a_3x3", 3, 32, (3, 3)),
-    ("Conv2d_2a_3x3", 32, 32, (3, 3)),
-    ("Conv2d_2b_3x3", 32, 64, (3, 3)),
-    ("Conv2d_3b_1x1", 64, 80, (1, 1)),
-    ("Conv2d_4a_3x3", 80, 192, (3, 3)),
-)
-INCEPTION_BLOCKS = (  # name, kind, input channels, what {0} stands for
-    ("Mixed_5b", "A", 192, 32),
-    ("Mixed_5c", "A", 256, 64),
-    ("Mixed_5d", "A", 288, 64),
-    ("Mixed_6a", "B", 288, 0),
-    ("Mixed_6b", "C", 768, 128),
-    ("Mixed_6c", "C", 768, 160),
-    ("Mixed_6d", "C", 768, 160),
-    ("Mixed_6e", "C", 768, 192),
-    ("Mixed_7a", "D", 768, 0),
-    ("Mixed_7b", "E", 1280, 0),
-    ("Mixed_7c", "E", 2048, 0),
-)
-I3D_STEM = (
-    ("Conv3d_1a_7x7", 3, 64, (7, 7, 7)),
-    ("Conv3d_2b_1x1", 64, 64, (1, 1, 1)),
-    ("Conv3d_2c_3x3", 64, 192, (3, 3, 3)),
-)
-I3D_BLOCKS = (  # name, input channels, output channels of b0, b1a, b1b, b2a, b2b and b3b
-    ("Mixed_3b", 192, (64, 96, 128, 16, 32, 32)),
-    ("Mixed_3c", 256, (128, 128, 192, 32, 96, 64)),
-    ("Mixed_4b", 480, (192, 96, 208, 16, 48, 64)),
-    ("Mixed_4c", 512, (160, 112, 224, 24, 64, 64)),
-    ("Mixed_4d", 512, (128, 128, 256, 24, 64, 64)),
-    ("Mixed_4e", 512, (112, 144, 288, 32, 64, 64)),
-    ("Mixed_4f", 528, (256, 160, 320, 32, 128, 128)),
-    ("Mixed_5b", 832, (256, 160, 320, 32, 128, 128)),
-    ("Mixed_5c", 832, (384, 192, 384, 48, 128, 128)),
-)
+COUNTER = "num_batches_tracked"
 # SHA-256 of the masked CRC-32Cs, little-endian, of TensorFlow's tensors in the order of their names.
 RGB_SCRATCH = "b595be092dc26a938063a4ffd522224517b5f0dabb6d8c7ffe4cb6eff714bc27"
 RGB_IMAGENET = "ebca55ef8894ceea45a3c8855f53738cac247eef72a237750899a2882d95e8f6"
@@ -105,16 +44,6 @@ KNOWN_FILES = {
 }
 
 
-class _Unit(NamedTuple):
-    """A convolution with its normalisation."""
-
-    name: str
-    graph_name: str  # in TensorFlow's graph
-    channels_in: int
-    channels_out: int
-    kernel: tuple[int, ...]
-
-
 class Naming(NamedTuple):
     """How one family of files names a network's tensors."""
 
@@ -124,14 +53,11 @@ class Naming(NamedTuple):
     from_tensorflow: bool  # kernels are [*kernel, in, out], vectors may be [1,1,1,1,C]
 
 
+@lru_cache(maxsize=2)
 def shapes(network: str) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor of "inception" (472 tensors) or "i3d" (287), by name."""
-    found: dict[str, tuple[int, ...]] = {}
-    for unit in _units(network):
-        found[f"{unit.name}.{CONVOLUTION[network]}.weight"] = (unit.channels_out, unit.channels_in, *unit.kernel)
-        found |= {f"{unit.name}.{part}": (unit.channels_out,) for part in NORM}
-    head, shape = HEAD[network]
-    return found | {f"{head}.weight": shape, f"{head}.bias": shape[:1]}
+    found = {"inception": inception, "i3d": i3d}[network].torch_shapes()
+    return dict(sorted(found.items()))
 
 
 def convert(tensors: Mapping[str, np.ndarray], network: str) -> dict[str, np.ndarray]:
@@ -231,12 +157,11 @@ def _naming(tensors: Mapping[str, np.ndarray]) -> Naming:
 
 @lru_cache(maxsize=1)
 def _namings() -> tuple[Naming, ...]:
-    fid = {name: name for name in shapes("inception")}
-    i3d = {name: name for name in shapes("i3d")}
+    fid, videogpt = ({name: name for name in shapes(network)} for network in NETWORKS)
     return (
         Naming("inception", "pytorch-fid's Inception", fid, False),
         Naming("inception", "StyleGAN's Inception", _stylegan_names(), False),
-        Naming("i3d", "VideoGPT's I3D", i3d, False),
+        Naming("i3d", "VideoGPT's I3D", videogpt, False),
         Naming("i3d", "hassony2's I3D", _hassony2_names(), False),
         Naming("i3d", "TensorFlow's I3D", _tensorflow_names(), True),
     )
@@ -244,78 +169,44 @@ def _namings() -> tuple[Naming, ...]:
 
 def _stylegan_names() -> dict[str, str]:
     """The TorchScript module's names follow TensorFlow's graph, and lie flat in the blocks of the kind E."""
+    parts = {"conv.weight": "weight", "bn.bias": "beta", "bn.running_mean": "mean", "bn.running_var": "var"}
     names = {"fc.weight": "output.weight", "fc.bias": "output.bias"}
-    parts = ("conv.weight", "weight"), ("bn.bias", "beta"), ("bn.running_mean", "mean"), ("bn.running_var", "var")
-    for unit in _units("inception"):
-        block, _, rest = unit.graph_name.partition("/")
-        path = [block, rest.replace("/", "_" if block in ("mixed_9", "mixed_10") else ".")]
-        for name, part in parts:
-            names[f"{unit.name}.{name}"] = ".".join(["layers", *filter(None, path), part])
+    for name in shapes("inception"):
+        unit, kind, leaf = name.rpartition(".")[0].rpartition(".")[0], *name.split(".")[-2:]
+        if f"{kind}.{leaf}" in parts and kind != "fc":
+            block, _, rest = inception_graph_name(unit).partition("/")
+            path = [block, rest.replace("/", "_" if block in ("mixed_9", "mixed_10") else ".")]
+            names[name] = ".".join(["layers", *filter(None, path), parts[f"{kind}.{leaf}"]])
     return names
 
 
+def inception_graph_name(unit: str) -> str:
+    """A unit's name in TensorFlow's graph of 2015: "Mixed_5b.branch5x5_2" is "mixed/tower/conv_1"."""
+    block, _, layer = unit.partition(".")
+    if not layer:
+        return _numbered("conv", list(STEM).index(block))
+    ((branch, number, side),) = re.findall(r"^(branch(?:_pool|[0-9x]+(?:dbl)?))(?:_(\d))?([ab]?)$", layer)
+    towers = {"branch3x3dbl": "tower"} if block == "Mixed_6a" else TOWERS
+    # A branch of a single layer has no tower, but for the one behind the pool.
+    tower = towers.get(branch) if number or branch == "branch_pool" else None
+    leaf = _numbered("mixed/conv", "ab".index(side)) if side else _numbered("conv", int(number or 1) - 1)
+    return "/".join(filter(None, [_numbered("mixed", list(inception.BLOCKS).index(block)), tower, leaf]))
+
+
 def _hassony2_names() -> dict[str, str]:
-    names = {"logits.conv3d.weight": "conv3d_0c_1x1.conv3d.weight", "logits.conv3d.bias": "conv3d_0c_1x1.conv3d.bias"}
-    for unit in _units("i3d"):
-        block, _, branch = unit.name.partition(".")
+    names = {}
+    for name in shapes("i3d"):
+        unit, _, rest = name.partition(".conv3d.") if ".conv3d." in name else name.partition(".bn.")
+        block, _, branch = unit.partition(".")
         path = block.lower() + (f".branch_{branch[1]}" + {"": "", "a": ".0", "b": ".1"}[branch[2:]] if branch else "")
-        names[f"{unit.name}.conv3d.weight"] = f"{path}.conv3d.weight"
-        names |= {f"{unit.name}.{part}": f"{path}.{part.replace('bn', 'batch3d')}" for part in NORM}
+        path = "conv3d_0c_1x1" if unit == "logits" else path
+        names[name] = f"{path}.{'conv3d' if '.conv3d.' in name else 'batch3d'}.{rest}"
     return names
 
 
 def _tensorflow_names() -> dict[str, str]:
-    scope = "RGB/inception_i3d"
-    names = {f"logits.conv3d.{part}": f"{scope}/Logits/Conv3d_0c_1x1/conv_3d/{part[0]}" for part in ("weight", "bias")}
-    parts = ("bias", "beta"), ("running_mean", "moving_mean"), ("running_var", "moving_variance")
-    for unit in _units("i3d"):
-        names[f"{unit.name}.conv3d.weight"] = f"{scope}/{unit.graph_name}/conv_3d/w"
-        names |= {f"{unit.name}.bn.{part}": f"{scope}/{unit.graph_name}/batch_norm/{other}" for part, other in parts}
-    return names
-
-
-def _units(network: str) -> Iterator[_Unit]:
-    return _inception_units() if network == "inception" else _i3d_units()
-
-
-def _inception_units() -> Iterator[_Unit]:
-    for index, (name, channels_in, channels_out, kernel) in enumerate(STEM):
-        yield _Unit(name, _numbered("conv", index), channels_in, channels_out, kernel)
-    for index, (block, kind, channels, width) in enumerate(INCEPTION_BLOCKS):
-        for branch, tower, layers in BRANCHES[kind]:
-            graph_name = "/".join(filter(None, [_numbered("mixed", index), tower]))
-            yield from _branch(f"{block}.{branch}", graph_name, channels, layers.format(width).split())
-
-
-def _branch(name: str, graph_name: str, channels: int, layers: list[str]) -> Iterator[_Unit]:
-    """The units of a chain of layers, each "channels@kernel", or "channels@kernel|kernel" for two side by side."""
-    for index, layer in enumerate(layers):
-        size, _, kernels = layer.partition("@")
-        number = f"_{index + 1}" if len(layers) > 1 else ""
-        for side, text in enumerate(kernels.split("|")):
-            kernel = tuple(int(length) for length in text.split("x"))
-            if "|" in kernels:
-                leaf, letter = _numbered("mixed/conv", side), "ab"[side]
-            else:
-                leaf, letter = _numbered("conv", index), ""
-            yield _Unit(f"{name}{number}{letter}", f"{graph_name}/{leaf}", channels, int(size), kernel)
-        channels = int(size)
-
-
-def _i3d_units() -> Iterator[_Unit]:
-    for name, channels_in, channels_out, kernel in I3D_STEM:
-        yield _Unit(name, name, channels_in, channels_out, kernel)
-    for block, channels, (b0, b1a, b1b, b2a, b2b, b3b) in I3D_BLOCKS:
-        last = "0a_3x3" if block == "Mixed_5b" else "0b_3x3"  # a slip in the published graph
-        for name, graph_name, channels_in, channels_out, size in (
-            ("b0", "Branch_0/Conv3d_0a_1x1", channels, b0, 1),
-            ("b1a", "Branch_1/Conv3d_0a_1x1", channels, b1a, 1),
-            ("b1b", "Branch_1/Conv3d_0b_3x3", b1a, b1b, 3),
-            ("b2a", "Branch_2/Conv3d_0a_1x1", channels, b2a, 1),
-            ("b2b", f"Branch_2/Conv3d_{last}", b2a, b2b, 3),
-            ("b3b", "Branch_3/Conv3d_0b_1x1", channels, b3b, 1),
-        ):
-            yield _Unit(f"{block}.{name}", f"{block}/{graph_name}", channels_in, channels_out, (size,) * 3)
+    keys = i3d.torch_keys()
+    return {keys[path]: name for path, name in i3d.tf_names().items()}
 
 
 def _numbered(name: str, number: int) -> str:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxvid.metrics.inception import NORM, ConvUnit, Path, converted, max_pool, parameter_paths
+from jaxvid.metrics.inception import NORM, ConvUnit, Path, converted, in_torch, max_pool, parameter_shapes
 
 SIZE = 224
 MIN_FRAMES = 9  # the last pool takes two time steps, of 8 frames each
@@ -121,24 +121,30 @@ def torch_keys() -> dict[Path, str]:
     kinds = {"kernel": "conv3d.weight", **NORM}
     return {
         path: "logits.conv3d.bias" if path == ("logits", "bias") else ".".join(path[:-1]) + f".{kinds[path[-1]]}"
-        for path in _paths()
+        for path in _shapes()
     }
+
+
+def torch_shapes() -> dict[str, tuple[int, ...]]:
+    """Shape in that state dict of each of the 287 tensors, by key."""
+    shapes = {**_shapes(), ("logits", "kernel"): (1, 1, 1, 1024, 400)}  # a 1x1x1 convolution there
+    return {key: in_torch(shapes[path]) for path, key in torch_keys().items()}
 
 
 def tf_names() -> dict[Path, str]:
     """Name in DeepMind's checkpoints and TF-Hub's module of every parameter but the scales, which are 1 there."""
-    return {path: _tf_name(path) for path in _paths() if path[-1] != "scale"}
+    return {path: _tf_name(path) for path in _shapes() if path[-1] != "scale"}
 
 
 def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The collection "params", float32, from that state dict. Raises ValueError where a tensor is missing."""
     params = converted(tensors, torch_keys())
-    params["logits"]["kernel"] = params["logits"]["kernel"].reshape(1024, 400)  # a 1x1x1 convolution there
+    params["logits"]["kernel"] = params["logits"]["kernel"].reshape(1024, 400)
     return params
 
 
-def _paths() -> list[Path]:
-    return parameter_paths(I3D(), (1, MIN_FRAMES, SIZE, SIZE, 3))
+def _shapes() -> dict[Path, tuple[int, ...]]:
+    return parameter_shapes(I3D(), (1, MIN_FRAMES, SIZE, SIZE, 3))
 
 
 def _tf_name(path: Path) -> str:

@@ -7,7 +7,7 @@ torchvision's: average pools leave the padding out, the last block's pool is a m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from typing import Any
 
 import flax.linen as nn
@@ -102,8 +102,14 @@ def torch_keys() -> dict[Path, str]:
     """Key in pytorch-fid's state dict of every parameter, by path: ("fc", "bias") etc."""
     return {
         path: f"fc.{LINEAR[path[1]]}" if path[0] == "fc" else ".".join(path[:-1]) + f".{UNIT[path[-1]]}"
-        for path in parameter_paths(Inception(), (1, SIZE, SIZE, 3))
+        for path in parameter_shapes(Inception(), (1, SIZE, SIZE, 3))
     }
+
+
+def torch_shapes() -> dict[str, tuple[int, ...]]:
+    """Shape in pytorch-fid's state dict of each of the 472 tensors, by key."""
+    shapes = parameter_shapes(Inception(), (1, SIZE, SIZE, 3))
+    return {key: in_torch(shapes[path]) for path, key in torch_keys().items()}
 
 
 def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -111,10 +117,16 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return converted(tensors, torch_keys())
 
 
-def parameter_paths(network: nn.Module, shape: tuple[int, ...]) -> list[Path]:
-    """Paths of the network's parameters, for an input of this shape; nothing is computed."""
+@cache
+def parameter_shapes(network: nn.Module, shape: tuple[int, ...]) -> dict[Path, tuple[int, ...]]:
+    """Shapes of the network's parameters by path, for an input of this shape; nothing is computed."""
     variables = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
-    return list(flatten_dict(variables["params"]))
+    return {path: leaf.shape for path, leaf in flatten_dict(variables["params"]).items()}
+
+
+def in_torch(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """[*window,I,O] as PyTorch has it, [O,I,*window]."""
+    return (shape[-1], shape[-2], *shape[:-2]) if len(shape) > 1 else shape
 
 
 def converted(tensors: Mapping[str, np.ndarray], keys: Mapping[Path, str]) -> dict[str, Any]:
