@@ -5,7 +5,8 @@
 Default: 16x64x64 clips of moving shapes, drawn as it goes, 1024 codes on a 4x16x16 grid. On two CPU cores, with an
 empty compilation cache: 3 min 5 s, 1.1 GB of memory, PSNR 27.8 dB over the 64 evaluation clips, on which 92 % of the
 codes are in use. No step trained on these clips, and no setting was chosen by them.
-`:vq`, `:fsq`, `:lfq`: the same with another quantizer: QUANTIZERS.
+`:vq`, `:fsq`, `:lfq`: the same with another quantizer. One run each, not tuned: 26.4 dB and 16 % of the codes in use,
+25.1 dB and 40 %, 24.4 dB and 100 %.
 `:tiny`: seconds, for tests.
 `:ucf101`: 16x128x128 clips of UCF-101 for an accelerator or several, bf16, the batch sharded. Prepare the data set with
 TFDS, or set data.name=folder and data.path to the videos. Nobody has run it to its end yet: no score, time or memory.
