@@ -106,29 +106,31 @@ def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]
     metrics, chosen = measure.named(options.metrics or ["fvd"]), measure.protocols(options.protocol)
     sides = {name: open_side(getattr(options, name)) for name in ("real", "fake")}
     collections = {name: side for name, side in sides.items() if isinstance(side, Collection)}
-    frames = 1 if all(side.longest == 1 for side in collections.values()) else options.frames
+    images = bool(collections) and all(side.longest == 1 for side in collections.values())
+    frames = 1 if images else options.frames
     clips = {name: take(side, name, frames, options, chosen["i3d"]) for name, side in collections.items()}
-    size = next((side.size for side in collections.values()), (0, 0))
-    measure.check(metrics, frames, size, {name: len(taken) for name, taken in clips.items()})
+    sizes = {name: side.size for name, side in collections.items()}
+    measure.check(metrics, frames, min(sizes.values(), default=(0, 0)), {name: len(c) for name, c in clips.items()})
     pairs = pair(collections, frames, options) if set(metrics) & set(measure.PAIRED) else []
     if len(collections) < 2 or options.save_real:
         one_frechet_distance(metrics)
+    if options.save_real and "real" not in collections:
+        raise ValueError(f"--save_real saves the statistics of videos or images; {options.real} holds some already.")
     meter = Meter(metrics, chosen, options.dtype, options.seed, not options.no_intervals)
-    about = {"frames": frames, "stride": options.stride, "resolution": f"{size[0]}x{size[1]}", "seed": options.seed}
-    features: dict[str, Any] = {}
-    for name, side in sides.items():
-        if isinstance(side, Saved):
-            features[name] = {meter.taps[0]: comparable(side, meter.details(meter.taps[0]) | about)}
-        elif meter.taps:
-            features[name] = meter.features(batch for (batch,) in progress(name, clips[name]))
+    about: dict[str, Any] = {"frames": frames, "stride": options.stride, "seed": options.seed}
+    about["resolution"] = " and ".join(dict.fromkeys(f"{height}x{width}" for height, width in sizes.values()))
+    features: dict[str, Any] = {
+        name: {meter.taps[0]: comparable(side, meter.details(meter.taps[0]) | about)}
+        for name, side in sides.items()
+        if isinstance(side, Saved)
+    }
+    for name, taken in clips.items() if meter.taps else ():
+        features[name] = meter.features(batch for (batch,) in progress(name, taken))
     scores = meter.scores(features["real"], features["fake"]) if meter.taps else []
     if pairs:
         scores += measure.paired_scores(metrics, progress("pairs", *pairs))
     if options.save_real:
-        (tap,) = meter.taps
-        facts = {name: fact for name, fact in (meter.details(tap) | about).items() if name not in frechet.ARRAYS}
-        frechet.save(options.save_real, frechet.statistics(features["real"][tap]), **facts)
-        print(f"Statistics of {options.real} written to {options.save_real}.")
+        save_statistics(options.save_real, features["real"][meter.taps[0]], meter.details(meter.taps[0]) | about)
     return scores, about | {name: getattr(options, name) for name in sides}
 
 
@@ -211,6 +213,13 @@ def comparable(saved: Saved, present: Mapping[str, Any]) -> frechet.Statistics:
     if not saved.metadata:
         print(f"{saved.path} does not say how it was made: it is taken to fit.", file=sys.stderr)
     return saved.statistics
+
+
+def save_statistics(path: str, features: np.ndarray, facts: Mapping[str, Any]) -> None:
+    """Writes the statistics of features, and how they were made, for `open_side`."""
+    facts = {name: fact for name, fact in facts.items() if name not in frechet.ARRAYS}
+    frechet.save(path, frechet.statistics(features), **facts)
+    print(f"Statistics of the real set written to {path}.")
 
 
 def progress(name: str, *sets: Sequence[Clip]) -> Iterator[tuple[np.ndarray, ...]]:

@@ -54,6 +54,12 @@ def numbers(workdir: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k not in clock} for line in lines]
 
 
+def logged(workdir: Path) -> int:
+    """The last step in metrics.jsonl, 0 if there is none."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines() if (workdir / "metrics.jsonl").exists() else []
+    return json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(environment, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("runs") / "whole"
@@ -81,21 +87,19 @@ def test_a_run_leaves_everything_that_it_says(uninterrupted: Path, environment) 
 def test_killed_at_random_moments_it_ends_with_the_same_bits(uninterrupted: Path, environment, tmp_path: Path) -> None:
     random = np.random.default_rng()
     arguments = [*RECIPE, "--workdir", str(tmp_path), "--config.train.save_every=3"]
-    kills = 0
-    for _ in range(20):
+    # Once while it starts, then at random steps and at any moment of them, whatever is being written.
+    for step in [None, *sorted(random.integers(2, 16, 3))]:
         process = start(arguments, environment)
-        # Killed at a moment within the run once it has something to lose; left alone after four kills.
-        while process.poll() is None and kills < 4 and not (tmp_path / "checkpoints").exists():
-            time.sleep(0.05)
-        time.sleep(random.uniform(0.5, 5))
-        if kills < 4 and process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
+        if step is None:
+            time.sleep(random.uniform(0.5, 4))
+        while step is not None and process.poll() is None and logged(tmp_path) < step:
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
         output, _ = process.communicate(timeout=300)
-        if process.returncode == 0:
-            break
         assert process.returncode == -signal.SIGKILL, output
-    assert process.returncode == 0 and kills > 0
+    code, output = run(arguments, environment)
+    assert code == 0, output
     assert bits(checkpoint.load(tmp_path).state) == bits(checkpoint.load(uninterrupted).state)
     assert numbers(tmp_path) == numbers(uninterrupted)
 
