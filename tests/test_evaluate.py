@@ -141,7 +141,7 @@ def test_images_need_no_frames(sets, tmp_path) -> None:
             ["--real={real}", "--fake={fake}", "--frames=10", "--num=1"],
             "fvd needs at least 2 clips; the real set has 1",
         ),
-        (["--real={real}", "--fake={small}", "--metrics=ssim", "--frames=10"], "found 6 of 16x16 and 6 of 8x8"),
+        (["--real={real}", "--fake={small}", "--metrics=psnr", "--frames=10"], "found 6 of 16x16 and 6 of 8x8"),
         (["--real={small}", "--fake={small}", "--metrics=ssim", "--frames=10"], "at least 11x11 pixels, not 8x8"),
     ],
 )
