@@ -36,6 +36,7 @@ def sets_fixture(tmp_path, monkeypatch) -> dict[str, str]:
     params = Small().init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"]
     info = WeightInfo("small", "here", "0", "small weights", "digest")
     monkeypatch.setattr(features, "Inception", Small)
+    features._program.cache_clear()
     monkeypatch.setattr(features, "I3D", Small)
     monkeypatch.setattr(measure.weights, "load", lambda network: (params, info))
     paths = {}

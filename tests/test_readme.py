@@ -46,6 +46,7 @@ class SmallI3D(nn.Module):
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.splitlines()[0])
 def test_an_example_runs(example: str, names: dict, monkeypatch) -> None:
     monkeypatch.chdir(names["folder"])
+    features._program.cache_clear()
     monkeypatch.setattr(features, "I3D", SmallI3D)
     params = SmallI3D(1e-3, None).init(jax.random.key(0), jax.numpy.zeros((1, 1, 1, 1, 3)))["params"]
     monkeypatch.setattr(weights, "load", lambda network: (params, None))

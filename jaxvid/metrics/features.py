@@ -39,22 +39,32 @@ def make_extractor(
     Returns:
       (batches of uint8 [B,H,W,3], or [B,T,H,W,3] for I3D, of any B) -> for each, {tap: float32 [B,d]}.
     """
-    mesh = Mesh(np.asarray(devices or jax.local_devices()), ("data",))
-    whole, rows = PartitionSpec(), PartitionSpec("data")
-    network = Inception(tuple(taps), dtype) if protocol.network == "inception" else I3D(protocol.epsilon, dtype)
+    devices = tuple(devices or jax.local_devices())
+    program = _program(protocol, tuple(taps), jnp.dtype(dtype), devices)
+    params = jax.device_put(params, NamedSharding(_mesh(devices), PartitionSpec()))
+    size = PER_DEVICE[protocol.network] * len(devices)
+    return functools.partial(_extract, functools.partial(program, params), size)
+
+
+@functools.cache
+def _program(protocol: Protocol, taps: tuple[str, ...], dtype: Any, devices: tuple[jax.Device, ...]) -> Callable:
+    """(params, uint8 pixels of all devices) -> {tap: float32 [B,d]}, compiled once in a process."""
+    network = Inception(taps, dtype) if protocol.network == "inception" else I3D(protocol.epsilon, dtype)
 
     def forward(params: Any, pixels: jax.Array) -> Mapping[str, jax.Array]:
         outputs: Any = network.apply({"params": params}, prepare(pixels, protocol))
         return {tap: outputs[tap] for tap in taps}
 
     # Every device runs the same program on as many examples, so that features do not depend on their number.
-    program = jax.jit(
-        jax.shard_map(forward, mesh=mesh, in_specs=(whole, rows), out_specs=rows, check_vma=False),
+    whole, rows = PartitionSpec(), PartitionSpec("data")
+    return jax.jit(
+        jax.shard_map(forward, mesh=_mesh(devices), in_specs=(whole, rows), out_specs=rows, check_vma=False),
         compiler_options=_compiler_options(),
     )
-    params = jax.device_put(params, NamedSharding(mesh, whole))
-    size = PER_DEVICE[protocol.network] * mesh.size
-    return functools.partial(_extract, lambda pixels: program(params, pixels), size)
+
+
+def _mesh(devices: tuple[jax.Device, ...]) -> Mesh:
+    return Mesh(np.asarray(devices), ("data",))
 
 
 def _extract(program: Callable, size: int, batches: Iterable[np.ndarray]) -> Iterator[Features]:

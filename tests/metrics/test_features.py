@@ -29,6 +29,7 @@ class Small(nn.Module):
 
 @pytest.fixture(name="params")
 def small_networks(monkeypatch) -> dict:
+    module._program.cache_clear()
     monkeypatch.setattr(module, "Inception", Small)
     monkeypatch.setattr(module, "I3D", Small)
     monkeypatch.setitem(module.PER_DEVICE, "inception", 2)
