@@ -18,10 +18,19 @@ from jaxvid import config as config_lib
 
 # By name, with fields of its class in jaxvid/nn/quantize.py; about 1000 codes each.
 QUANTIZERS = {
-    "ema": {"name": "ema", "codes": 1024, "decay": 0.9, "commitment": 1.0, "warm_up": 100},
+    "ema": {"name": "ema", "codes": 1024, "decay": 0.9, "commitment": 1.0, "revive_below": 0.05, "warm_up": 100},
     "vq": {"name": "vq", "codes": 1024, "commitment": 0.25},
     "fsq": {"name": "fsq", "levels": (8, 5, 5, 5)},
-    "lfq": {"name": "lfq", "bits": 10, "entropy_weight": 0.1, "anneal_steps": 500},
+    "lfq": {
+        "name": "lfq",
+        "bits": 10,
+        "commitment": 0.25,
+        "entropy_weight": 0.1,
+        "diversity": 1.0,
+        "temperature": 1.0,
+        "anneal_from": 3.0,
+        "anneal_steps": 500,
+    },
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging as standard_logging
 import os
 import shutil
 import zlib
@@ -24,10 +25,10 @@ from jaxvid.core import Method, TrainState
 from jaxvid.methods import METHODS
 
 
-def silence_orbax() -> None:
-    """Keeps Orbax's logs from the terminal: what fails in its threads arrives as an exception, in one sentence."""
-    logging.use_absl_handler()
-    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
+def plain_logs() -> None:
+    """Plain lines for warnings, none of Orbax: what fails in its threads arrives as an exception, in one sentence."""
+    standard_logging.basicConfig(format="warning: %(message)s", level=standard_logging.WARNING)
+    standard_logging.root.handlers[0].addFilter(lambda record: "orbax" not in record.pathname)
 
 
 class DamagedCheckpoint(Exception):
@@ -195,9 +196,13 @@ def load(workdir: str | Path) -> Run:
     workdir = Path(workdir)
     if not (workdir / "config.json").is_file():
         raise FileNotFoundError(f"{workdir} has no config.json; expected the work folder of a run of jaxvid.main.")
-    config = config_lib.from_dict(json.loads((workdir / "config.json").read_text()))
+    try:
+        saved, described = (json.loads((workdir / name).read_text()) for name in ("config.json", "batch.json"))
+    except ValueError as error:
+        raise ValueError(f"config.json or batch.json in {workdir} is damaged: {error}.") from error
+    config = config_lib.from_dict(saved)
     method = METHODS[config.method](config)
-    abstract = abstract_state(method, json.loads((workdir / "batch.json").read_text()))
+    abstract = abstract_state(method, described)
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(workdir.resolve() / "checkpoints", options=options) as manager:
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])

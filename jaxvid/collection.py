@@ -8,7 +8,9 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import struct
 import warnings
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -30,12 +32,14 @@ class Video(NamedTuple):
     """One video of a collection; an image is a video of one frame.
 
     name: unique in the collection.
+    fingerprint: of its content, whatever it is called.
     frames: how many there are.
     size: (height, width) in pixels.
     read: frame numbers [T], ascending -> uint8 [T,height,width,3]; raises DamagedClip for a damaged file.
     """
 
     name: str
+    fingerprint: int
     frames: int
     size: tuple[int, int]
     read: Callable[[np.ndarray], np.ndarray]
@@ -66,11 +70,15 @@ class Clip(NamedTuple):
     indices: np.ndarray
 
 
-def open_collection(path: str | Path) -> Collection:
-    """Lists the videos of a folder (videos, folders of numbered images, images, or arrays) or of an array file.
+def open_collection(path: str | Path, sequences: bool = True) -> Collection:
+    """Lists the videos of a folder (videos, images, or `.npy` files) or of an array file (`.npy`, `.npz`).
 
     Arrays are [N,T,H,W,3] or [N,H,W,3] (in a folder, each file [T,H,W,3] or [H,W,3]); 1 channel is repeated. They hold
     uint8, or floats in [-1, 1], which are rounded to uint8.
+
+    Args:
+      path: the folder or file.
+      sequences: whether a folder that holds only numbered images is one video; otherwise each image stands for itself.
 
     Raises:
       ValueError: nothing usable, videos of several sizes, or an array of another shape, type or range.
@@ -79,9 +87,11 @@ def open_collection(path: str | Path) -> Collection:
     if os.path.isfile(path) and path.endswith(ARRAYS):
         collection = Collection(path, _rows(_load(path), os.path.basename(path)), [])
     elif os.path.isdir(path):
-        collection = Collection(path, *_files(path))
+        collection = Collection(path, *_files(path, sequences))
+    elif os.path.exists(path):
+        raise ValueError(f"{path} is neither a folder nor a .npy or .npz file: put videos or images into a folder.")
     else:
-        raise ValueError(f"{path} is neither a folder nor a .npy or .npz file.")
+        raise ValueError(f"{path} does not exist.")
     if not collection.videos:
         why = "; ".join(f"{show(name)}: {reason}" for name, reason in collection.skipped[:3])
         raise ValueError(f"There is no readable video, image or array in {path}{f' ({why})' if why else ''}.")
@@ -103,7 +113,7 @@ def take_clips(
 ) -> list[Clip]:
     """One clip of `frames` frames at `stride` of each video that is long enough.
 
-    What is taken of a video depends on its name and the seed, not on the other videos or their order.
+    What is taken of a video depends on its content and the seed: not on its name, the other videos or their order.
 
     Args:
       collection: from `open_collection`.
@@ -126,7 +136,7 @@ def take_clips(
         )
 
     def draw(video: Video, purpose: int) -> float:
-        return np.random.default_rng([seed, zlib.crc32(video.name.encode()), purpose]).random()
+        return np.random.default_rng([seed, video.fingerprint, purpose]).random()
 
     if 0 < count < len(videos):
         chosen = {video.name for video in sorted(videos, key=lambda video: draw(video, 0))[:count]}
@@ -157,18 +167,26 @@ def read_clips(*sets: Sequence[Clip], batch: int = 8) -> Iterator[tuple[np.ndarr
         yield tuple(map(np.stack, zip(*rows, strict=True)))
 
 
-def _files(root: str) -> tuple[list[Video], list[tuple[str, str]]]:
+def _files(root: str, sequences: bool) -> tuple[list[Video], list[tuple[str, str]]]:
     """The videos below a folder, or, if it holds arrays, one video for each of those."""
     arrays = sorted((p for p in Path(root).rglob("*.npy") if p.is_file()), key=lambda p: natural(p.as_posix()))
+    index = build_index(root, sequences)
+    if arrays and index.videos:
+        raise ValueError(f"{root} holds .npy files and videos or images: put them into folders of their own.")
     if arrays:
         loaded = {path.relative_to(root).as_posix(): to_uint8(_load(str(path)), path.name) for path in arrays}
         return [_video(name, array if array.ndim == 4 else array[None]) for name, array in loaded.items()], []
-    index = build_index(root, sequences=True)
     videos = [
-        Video(name, len(info.pts), (info.height, info.width), functools.partial(_read_file, info))
+        Video(name, _fingerprint(info), len(info.pts), (info.height, info.width), functools.partial(_read_file, info))
         for name, info in index.videos.items()
     ]
     return videos, index.skipped
+
+
+def _fingerprint(info: VideoInfo) -> int:
+    """The CRC-32 of the beginning of the file, or of the first image."""
+    with open(info.images[0] if info.images else info.path, "rb") as file:
+        return zlib.crc32(file.read(2**20))
 
 
 def _read_file(info: VideoInfo, indices: np.ndarray) -> np.ndarray:
@@ -184,8 +202,11 @@ def _load(path: str) -> np.ndarray:
                 if len(loaded.files) != 1:
                     raise ValueError(f"it holds {', '.join(loaded.files) or 'nothing'}, expected one array")
                 return loaded[loaded.files[0]]
-    except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read: {error}.") from error
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, SyntaxError, struct.error) as error:
+        raise ValueError(f"{path} is damaged, or no file of NumPy's.") from error
+    except ValueError as error:
+        reason = error if str(error).startswith("it holds") else "it is damaged, or no array of numbers"
+        raise ValueError(f"{path} cannot be read: {reason}.") from error
     return loaded
 
 
@@ -206,4 +227,4 @@ def _video(name: str, array: np.ndarray) -> Video:
         frames = array[indices]
         return np.ascontiguousarray(np.broadcast_to(frames, (*frames.shape[:-1], 3)))
 
-    return Video(name, len(array), array.shape[1:3], read)
+    return Video(name, zlib.crc32(np.ascontiguousarray(array[0]).data), len(array), array.shape[1:3], read)

@@ -79,8 +79,8 @@ def check(config: ConfigDict, devices: int) -> None:
             raise ValueError(f"{field} is {fields[field]}, expected at least 1.")
     if config.train.workers < 0:
         raise ValueError(f"train.workers is {config.train.workers}, expected 0 (threads alone) or more.")
-    if config.train.seed < 0:
-        raise ValueError(f"train.seed is {config.train.seed}, expected 0 or more.")
+    if not 0 <= config.train.seed < 2**32:
+        raise ValueError(f"train.seed is {config.train.seed}, expected at least 0 and below 2^32.")
     if config.data.fps < 0:
         raise ValueError(f"data.fps is {config.data.fps}, expected 0 (by stride) or more.")
     if not 0 < config.data.holdout < 1:
@@ -113,7 +113,7 @@ def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[st
     """{"train.steps": 100, ...}."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
-        nested = isinstance(value, Mapping | ConfigDict)
+        nested = isinstance(value, Mapping | ConfigDict) and len(value) > 0
         flat |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return flat
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -24,11 +25,13 @@ from jaxvid import checkpoint, data, heldout, measure, parallel
 from jaxvid.collection import Clip, Collection, open_collection, read_clips, take_clips
 from jaxvid.measure import METRICS, Meter, Score
 from jaxvid.metrics import frechet
-from jaxvid.metrics.protocol import PROTOCOLS
+from jaxvid.metrics.protocol import PROTOCOLS, Protocol
 from jaxvid.recorder import environment, write_json
 from jaxvid.writer import ProgressLine
 
-PATHS = ("real", "fake", "workdir", "data")  # what is true on this machine only
+# What a citation leaves out: too long, or true on this machine only.
+LOCAL = ("real", "fake", "workdir", "data", "videos", "resolution", "first_frame")
+CITED = ("protocol", "weights", "dtype", "subset_size", "splits")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,20 +74,30 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workdir", metavar="DIR", help="the work folder of a run, instead of --real and --fake")
     parser.add_argument("--metrics", type=names, default=[], help=f"some of {','.join(METRICS)}")
     parser.add_argument("--protocol", type=names, default=[], help=f"one for each network, of {','.join(PROTOCOLS)}")
-    parser.add_argument("--frames", type=int, default=16, help="of a clip (default: %(default)s)")
-    parser.add_argument("--stride", type=int, default=1, help="take every stride-th frame (default: %(default)s)")
+    parser.add_argument("--frames", type=int, help="of a clip (default: 16)")
+    parser.add_argument("--stride", type=int, help="take every stride-th frame (default: 1)")
     parser.add_argument("--num", type=int, default=0, help="clips at most (default: what the protocol says)")
     parser.add_argument("--seed", type=int, default=0, help="of the clips that are taken (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the networks")
-    parser.add_argument("--no_intervals", action="store_true", help="scores alone, which is much faster")
+    parser.add_argument("--no_intervals", action="store_true", help="leave out the intervals that take long")
     parser.add_argument("--output", metavar="FILE", help="write the scores and all that decides them as JSON")
     parser.add_argument("--save_real", metavar="FILE", help="write the statistics of --real, for --real next time")
     options = parser.parse_args(arguments)
     if bool(options.workdir) == bool(options.real or options.fake) or bool(options.real) != bool(options.fake):
         parser.error("name --real and --fake, or else --workdir")
+    for name in ("frames", "stride", "save_real"):
+        if options.workdir and getattr(options, name) is not None:
+            parser.error(f"--{name} goes with --real and --fake; a run is evaluated on clips as it was trained on")
+    options.frames = 16 if options.frames is None else options.frames
+    options.stride = 1 if options.stride is None else options.stride
     for name, least in (("frames", 1), ("stride", 1), ("num", 0), ("seed", 0)):
         if getattr(options, name) < least:
             parser.error(f"--{name} is {getattr(options, name)}, expected at least {least}")
+    for name in ("output", "save_real"):
+        if path := getattr(options, name):
+            folder = Path(path).absolute().parent
+            if Path(path).is_dir() or not os.access(folder, os.W_OK):
+                parser.error(f"--{name} {path} cannot be written: name a file in a folder that there is")
     return options
 
 
@@ -104,33 +117,40 @@ def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]
       FileNotFoundError: the weights of a network are not there.
     """
     metrics, chosen = measure.named(options.metrics or ["fvd"]), measure.protocols(options.protocol)
-    sides = {name: open_side(getattr(options, name)) for name in ("real", "fake")}
+    networks = [tap[0] for name in metrics if (tap := METRICS[name].tap)]
+    videos = bool({"i3d", "motion"} & set(networks))
+    sides = {name: open_side(getattr(options, name), videos) for name in ("real", "fake")}
     collections = {name: side for name, side in sides.items() if isinstance(side, Collection)}
-    images = bool(collections) and all(side.longest == 1 for side in collections.values())
-    frames = 1 if images else options.frames
-    clips = {name: take(side, name, frames, options, chosen["i3d"]) for name, side in collections.items()}
-    sizes = {name: side.size for name, side in collections.items()}
-    measure.check(metrics, frames, min(sizes.values(), default=(0, 0)), {name: len(c) for name, c in clips.items()})
-    pairs = pair(collections, frames, options) if set(metrics) & set(measure.PAIRED) else []
+    saved = {name: side for name, side in sides.items() if isinstance(side, Saved)}
     if len(collections) < 2 or options.save_real:
         one_frechet_distance(metrics)
     if options.save_real and "real" not in collections:
         raise ValueError(f"--save_real saves the statistics of videos or images; {options.real} holds some already.")
+    if not collections:
+        return [score_of_statistics(saved["real"], saved["fake"], metrics[0], chosen)], {}
+    images = all(side.longest == 1 for side in collections.values())
+    frames = 1 if images and not videos else options.frames
+    sampling = PROTOCOLS[chosen["i3d" if "i3d" in networks else "inception"]]
+    clips = {name: take(side, name, frames, options, sampling) for name, side in collections.items()}
+    sizes = {name: side.size for name, side in collections.items()}
+    measure.check(metrics, frames, min(sizes.values()), {name: len(c) for name, c in clips.items()})
+    pairs = pair(collections, frames, options) if set(metrics) & set(measure.PAIRED) else []
     meter = Meter(metrics, chosen, options.dtype, options.seed, not options.no_intervals)
     about: dict[str, Any] = {"frames": frames, "stride": options.stride, "seed": options.seed}
-    about["resolution"] = " and ".join(dict.fromkeys(f"{height}x{width}" for height, width in sizes.values()))
-    features: dict[str, Any] = {
-        name: {meter.taps[0]: comparable(side, meter.details(meter.taps[0]) | about)}
-        for name, side in sides.items()
-        if isinstance(side, Saved)
-    }
+    about["resolution"] = {name: f"{height}x{width}" for name, (height, width) in sizes.items()}
+    about["videos"] = {name: len({clip.video.name for clip in taken}) for name, taken in clips.items()}
+    about["first_frame"] = {"real": "random", "fake": "random" if sampling.random_fake else "0"} if frames > 1 else {}
+    features: dict[str, Any] = {}
+    for name, statistics in saved.items():
+        features[name] = {meter.taps[0]: comparable(statistics, meter, about)}
+        about[f"{name}_statistics"] = statistics.metadata or "made in an unknown way"
     for name, taken in clips.items() if meter.taps else ():
         features[name] = meter.features(batch for (batch,) in progress(name, taken))
     scores = meter.scores(features["real"], features["fake"]) if meter.taps else []
     if pairs:
         scores += measure.paired_scores(metrics, progress("pairs", *pairs))
     if options.save_real:
-        save_statistics(options.save_real, features["real"][meter.taps[0]], meter.details(meter.taps[0]) | about)
+        save_statistics(options.save_real, features["real"][meter.taps[0]], meter, about)
     return scores, about | {name: getattr(options, name) for name in sides}
 
 
@@ -150,48 +170,60 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     meter = Meter(metrics, chosen, options.dtype, options.seed, not options.no_intervals)
     mesh = parallel.make_mesh(jax.devices()[:1])
 
-    def batches() -> data.Batches:
-        return data.eval_batches(source, config.train.batch_size, config.data.resolution, examples)
+    def batches() -> contextlib.closing[Generator[dict, None, None]]:
+        found = data.eval_batches(source, config.train.batch_size, config.data.resolution, examples)
+        return contextlib.closing(counted(found, clips))
 
     print(f"step {int(run.state.step)} of {options.workdir}, {source.summary()}")
     scores = heldout.make_scorer(metrics, run.method, batches, mesh, meter)(run.state)
-    about = {"frames": config.data.frames, "resolution": "x".join(map(str, size)), "seed": options.seed}
+    about = {"frames": config.data.frames, "stride": config.data.stride, "seed": options.seed}
+    about |= {"resolution": "x".join(map(str, size)), "fake_is": "samples (a tokenizer's are reconstructions)"}
     return scores, about | {"workdir": options.workdir, "step": int(run.state.step), "data": source.summary()}
 
 
-def open_side(path: str) -> Saved | Collection:
-    """Statistics, where the file holds `mu` and `sigma`, or a collection of videos or images."""
-    if path.endswith(".npz") and Path(path).is_file():
-        with contextlib.suppress(ValueError, OSError, zipfile.BadZipFile), np.load(path, allow_pickle=False) as archive:
-            if {"mu", "sigma"} <= set(archive.files):
+def open_side(path: str, videos: bool) -> Saved | Collection:
+    """Statistics, where the file holds `mu` and `sigma`, or a collection of videos, or of images."""
+    if path.endswith(".npz") and zipfile.is_zipfile(path):
+        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            if {"mu.npy", "sigma.npy"} <= set(archive.namelist()):
                 return Saved(path, *frechet.load(path))
-    side = open_collection(path)
+    side = open_collection(path, sequences=videos)
     for name, reason in side.skipped:
         print(f"left out: {name}: {reason}", file=sys.stderr)
     return side
 
 
-def take(side: Collection, name: str, frames: int, options: argparse.Namespace, protocol: str) -> list[Clip]:
-    """The clips that the FVD protocol takes of a set; all images."""
-    sampling = PROTOCOLS[protocol]
-    if frames == 1:
-        return take_clips(side, 1, count=options.num, random=False, seed=options.seed)
+def take(side: Collection, name: str, frames: int, options: argparse.Namespace, sampling: Protocol) -> list[Clip]:
+    """The clips that a protocol takes of a set."""
     if name == "real":
         count, random, repeat = sampling.real_clips, True, False
     else:
         count, random, repeat = sampling.fake_clips, sampling.random_fake, sampling.repeat_fake
-    return take_clips(side, frames, options.stride, options.num or count, random, repeat, options.seed)
+    clips = take_clips(side, frames, options.stride, options.num or count, random, repeat, options.seed)
+    if short := sum(video.frames < (frames - 1) * options.stride + 1 for video in side.videos):
+        print(f"left out: {short} of {len(side.videos)} videos in {side.path} are too short", file=sys.stderr)
+    return clips
 
 
 def pair(sides: dict[str, Collection], frames: int, options: argparse.Namespace) -> list[list[Clip]]:
-    """The first clip of each real and of each fake video, in the order of their names; ValueError if they differ."""
+    """The first clip of each real and of each fake video, in the order of their names.
+
+    Raises ValueError where one of them would have no partner.
+    """
     if len(sides) < 2:
         raise ValueError("psnr and ssim compare videos with their originals: give both sets as videos.")
-    sets = [take_clips(side, frames, options.stride, random=False) for side in sides.values()]
-    sizes = [side.size for side in sides.values()]
-    if len(sets[0]) != len(sets[1]) or sizes[0] != sizes[1]:
-        found = " and ".join(f"{len(clips)} of {h}x{w}" for clips, (h, w) in zip(sets, sizes, strict=True))
+    (h, w), (height, width) = (side.size for side in sides.values())
+    numbers = [len(side.videos) for side in sides.values()]
+    if numbers[0] != numbers[1] or (h, w) != (height, width):
+        found = f"{numbers[0]} of {h}x{w} and {numbers[1]} of {height}x{width}"
         raise ValueError(f"psnr and ssim compare videos one by one, in the order of their names, and found {found}.")
+    sets = [take_clips(side, frames, options.stride, random=False) for side in sides.values()]
+    for side, clips in zip(sides.values(), sets, strict=True):
+        if side.skipped or len(clips) < len(side.videos):
+            raise ValueError(
+                f"psnr and ssim compare videos one by one, but some in {side.path} are too short or unreadable: "
+                "take these and their partners out of both sets."
+            )
     return [clips[: options.num or None] for clips in sets]
 
 
@@ -204,21 +236,52 @@ def one_frechet_distance(metrics: Sequence[str]) -> None:
         )
 
 
-def comparable(saved: Saved, present: Mapping[str, Any]) -> frechet.Statistics:
-    """The statistics, unless their file says that they were made in another way; then raises ValueError."""
-    for name in ("features", "protocol", "frames", "stride", "weights_sha256"):
-        there, here = saved.metadata.get(name), present.get(name)
-        if there is not None and there != here:
-            raise ValueError(f"{saved.path} has statistics with {name} {there}, and {here} is asked for.")
+def score_of_statistics(real: Saved, fake: Saved, metric: str, chosen: Mapping[str, str]) -> Score:
+    """A Frechet distance of two files. What they do not say, the score does not say either."""
+    tap = METRICS[metric].tap
+    assert tap is not None
+    facts = {"features": " ".join(tap) if tap != measure.MOTION else "motion"}
+    if tap[0] in chosen:
+        facts["protocol"] = chosen[tap[0]]
+    for saved in (real, fake):
+        _agree(saved, facts)
+        facts |= saved.metadata
+    if not (real.metadata and fake.metadata):
+        facts = {"features": "of files that do not say how they were made"}
+    ddof = PROTOCOLS[chosen[tap[0]]].ddof if tap[0] in chosen else 1
+    value = frechet.frechet_distance(real.statistics, fake.statistics, ddof)
+    counts = [saved.statistics.count or 0 for saved in (real, fake)]
+    noun = "frames" if tap[0] == "inception" else "clips"
+    return Score(metric, value, None, counts[0], counts[1], noun, {**facts, "ddof": ddof, "citation": "statistics"})
+
+
+def comparable(saved: Saved, meter: Meter, about: Mapping[str, Any]) -> frechet.Statistics:
+    """The statistics, unless their file says that they were made in another way, or they cannot be used."""
+    tap = meter.taps[0]
+    _agree(saved, meter.details(tap) | dict(about))
+    if saved.statistics.mean.size != measure.DIMENSIONS[tap]:
+        dimensions = f"{saved.statistics.mean.size} dimensions, expected {measure.DIMENSIONS[tap]}"
+        raise ValueError(f"{saved.path} has statistics of {dimensions} for {' '.join(tap)}.")
+    saved.statistics.covariance(meter.details(tap).get("ddof", 1))
     if not saved.metadata:
         print(f"{saved.path} does not say how it was made: it is taken to fit.", file=sys.stderr)
     return saved.statistics
 
 
-def save_statistics(path: str, features: np.ndarray, facts: Mapping[str, Any]) -> None:
-    """Writes the statistics of features, and how they were made, for `open_side`."""
+def _agree(saved: Saved, present: Mapping[str, Any]) -> None:
+    """Raises ValueError where the file says that its statistics were made in another way."""
+    for name in ("features", "protocol", "frames", "stride", "dtype", "weights_sha256"):
+        there, here = saved.metadata.get(name), present.get(name)
+        if there is not None and here is not None and there != here:
+            raise ValueError(f"{saved.path} has statistics with {name} {there}, and {here} is asked for.")
+
+
+def save_statistics(path: str, features: np.ndarray, meter: Meter, about: Mapping[str, Any]) -> None:
+    """Writes the statistics of the real features, and how they were made, for `open_side`."""
+    facts = meter.details(meter.taps[0]) | {name: about[name] for name in ("frames", "stride", "seed")}
     facts = {name: fact for name, fact in facts.items() if name not in frechet.ARRAYS}
-    frechet.save(path, frechet.statistics(features), **facts)
+    rows = features.reshape(-1, features.shape[-1])
+    frechet.save(path, frechet.statistics(rows), **facts, resolution=about["resolution"]["real"])
     print(f"Statistics of the real set written to {path}.")
 
 
@@ -226,9 +289,21 @@ def progress(name: str, *sets: Sequence[Clip]) -> Iterator[tuple[np.ndarray, ...
     """Batches of clips, and a line that says how many are done."""
     line, done, start = ProgressLine(len(sets[0]), unit=name), 0, time.monotonic()
     with contextlib.closing(line):
+        line.update(0, {}, 0.0)
         for batch in read_clips(*sets):
             yield batch
             done += len(batch[0])
+            line.update(done, {}, done / (time.monotonic() - start))
+
+
+def counted(batches: data.Batches, clips: int) -> Generator[dict, None, None]:
+    """The batches, and a line that says how many clips are done."""
+    line, done, start = ProgressLine(clips, unit="clip"), 0, time.monotonic()
+    with contextlib.closing(line), batches:
+        line.update(0, {}, 0.0)
+        for batch in batches:
+            yield batch
+            done += int(batch["mask"].sum())
             line.update(done, {}, done / (time.monotonic() - start))
 
 
@@ -244,22 +319,28 @@ def table(scores: Sequence[Score]) -> str:
 
 
 def record(score: Score, about: Mapping[str, Any]) -> dict[str, Any]:
-    """A score as JSON, with a line to print beside it in a paper."""
+    """A score as JSON, with a sentence to print beside it in a paper."""
     details = dict(score.details)
-    citation = details.pop("citation")
+    source = details.pop("citation")
     interval = " [{:.5g}, {:.5g}]".format(*score.interval) if score.interval else ""
-    facts = {"protocol": details.get("protocol"), "weights": details.get("weights"), **about}
-    shown = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None and name not in PATHS)
-    text = (
-        f"{score.name} {score.value:.5g}{interval}: {citation}; {score.real or 'unknown'} real and "
-        f"{score.fake or 'unknown'} fake, {shown}; jaxvid {jaxvid.__version__}."
-    )
+    numbers = f"{score.fake or 'an unknown number of'} fake {score.examples}"
+    if score.name != "is":
+        numbers = f"{score.real or 'an unknown number of'} real and {numbers}"
+    facts = {name: details[name] for name in CITED if name in details} | dict(about)
+    shown = [f"{name} {fact}" for name, fact in facts.items() if name not in LOCAL and fact != ""]
+    text = f"{score.name} {score.value:.5g}{interval}: {source}; {', '.join([numbers, *shown])}"
     return {
-        "metric": score.name, "value": score.value, "interval": score.interval, "real": score.real,
-        "fake": score.fake, **details, "citation": text,
-    }  # fmt: skip
+        "metric": score.name,
+        "value": score.value,
+        "interval": score.interval,
+        "real": score.real,
+        "fake": score.fake,
+        "examples": score.examples,
+        **details,
+        "citation": f"{text}; jaxvid {jaxvid.__version__}.",
+    }
 
 
 if __name__ == "__main__":
-    checkpoint.silence_orbax()
+    checkpoint.plain_logs()
     sys.exit(main())

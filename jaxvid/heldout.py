@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,6 @@ from jax.sharding import Mesh
 
 from jaxvid import parallel
 from jaxvid.core import Batch, Method, Metrics, TrainState
-from jaxvid.data import Batches
 from jaxvid.measure import PAIRED, Meter, Score, paired_scores
 
 SEED = 0  # of the noise in evaluations: the same for every run
@@ -82,7 +82,11 @@ def evaluate(step: Callable, state: TrainState, batches: Iterable[dict], mesh: M
 
 
 def make_scorer(
-    metrics: Sequence[str], method: Method, batches: Callable[[], Batches], mesh: Mesh, meter: Meter
+    metrics: Sequence[str],
+    method: Method,
+    batches: Callable[[], AbstractContextManager[Iterator[dict]]],
+    mesh: Mesh,
+    meter: Meter,
 ) -> Callable[[TrainState], list[Score]]:
     """A function from a state to the scores of its samples, and of its reconstructions, against the held-out clips.
 

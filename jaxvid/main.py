@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def define(arguments: Sequence[str]) -> flags.FlagValues:
 
 def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
     """The flags, and the config that they ask for; raises UsageError in one sentence."""
+    arguments = joined(arguments)
     try:
         # Without the overrides first, so that a misspelled field can be told from the fields that there are.
         plain = define([argument for argument in arguments if not OVERRIDE.match(argument)])
@@ -49,7 +51,7 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
             raise UsageError("--config is missing; name a recipe, say --config configs/vqvae.py.")
         recipe = recipe_of(plain).partition(":")[0]
         if not Path(recipe).is_file():
-            raise UsageError(f"--config {recipe} does not exist; the recipes are in the folder configs/.")
+            raise UsageError(f"--config {recipe} is no file; the recipes are in the folder configs/.")
         fields = config_lib.flatten({"config": plain.config})
         for name in (match[1] for match in map(OVERRIDE.match, arguments) if match):
             if name not in fields and not any(field.startswith(f"{name}.") for field in fields):
@@ -60,9 +62,35 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
             f"--config {error.filename} is no recipe in Python: line {error.lineno}, {error.msg}."
         ) from error
     except flags.Error as error:
-        # A recipe's own ValueError comes wrapped, behind its traceback.
-        raise UsageError(str(error).rpartition("\nValueError: ")[2].strip()) from error
+        raise UsageError(plainly(str(error))) from error
+    except (AttributeError, ImportError, LookupError, TypeError) as error:
+        raise UsageError(f"--config is a recipe that fails with {type(error).__name__}: {error}.") from error
     return values, values.config
+
+
+def plainly(error: str) -> str:
+    """What absl says of a flag, in words that do not need Python."""
+    error = error.rpartition("\nValueError: ")[2].strip()  # a recipe's own comes wrapped, behind its traceback
+    for pattern, words in (
+        (r"invalid literal for int\(\).*", "expected a whole number"),
+        (r"could not convert string to float.*", "expected a number"),
+        (r"\('Non-boolean argument.*", "expected true or false"),
+        (r"Failed to parse .* as a ConfigDict.*", "these are several fields, set one of them"),
+        (r"^Unknown command line flag '((train|data|model|optim|eval)\..*?)'.*", r"--\1: did you mean --config.\1?"),
+    ):
+        error = re.sub(pattern, words, error)
+    return error
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """--config.train.steps 5 becomes --config.train.steps=5."""
+    found: list[str] = []
+    for argument in arguments:
+        if found and re.fullmatch(r"--?config\.[^=]+", found[-1]) and not argument.startswith("--"):
+            found[-1] += f"={argument}"
+        else:
+            found.append(argument)
+    return found
 
 
 def recipe_of(values: flags.FlagValues) -> str:
@@ -100,6 +128,7 @@ def main(arguments: Sequence[str]) -> int:
                 sep="\n",
             )
             return 0
+        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
         start_jax(values.distributed)
         train(config, values.workdir or default_workdir(recipe_of(values)))
     except Interrupted as stop:
@@ -118,5 +147,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    checkpoint.silence_orbax()
+    checkpoint.plain_logs()
     sys.exit(main(sys.argv))

@@ -54,6 +54,7 @@ METRICS = {
     "ssim": Metric(None, 1, "SSIM (Wang et al. 2004)"),
 }
 FRECHET = ("fvd", "fid", "motion")
+DIMENSIONS = {("i3d", "logits"): 400, ("inception", "2048"): 2048, MOTION: 60}  # of the features of these
 PAIRED: dict[str, Callable[..., jax.Array]] = {"psnr": psnr, "ssim": ssim}
 Features = Mapping[Tap, np.ndarray | Statistics]
 
@@ -66,12 +67,13 @@ class Score(NamedTuple):
     interval: Interval | None  # 95 % confidence
     real: int  # examples; 0 where the set plays no part, or its statistics do not tell
     fake: int
+    examples: str  # "clips" or "frames"
     details: dict[str, Any]  # what else decides the value
 
 
 def named(metrics: Sequence[str]) -> list[str]:
-    """The metrics' names. Raises ValueError for an unknown one."""
-    return [config_lib.choice("a metric", name, METRICS) for name in metrics]
+    """The metrics' names, each once. Raises ValueError for an unknown one."""
+    return [config_lib.choice("a metric", name, METRICS) for name in dict.fromkeys(metrics)]
 
 
 def check(metrics: Sequence[str], frames: int, size: Sequence[int], examples: Mapping[str, int]) -> None:
@@ -98,8 +100,16 @@ def check(metrics: Sequence[str], frames: int, size: Sequence[int], examples: Ma
 
 
 def protocols(names: Sequence[str]) -> dict[str, str]:
-    """The protocol's name for each network: those given, else the defaults. Raises ValueError for unknown ones."""
-    given = {PROTOCOLS[config_lib.choice("a protocol", name, PROTOCOLS)].network: name for name in names}
+    """The protocol's name for each network: those given, else the defaults.
+
+    Raises:
+      ValueError: an unknown one, or two of one network.
+    """
+    given: dict[str, str] = {}
+    for name in names:
+        network = PROTOCOLS[config_lib.choice("a protocol", name, PROTOCOLS)].network
+        if given.setdefault(network, name) != name:
+            raise ValueError(f"{given[network]} and {name} are both protocols of {network}: give one at a time.")
     return DEFAULTS | given
 
 
@@ -111,7 +121,7 @@ class Meter:
       chosen: the protocol's name for each network, from `protocols`.
       dtype: of the networks' convolutions, "float32" or "bfloat16".
       seed: of the intervals.
-      intervals: compute them, at the cost of up to a hundred times a score.
+      intervals: compute them, at the cost of up to a hundred times a score (those of psnr and ssim cost nothing).
 
     Raises:
       FileNotFoundError: the weights of a network are not there; the sentence says how to get them.
@@ -137,15 +147,20 @@ class Meter:
             self._extractors[network] = make_extractor(protocol, params, outputs, jnp.dtype(dtype))
 
     def features(self, batches: Iterable[np.ndarray]) -> dict[Tap, np.ndarray]:
-        """Features [N,d] of clips uint8 [B,T,H,W,3]; those of images are of every frame."""
+        """Features [N,E,d] of N clips uint8 [B,T,H,W,3]: E is T for those of images, 1 for those of videos.
+
+        Raises ValueError where there is no clip.
+        """
         found: dict[Tap, list[np.ndarray]] = {tap: [] for tap in self.taps}
         for clips in batches:
             for network, extract in self._extractors.items():
                 pixels = clips.reshape(-1, *clips.shape[2:]) if network == "inception" else clips
                 for output, rows in next(extract([pixels])).items():
-                    found[network, output].append(rows)
+                    found[network, output].append(rows.reshape(len(clips), -1, rows.shape[-1]))
             if MOTION in found:
-                found[MOTION].append(np.asarray(_motion(clips)))
+                found[MOTION].append(np.asarray(_motion(clips))[:, None])
+        if not all(found.values()):
+            raise ValueError("No clip of the set could be read.")
         return {tap: np.concatenate(rows) for tap, rows in found.items()}
 
     def details(self, tap: Tap) -> dict[str, Any]:
@@ -170,42 +185,53 @@ class Meter:
     def _scores(self, name: str, real_features: Features, fake_features: Features) -> list[Score]:
         tap = METRICS[name].tap
         assert tap is not None
-        real, fake = real_features[tap], fake_features[tap]
         details = self.details(tap)
         details["citation"] = METRICS[name].citation or PROTOCOLS[details["protocol"]].citation
-        counts = [(x.count or 0) if isinstance(x, Statistics) else len(x) for x in (real, fake)]
-        score = functools.partial(Score, real=counts[0], fake=counts[1], details=details)
+        noun = "frames" if tap[0] == "inception" else "clips"
+        sets = real_features[tap], fake_features[tap]
+        counts = [(x.count or 0) if isinstance(x, Statistics) else x.shape[0] * x.shape[1] for x in sets]
+        score = functools.partial(Score, real=counts[0], fake=counts[1], examples=noun, details=details)
         if name in FRECHET:
             ddof = details.get("ddof", 1)
-            value = frechet_distance(_summary(real), _summary(fake), ddof)
-            return [score(name, value, self._halves(functools.partial(distance_of_features, ddof=ddof), real, fake))]
-        assert isinstance(real, np.ndarray) and isinstance(fake, np.ndarray)
+            value = frechet_distance(_summary(sets[0]), _summary(sets[1]), ddof)
+            interval = self._interval(functools.partial(distance_of_features, ddof=ddof), value, sets, lowest=0)
+            return [score(name, value, interval)]
+        real, fake = (x.reshape(-1, x.shape[-1]) for x in sets if isinstance(x, np.ndarray))
         if name == "kvd":
-            return [score(name, polynomial_mmd(real, fake), self._halves(polynomial_mmd, real, fake))]
+            value = polynomial_mmd(real, fake)
+            return [score(name, value, self._interval(polynomial_mmd, value, sets))]
         if name == "kid":
-            size = min(1000, *counts)
-            value, std = kid(real, fake, subset_size=size)
-            details |= {"subsets": 100, "subset_size": size, "std": std}
-            # Where subsets are large parts of the sets, they overlap, and their spread says little.
-            overlap = min(counts) < 4 * size
-            spread = _normal(value, std * np.sqrt(size / min(counts)))
-            return [score(name, value, self._halves(polynomial_mmd, real, fake) if overlap else spread)]
+            details["subset_size"] = min(1000, *counts)
+            value, details["std_over_subsets"] = kid(real, fake, subset_size=details["subset_size"])
+            return [score(name, value, self._interval(polynomial_mmd, value, sets))]
         if name == "is":
-            splits = min(10, counts[1])
-            value, std = inception_score(fake, splits=splits)
-            details |= {"splits": splits, "std": std}
-            return [score(name, value, _normal(value, std / np.sqrt(splits)), real=0)]
-        shares = zip(("precision", "recall"), precision_recall(real, fake), counts[::-1], strict=True)
-        return [score(part, share, _wilson(share, n)) for part, share, n in shares]
+            details["splits"] = splits = min(10, counts[1])
+            value, details["std_over_splits"] = inception_score(fake, splits)
+            of_halves = lambda _, half: inception_score(half, min(splits, len(half)))[0]  # noqa: E731
+            return [score(name, value, self._interval(of_halves, value, (sets[1], sets[1]), lowest=1), real=0)]
+        parts = dict(zip(("precision", "recall"), precision_recall(real, fake), strict=True))
+        return [
+            score(part, value, self._interval(lambda *x, i=i: precision_recall(*x)[i], value, sets, 0, 1))
+            for i, (part, value) in enumerate(parts.items())
+        ]
 
-    def _halves(self, metric: Callable, real: Any, fake: Any) -> Interval | None:
-        """An interval from half-samples; None where samples are not at hand, too few, or it is not wanted."""
-        if not self._intervals or isinstance(real, Statistics) or isinstance(fake, Statistics):
+    def _interval(
+        self, metric: Callable, value: float, sets: Sequence[Any], lowest: float = -np.inf, highest: float = np.inf
+    ) -> Interval | None:
+        """From half-samples of clips; None where they are not at hand, are fewer than 8, or it is not wanted."""
+        if not self._intervals or any(isinstance(x, Statistics) or len(x) < 8 for x in sets):
             return None
-        if min(len(real), len(fake)) < 4:
-            return None
-        resamples = 100 if real.shape[1] <= 512 else 20  # of 2048 dimensions each takes seconds
-        return confidence_interval(metric, real, fake, self._seed, resamples=resamples)[1:]
+        dim = sets[0].shape[-1]
+        resamples = 100 if dim <= 512 else 20  # of 2048 dimensions each takes seconds
+
+        # All frames of a clip are drawn or none: they are no independent examples.
+        def of_clips(real: np.ndarray, fake: np.ndarray) -> float:
+            return metric(real.reshape(-1, dim), fake.reshape(-1, dim))
+
+        real, fake = (x.reshape(len(x), -1) for x in sets)
+        _, low, high = confidence_interval(of_clips, real, fake, self._seed, resamples=resamples)
+        margin = (high - low) / 2
+        return max(value - margin, lowest), min(value + margin, highest)
 
 
 def paired_scores(metrics: Sequence[str], pairs: Iterable[tuple[np.ndarray, ...]]) -> list[Score]:
@@ -219,7 +245,7 @@ def paired_scores(metrics: Sequence[str], pairs: Iterable[tuple[np.ndarray, ...]
         values = np.concatenate(batches)
         interval = _normal(values.mean(), values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
         details = {"citation": METRICS[name].citation, "std": float(values.std())}
-        scores.append(Score(name, float(values.mean()), interval, len(values), len(values), details))
+        scores.append(Score(name, float(values.mean()), interval, len(values), len(values), "clips", details))
     return scores
 
 
@@ -232,14 +258,7 @@ def _paired(name: str, real: jax.Array, fake: jax.Array) -> jax.Array:
 
 
 def _summary(features: np.ndarray | Statistics) -> Statistics:
-    return features if isinstance(features, Statistics) else statistics(features)
-
-
-def _wilson(share: float, count: int) -> Interval:
-    """A 95 % interval of a share of `count` trials (Wilson 1927)."""
-    z = 1.96**2 / count
-    centre, margin = share + z / 2, np.sqrt(z * (share * (1 - share) + z / 4))
-    return float((centre - margin) / (1 + z)), float((centre + margin) / (1 + z))
+    return features if isinstance(features, Statistics) else statistics(features.reshape(-1, features.shape[-1]))
 
 
 def _normal(value: float, error: float) -> Interval:

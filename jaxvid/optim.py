@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
-from types import ModuleType
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 
-def _call(module: ModuleType, parameter: str, field: str, name: str, given: Mapping[str, Any], **defaults: Any) -> Any:
-    """Calls a function of `module` by name, with the config's arguments over those defaults that it takes.
+def _optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
+    """The functions of optax that take a learning rate and make an optimizer."""
+    functions = {n: f for n, f in vars(optax).items() if inspect.isfunction(f) and not n.startswith(("_", "scale_by"))}
+    return {n: f for n, f in functions.items() if "learning_rate" in inspect.signature(f).parameters}
 
-    `parameter` is what all functions of the wanted kind take: it tells optimizers and schedules from the rest of optax.
-    """
-    functions = {n: f for n, f in vars(module).items() if inspect.isfunction(f) and n.islower()}
-    kind = {n for n, f in functions.items() if parameter in inspect.signature(f).parameters or n.endswith(parameter)}
-    if name not in kind:
-        nearest = difflib.get_close_matches(name, kind, n=1, cutoff=0.0)[0]
+
+def _schedules() -> dict[str, Callable[..., optax.Schedule]]:
+    """The functions of optax that make a schedule out of numbers."""
+    functions = {n: f for n, f in vars(optax.schedules).items() if inspect.isfunction(f)}
+    return {n: f for n, f in functions.items() if n.endswith(("_schedule", "_decay"))}
+
+
+def _call(functions: Mapping[str, Callable], field: str, name: str, given: Mapping[str, Any], **defaults: Any) -> Any:
+    """Calls one of the functions by name, with the config's arguments over those defaults that it takes."""
+    if name not in functions:
+        nearest = difflib.get_close_matches(name, functions, n=1, cutoff=0.0)[0]
         raise ValueError(f'{field} is "{name}", which optax does not have; the nearest is "{nearest}".')
     known = inspect.signature(functions[name]).parameters
     for argument in given:
@@ -43,8 +52,7 @@ def make_schedule(options: Mapping[str, Any], steps: int) -> optax.Schedule:
     """
     rate = options["learning_rate"]
     return _call(
-        optax.schedules,
-        "schedule",
+        _schedules(),
         "optim.schedule",
         options["schedule"],
         options["schedule_arguments"],
@@ -70,8 +78,8 @@ def make_optimizer(options: Mapping[str, Any], steps: int) -> optax.GradientTran
     """
     every = options["accumulate"]
     for field, wanted, holds in (
-        ("accumulate", "at least 1 step", every >= 1),
-        ("learning_rate", "0 or more", options["learning_rate"] >= 0),
+        ("accumulate", f"1 to the {steps} train.steps", 1 <= every <= steps),
+        ("learning_rate", "0 or more, and finite", 0 <= options["learning_rate"] < math.inf),
         ("clip", "a norm above 0, or 0 for none", options["clip"] >= 0),
         ("ema_decay", "0 <= decay < 1", 0 <= options["ema_decay"] < 1),
     ):
@@ -79,7 +87,12 @@ def make_optimizer(options: Mapping[str, Any], steps: int) -> optax.GradientTran
             raise ValueError(f"optim.{field} is {options[field]}, expected {wanted}.")
     schedule = make_schedule(options, max(1, steps // every))
     name, arguments = options["name"], options["arguments"]
-    optimizer = _call(optax, "learning_rate", "optim.name", name, arguments, learning_rate=schedule)
+    optimizer = _call(_optimizers(), "optim.name", name, arguments, learning_rate=schedule)
+    try:
+        number = jax.ShapeDtypeStruct((1, 1), jnp.float32)
+        jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x), number)
+    except TypeError as error:
+        raise ValueError(f"optim.name {name} needs more than gradients, which no method here gives it.") from error
     if options["clip"] > 0:
         optimizer = optax.chain(optax.clip_by_global_norm(options["clip"]), optimizer)
     if every > 1:

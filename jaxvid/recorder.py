@@ -43,16 +43,25 @@ def claim(workdir: Path, config: ConfigDict) -> None:
       ValueError: the folder holds a run with another config; one line per field.
       OSError: the folder cannot be made or written.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"the work folder {workdir} cannot be made ({error.strerror}): name another one.") from error
     if not os.access(workdir, os.W_OK):
         raise PermissionError(errno.EACCES, "the work folder cannot be written; name another --workdir", str(workdir))
     path = workdir / "config.json"
     if path.is_file():
-        changed = config_lib.differences(json.loads(path.read_text()), config_lib.to_dict(config))
+        try:
+            saved = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: put back what it was, or name another --workdir.") from error
+        changed = config_lib.differences(saved, config_lib.to_dict(config))
         if changed:
             raise ValueError(
                 f"{workdir} holds a run with another config. Name another --workdir, or undo:\n" + "\n".join(changed)
             )
+    elif any((workdir / "checkpoints").glob("[0-9]*")):
+        raise ValueError(f"{workdir} has checkpoints but no config.json to compare with: name another --workdir.")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -169,7 +178,7 @@ class Recorder:
         end = self._config.train.steps
         viz.report(
             self._workdir / "report.html",
-            title=f"{self._config.method} on {self._config.data.path or self._config.data.name}",
+            title=f"{self._config.method} on {self._config.data.name} {self._config.data.path}".strip(),
             status="finished" if step == end else "running",
             step=step,
             total_steps=end,
@@ -200,7 +209,7 @@ class Recorder:
 
 def environment() -> dict[str, str]:
     """Versions and devices, for the report."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "pillow")
     devices = jax.devices()
     return {
         "devices": f"{len(devices)} x {devices[0].device_kind}",

@@ -110,12 +110,13 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     """
     workdir = Path(workdir)
     job = prepare(config)
-    claim(workdir, config)
     with job.eval_batches() as batches:
         example = {name: value for name, value in next(batches).items() if name != "mask"}
     batch = parallel.put_batch(example, job.mesh)
+    abstract = abstract_state(job.plain, described_batch(batch))
+    claim(workdir, config)
     with contextlib.closing(Checkpointer(workdir, config.train.keep)) as checkpointer:
-        state = checkpointer.restore(abstract_state(job.plain, described_batch(batch)), job.mesh)
+        state = checkpointer.restore(abstract, job.mesh)
         if state is None:
             state = parallel.make_init(job.plain.init, job.mesh)(jax.random.key(config.train.seed), batch)
         record = Recorder(workdir, config, int(state.step), described_batch(batch))
@@ -187,8 +188,8 @@ def finite(step: int, metrics: Metrics) -> tuple[int, dict[str, float]]:
     for name, value in values.items():
         if not math.isfinite(value):
             raise NotFinite(
-                f"{name} is {value} at step {step}; the newest checkpoint is from before that. "
-                "Lower optim.learning_rate or optim.clip, or look at the data of that step."
+                f"{name} is {value} at step {step}; all checkpoints are from before that. "
+                "Lower optim.learning_rate or optim.clip in another --workdir, or look at the data of that step."
             )
     return step, values
 

@@ -44,7 +44,13 @@ def test_images_are_videos_of_one_frame_and_grey_is_repeated(tmp_path) -> None:
     np.testing.assert_array_equal(batch, np.repeat(VIDEOS[0, :, None, ..., :1], 3, -1))
 
 
-def test_what_is_taken_depends_on_the_name_and_the_seed_alone(tmp_path) -> None:
+def test_numbered_images_are_a_video_or_images_as_asked(tmp_path) -> None:
+    save_frames(tmp_path, VIDEOS[:1])
+    assert [video.frames for video in open_collection(tmp_path).videos] == [12]
+    assert [video.frames for video in open_collection(tmp_path, sequences=False).videos] == [1] * 12
+
+
+def test_what_is_taken_depends_on_the_content_and_the_seed_alone(tmp_path) -> None:
     np.save(tmp_path / "videos.npy", VIDEOS)
     collection = open_collection(tmp_path / "videos.npy")
 
@@ -58,6 +64,11 @@ def test_what_is_taken_depends_on_the_name_and_the_seed_alone(tmp_path) -> None:
     turned = collection._replace(videos=collection.videos[::-1][:3])
     assert taken(turned).items() <= reference.items() and len(taken(turned)) == 3
     assert taken(collection, seed=1) != reference
+    (tmp_path / "renamed").mkdir()
+    for number, video in enumerate(VIDEOS[::-1]):
+        np.save(tmp_path / "renamed" / f"other_{number}.npy", video)
+    renamed = taken(open_collection(tmp_path / "renamed"))
+    assert list(renamed.values())[::-1] == list(reference.values())
     assert {indices[0] for indices in taken(collection, random=False).values()} == {0}
     assert len(taken(collection, count=3)) == 3 and taken(collection, count=3).items() <= reference.items()
 
@@ -88,8 +99,10 @@ def test_a_damaged_clip_is_left_out_on_both_sides_with_a_warning(tmp_path) -> No
         (VIDEOS[0, 0, 0], r"is \[20, 3\], expected videos"),
         (VIDEOS[..., :2], "expected a video"),
         (VIDEOS.astype(np.int32), "holds int32, expected uint8"),
-        (VIDEOS.astype(np.float32), "float32 from 0 to 255, expected uint8, or floats in"),
+        (VIDEOS.astype(np.float32), r"float32 from 0 to 255, expected uint8 in \[0, 255\], or floats in"),
         (VIDEOS / 255, "looks like .0, 1.; expected uint8"),
+        (VIDEOS / 255 - 1e-6, "looks like .0, 1."),
+        (VIDEOS // 128, "uint8 that are 0 or 1"),
         (np.full(VIDEOS.shape, np.nan), "from nan to nan"),
         (VIDEOS[:0], "no readable video"),
     ],
@@ -105,11 +118,18 @@ def test_sets_that_cannot_be_measured_are_named(tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY\x01\x00")
     np.savez(tmp_path / "two.npz", a=VIDEOS, b=VIDEOS)
+    (tmp_path / "broken.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:1000])
+    (tmp_path / "short.mp4").write_bytes(b"")
+    save_frames(tmp_path / "both", VIDEOS)
+    np.save(tmp_path / "both" / "array.npy", VIDEOS[0])
     for path, sentence in {
         "mixed": "several sizes .2 of 16x20, 1 of 8x20",
         "empty": "no readable video",
-        "absent": "neither a folder nor",
-        "broken.npy": "cannot be read",
+        "absent": "does not exist",
+        "broken.npy": "is damaged",
+        "broken.npz": "is damaged",
+        "short.mp4": "put videos or images into a folder",
+        "both": "put them into folders of their own",
         "two.npz": "expected one array",
     }.items():
         with pytest.raises(ValueError, match=sentence):

@@ -33,6 +33,7 @@ class Small(nn.Module):
 
 @pytest.fixture(name="sets")
 def sets_fixture(tmp_path, monkeypatch) -> dict[str, str]:
+    monkeypatch.setattr(measure, "DIMENSIONS", {("i3d", "logits"): 3, ("inception", "2048"): 3, measure.MOTION: 60})
     params = Small().init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"]
     info = WeightInfo("small", "here", "0", "small weights", "digest")
     monkeypatch.setattr(features, "Inception", Small)
@@ -65,7 +66,11 @@ def test_every_metric_gives_a_number_with_what_was_measured(sets, tmp_path, caps
         "fid": 60,
         "psnr": 6,
     }
-    assert about["frames"] == 10 and about["resolution"] == "16x16" and "jax" in about["environment"]
+    assert (
+        about["frames"] == 10
+        and about["resolution"] == {"real": "16x16", "fake": "16x16"}
+        and "jax" in about["environment"]
+    )
     assert found["fvd"]["protocol"] == "stylegan_v" and found["fvd"]["ddof"] == 0
     assert found["fid"]["weights"] == "small weights" and found["fid"]["weights_sha256"] == "digest"
     assert "StyleGAN-V" in found["fvd"]["citation"] and "6 real and 6 fake" in found["fvd"]["citation"]
@@ -106,7 +111,7 @@ def test_statistics_are_saved_used_and_not_mixed(sets, tmp_path, capsys) -> None
         ("--metrics=fvd", "--protocol=videogpt"): "statistics with protocol original, and videogpt is asked for",
         ("--metrics=fid",): "statistics with features i3d logits, and inception 2048 is asked for",
         ("--metrics=fvd,kid",): "serves one Frechet distance",
-        ("--metrics=psnr",): "give both sets as videos",
+        ("--metrics=psnr",): "serves one Frechet distance",
     }.items():
         assert main([f"--real={kept}", f"--fake={sets['fake']}", "--frames=10", *arguments]) == 2
         error = capsys.readouterr().err
@@ -116,6 +121,27 @@ def test_statistics_are_saved_used_and_not_mixed(sets, tmp_path, capsys) -> None
     plain = {"real": str(tmp_path / "plain.npz"), "fake": str(tmp_path / "plain.npz")}
     assert run(plain, tmp_path, "--metrics=fid")["fid"]["value"] == pytest.approx(0, abs=1e-9)
     assert run({"real": kept, "fake": kept}, tmp_path, "--metrics=fvd")["fvd"]["value"] == pytest.approx(0, abs=1e-9)
+
+
+def test_pairs_are_never_shifted(sets, tmp_path, capsys) -> None:
+    (tmp_path / "short").mkdir()
+    for number, video in enumerate(REAL):
+        np.save(tmp_path / "short" / f"{number}.npy", video[:9] if number == 2 else video)
+    assert main([f"--real={sets['real']}", f"--fake={tmp_path / 'short'}", "--frames=10", "--metrics=psnr"]) == 2
+    assert "too short or unreadable" in capsys.readouterr().err
+
+
+def test_all_frames_of_a_clip_are_drawn_or_none(sets, tmp_path) -> None:
+    """Twenty copies of each frame say no more than one: the interval has to stay as wide."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 16, 1, 16, 16, 3), np.uint8)
+    widths = []
+    for frames in (1, 20):
+        for side, found in zip(("real", "fake"), images, strict=True):
+            np.save(tmp_path / f"{side}.npy", found.repeat(frames, 1))
+        score = run(sets, tmp_path, "--metrics=fid", f"--frames={frames}")["fid"]
+        widths.append(score["interval"][1] - score["value"])
+    assert widths[1] == pytest.approx(widths[0], rel=0.2)
 
 
 def test_images_need_no_frames(sets, tmp_path) -> None:
@@ -132,7 +158,10 @@ def test_images_need_no_frames(sets, tmp_path) -> None:
         ([], "name --real and --fake"),
         (["--workdir=x", "--real=y", "--fake=z"], "or else --workdir"),
         (["--workdir=nowhere"], "nowhere has no config.json"),
-        (["--real=nowhere", "--fake=nowhere"], "nowhere is neither a folder"),
+        (["--real=nowhere", "--fake=nowhere"], "nowhere does not exist"),
+        (["--real={real}", "--fake={fake}", "--protocol=original,cdfvd"], "both protocols of i3d: give one at a time"),
+        (["--workdir=x", "--frames=3"], "--frames goes with --real and --fake"),
+        (["--real={real}", "--fake={fake}", "--output=nowhere/scores.json"], "cannot be written"),
         (["--real={real}", "--fake={fake}", "--metrics=fdv"], "did you mean fvd"),
         (["--real={real}", "--fake={fake}", "--protocol=clean_fid"], "did you mean clean"),
         (["--real={real}", "--fake={fake}", "--frames=8"], "fvd needs clips of at least 9 frames, not 8"),

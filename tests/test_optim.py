@@ -59,6 +59,8 @@ def test_ema_decay_is_per_optimizer_step() -> None:
         ({"arguments": {"beta1": 0.9}}, 'optim.name adam has no argument "beta1"; the nearest is "b1"'),
         ({"accumulate": 0}, "optim.accumulate is 0"),
         ({"learning_rate": float("nan")}, "optim.learning_rate is nan"),
+        ({"learning_rate": float("inf")}, "optim.learning_rate is inf"),
+        ({"name": "lbfgs"}, "optim.name lbfgs needs more than gradients"),
         ({"clip": -1.0}, "optim.clip is -1.0"),
         ({"ema_decay": 1.0}, "optim.ema_decay is 1.0"),
     ],

@@ -15,23 +15,38 @@ from jaxvid.data.pipeline import Batches, DamagedClip, Source, eval_batches, tra
 
 __all__ = ["Batches", "DamagedClip", "Source", "eval_batches", "make_source", "train_batches"]
 
-NAMES = ("synthetic", "moving_mnist", "folder", "records", "tfds")
+# The fields that each source reads, besides frames and resolution, and what the others leave them at.
+READ_BY = {
+    "synthetic": (),
+    "moving_mnist": ("path",),
+    "folder": ("path", "stride", "fps"),
+    "records": ("path",),
+    "tfds": ("path", "dataset", "stride"),
+}
+UNSET = {"path": "", "dataset": "", "stride": 1, "fps": 0}
 
 
 def make_source(options: Mapping[str, Any], split: str) -> Source:
     """The source that `config.data` names.
 
     Args:
-      options: name (one of NAMES), path, dataset (the TFDS name), frames, resolution, stride, fps (0: by stride, else
+      options: name (one of READ_BY), path, dataset (the TFDS name), frames, resolution, stride, fps (0: by stride, else
         frames per second of the clip), holdout (share of a folder without an eval part that is kept for evaluation).
       split: "train" or "eval".
 
     Raises:
-      ValueError: an unknown name or split, or whatever the source itself has to say about its path.
+      ValueError: an unknown name or split, a field that this source does not read, or what the source itself says.
     """
     if split not in ("train", "eval"):
         raise ValueError(f"a split is 'train' or 'eval', not {split!r}")
     name, path, frames, resolution = (options[key] for key in ("name", "path", "frames", "resolution"))
+    for field, unset in UNSET.items():
+        if name in READ_BY and field not in READ_BY[name] and options[field] != unset:
+            readers = ", ".join(source for source, fields in READ_BY.items() if field in fields)
+            raise ValueError(
+                f"data.{field} is {options[field]!r}, which the source {name!r} does not read: leave it at {unset!r} "
+                f"or set data.name to one that does ({readers})"
+            )
     if name == "synthetic":
         from jaxvid.data.synthetic import Synthetic
 
@@ -52,5 +67,5 @@ def make_source(options: Mapping[str, Any], split: str) -> Source:
         from jaxvid.data.tfds import TFDS
 
         return TFDS(options["dataset"], frames, resolution, options["stride"], split, path)
-    nearest = difflib.get_close_matches(str(name), NAMES, n=1, cutoff=0.0)[0]
-    raise ValueError(f"no data source is called {name!r}: did you mean {nearest!r}? There are {', '.join(NAMES)}")
+    nearest = difflib.get_close_matches(str(name), READ_BY, n=1, cutoff=0.0)[0]
+    raise ValueError(f"no data source is called {name!r}: did you mean {nearest!r}? There are {', '.join(READ_BY)}")

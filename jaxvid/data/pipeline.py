@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, Protocol
 
 import numpy as np
@@ -217,7 +219,23 @@ def _batches(
         flags.FLAGS(sys.argv[:1])  # grain reads flags to start workers; outside app.run nobody has parsed them
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     batches = clips.batch(rows, batch_fn=stack).to_iter_dataset(options)
-    return Batches(iter(batches.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=1))), damaged)
+    return Batches(_deaf(batches.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=1))), damaged)
+
+
+def _deaf(batches: Iterable[Clip]) -> Iterator[Clip]:
+    """Batches of worker processes that do not hear Ctrl-C: a terminal sends it to them too, but the run ends them."""
+    resource_tracker.ensure_running()  # else it starts with the workers, and unblocks what is blocked here
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which processes inherit when they start
+    try:
+        iterator: Any = iter(batches)
+        first = next(iterator)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield first
+        yield from iterator
+    finally:
+        iterator.close()
 
 
 class _Order:

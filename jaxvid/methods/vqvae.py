@@ -42,11 +42,15 @@ def make_quantizer(options: ConfigDict, dim: int, axis_name: str | None) -> nn.M
     """`config.model.quantizer`: its `name`, and the fields of that class in `nn.quantize`."""
     kind = QUANTIZERS[config_lib.choice("model.quantizer.name", options.name, QUANTIZERS)]
     fields = {name: value for name, value in options.items() if name != "name"}
-    known = [field.name for field in dataclasses.fields(kind) if field.name not in ("parent", "name")]
-    for name in fields:
-        config_lib.choice(f"a field of model.quantizer {options.name}", name, known)
+    all_fields = {field.name for field in dataclasses.fields(kind)}
+    known = all_fields - {"parent", "name", "axis_name", "dim"}
+    if unknown := [name for name in fields if name not in known]:
+        raise ValueError(
+            f"model.quantizer {options.name} has no field {unknown[0]}, only {', '.join(sorted(known))}; "
+            f"--config configs/vqvae.py:{options.name} is the recipe with this quantizer."
+        )
     shared = {"dim": dim, "axis_name": axis_name}
-    return kind(**{name: value for name, value in shared.items() if name in known}, **fields)
+    return kind(**{name: value for name, value in shared.items() if name in all_fields}, **fields)
 
 
 def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
@@ -57,8 +61,8 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
     """
     model, data = config.model, config.data
     factors = tuple(model.downsample)
-    if len(factors) != 3:
-        raise ValueError(f"model.downsample is {factors}, expected factors of frames, height and width: (4, 4, 4).")
+    if len(factors) != 3 or not all(isinstance(factor, int) for factor in factors):
+        raise ValueError(f"model.downsample is {factors}, expected whole factors of time, height and width: (4, 4, 4).")
     sizes = {"frames": data.frames, "height": data.resolution, "width": data.resolution}
     for (axis, size), factor in zip(sizes.items(), factors, strict=True):
         if factor < 1 or size % factor:
@@ -69,7 +73,8 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
         if model[field] < least:
             raise ValueError(f"model.{field} is {model[field]}, expected at least {least}.")
     if model.width % 8 or model.width % max(model.heads, 1):
-        raise ValueError(f"model.width {model.width} must be a multiple of 8 and of model.heads {model.heads}.")
+        heads = f" and of the {model.heads} model.heads" if model.heads else ""
+        raise ValueError(f"model.width is {model.width}, expected a multiple of 8{heads}.")
     quantizer = make_quantizer(model.quantizer, model.dim, axis_name)
     dim = {"fsq": lambda: len(quantizer.levels), "lfq": lambda: quantizer.bits}.get(
         model.quantizer.name, lambda: model.dim

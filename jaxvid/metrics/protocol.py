@@ -30,6 +30,10 @@ class Protocol(NamedTuple):
     random_fake: generated ones too; else they begin with the first frame.
     repeat_fake: take further clips of the same generated videos where there are fewer than that.
     citation: of the program.
+
+    What a program's own loader does before (cd-fvd's resizes and crops to a resolution, StyleGAN-V's reads JPEG frames)
+    is part of the videos, and stays the user's. The resize of "stylegan_v" happens inside its TorchScript archive: here
+    it is PyTorch's bilinear one, which no published number has confirmed.
     """
 
     network: Literal["inception", "i3d"]
@@ -93,18 +97,20 @@ def to_uint8(array: np.ndarray, name: str) -> np.ndarray:
     """Pixels as uint8: floats in [-1, 1] are rounded to the nearest of 256 levels.
 
     Raises:
-      ValueError: another dtype, or floats outside that range, or all of them in [0, 1], which may mean either.
+      ValueError: another dtype, values outside that range, or all of them about in [0, 1], which may mean either.
     """
     array = np.asarray(array)
+    wanted = "expected uint8 in [0, 255], or floats in [-1, 1]"
+    low, high = (float(extreme(array)) for extreme in (np.min, np.max)) if array.size else (0.0, 0.0)
     if array.dtype == np.uint8:
+        if high == 1:
+            raise ValueError(f"{name} holds uint8 that are 0 or 1, {wanted}: multiply by 255.")
         return array
-    wanted = "expected uint8, or floats in [-1, 1]"
     if array.dtype.kind != "f":
         raise ValueError(f"{name} holds {array.dtype}, {wanted}.")
-    low, high = (float(extreme(array)) for extreme in (np.min, np.max)) if array.size else (0.0, 0.0)
     if not (low >= -1 and high <= 1):
         raise ValueError(f"{name} holds {array.dtype} from {low:.4g} to {high:.4g}, {wanted}.")
-    if low >= 0:
+    if low > -0.05:  # resizing may leave a little less than 0
         raise ValueError(
             f"{name} holds {array.dtype} from {low:.4g} to {high:.4g}, which looks like [0, 1]; {wanted}: "
             "multiply by 255 and round to uint8."

@@ -63,7 +63,7 @@ class EMAVectorQuantizer(nn.Module):
         return self.codes
 
     def setup(self) -> None:
-        _check_codebook(self.codes, self.dim)
+        _check_codebook(self.codes, self.dim, self.commitment)
         if not 0 <= self.decay < 1 or self.warm_up < 0:
             raise ValueError(
                 f"A codebook needs 0 <= decay < 1 and warm_up >= 0, got decay={self.decay} and warm_up={self.warm_up}."
@@ -129,7 +129,7 @@ class VectorQuantizer(nn.Module):
         return self.codes
 
     def setup(self) -> None:
-        _check_codebook(self.codes, self.dim)
+        _check_codebook(self.codes, self.dim, self.commitment)
         uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
         self.embedding = self.param("embedding", uniform, (self.codes, self.dim))
 
@@ -241,9 +241,11 @@ class LFQ(nn.Module):
         return (indices[..., None] >> np.arange(self.bits) & 1) * 2.0 - 1.0
 
 
-def _check_codebook(codes: int, dim: int) -> None:
+def _check_codebook(codes: int, dim: int, commitment: float) -> None:
     if codes < 1 or dim < 1:
         raise ValueError(f"A codebook needs at least 1 code of at least 1 dimension, got codes={codes} and dim={dim}.")
+    if not 0 <= commitment < math.inf:
+        raise ValueError(f"The weight of the commitment loss is {commitment}, expected 0 or more, and finite.")
 
 
 def _rows(z: jax.Array, dim: int) -> jax.Array:

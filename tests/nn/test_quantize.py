@@ -147,6 +147,7 @@ def test_wrong_last_axis_is_named(quantizer):
         (EMAVectorQuantizer(codes=0, dim=3), "at least 1 code"),
         (EMAVectorQuantizer(codes=4, dim=3, decay=1.0), "0 <= decay < 1"),
         (VectorQuantizer(codes=4, dim=0), "at least 1 dim"),
+        (VectorQuantizer(codes=4, dim=3, commitment=-1.0), "commitment loss is -1.0"),
         (LFQ(bits=0), "1 to 24 bits"),
         (LFQ(bits=3, temperature=0.0), "positive temperature"),
         (LFQ(bits=3, anneal_steps=0), "anneal_from=1"),
