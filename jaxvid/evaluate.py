@@ -177,7 +177,7 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     print(f"step {int(run.state.step)} of {options.workdir}, {source.summary()}")
     scores = heldout.make_scorer(metrics, run.method, batches, mesh, meter)(run.state)
     about = {"frames": config.data.frames, "stride": config.data.stride, "seed": options.seed}
-    about |= {"resolution": "x".join(map(str, size)), "fake_is": "samples (a tokenizer's are reconstructions)"}
+    about |= {"resolution": "x".join(map(str, size)), "generated": "samples (a tokenizer's are reconstructions)"}
     return scores, about | {"workdir": options.workdir, "step": int(run.state.step), "data": source.summary()}
 
 
@@ -327,7 +327,7 @@ def record(score: Score, about: Mapping[str, Any]) -> dict[str, Any]:
     if score.name != "is":
         numbers = f"{score.real or 'an unknown number of'} real and {numbers}"
     facts = {name: details[name] for name in CITED if name in details} | dict(about)
-    shown = [f"{name} {fact}" for name, fact in facts.items() if name not in LOCAL and fact != ""]
+    shown = [f"{name} {fact}" if name != "weights" else fact for name, fact in facts.items() if name not in LOCAL]
     text = f"{score.name} {score.value:.5g}{interval}: {source}; {', '.join([numbers, *shown])}"
     return {
         "metric": score.name,
