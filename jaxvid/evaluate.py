@@ -276,12 +276,11 @@ def _agree(saved: Saved, present: Mapping[str, Any]) -> None:
             raise ValueError(f"{saved.path} has statistics with {name} {there}, and {here} is asked for.")
 
 
-def save_statistics(path: str, features: np.ndarray, meter: Meter, about: Mapping[str, Any]) -> None:
-    """Writes the statistics of the real features, and how they were made, for `open_side`."""
+def save_statistics(path: str, features: Any, meter: Meter, about: Mapping[str, Any]) -> None:
+    """Writes the statistics of the real features [N,E,d], and how they were made, for `open_side`."""
     facts = meter.details(meter.taps[0]) | {name: about[name] for name in ("frames", "stride", "seed")}
     facts = {name: fact for name, fact in facts.items() if name not in frechet.ARRAYS}
-    rows = features.reshape(-1, features.shape[-1])
-    frechet.save(path, frechet.statistics(rows), **facts, resolution=about["resolution"]["real"])
+    frechet.save(path, measure.summary(features), **facts, resolution=about["resolution"]["real"])
     print(f"Statistics of the real set written to {path}.")
 
 

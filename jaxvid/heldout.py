@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxvid import parallel
 from jaxvid.core import Batch, Method, Metrics, TrainState
-from jaxvid.measure import PAIRED, Meter, Score, paired_scores
+from jaxvid.measure import PAIRED, Features, Meter, Score, paired_scores
 
 SEED = 0  # of the noise in evaluations: the same for every run
 
@@ -119,7 +119,7 @@ def make_scorer(
                 yield np.round((drawn[batch["mask"] > 0].clip(-1, 1) + 1) * 127.5).astype(np.uint8)
 
     @functools.cache
-    def real_features() -> dict:
+    def real_features() -> Features:
         return meter.features(real())
 
     def score(state: TrainState) -> list[Score]:

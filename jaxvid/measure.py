@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from jaxvid.metrics import weights
 from jaxvid.metrics.features import Extractor, make_extractor
 from jaxvid.metrics.frechet import (
     Statistics,
+    accumulate,
     confidence_interval,
     distance_of_features,
     frechet_distance,
@@ -146,22 +147,31 @@ class Meter:
             protocol = PROTOCOLS[chosen[network]]
             self._extractors[network] = make_extractor(protocol, params, outputs, jnp.dtype(dtype))
 
-    def features(self, batches: Iterable[np.ndarray]) -> dict[Tap, np.ndarray]:
+    def features(self, batches: Iterable[np.ndarray]) -> Features:
         """Features [N,E,d] of N clips uint8 [B,T,H,W,3]: E is T for those of images, 1 for those of videos.
 
+        Where one Frechet distance without an interval is wanted, their Statistics, so that memory does not grow with N.
         Raises ValueError where there is no clip.
         """
-        found: dict[Tap, list[np.ndarray]] = {tap: [] for tap in self.taps}
+        found = self._features(batches)
+        if len(self.metrics) == 1 and self.metrics[0] in FRECHET and not self._intervals:
+            (tap,) = self.taps
+            return {tap: accumulate(part[tap].reshape(-1, part[tap].shape[-1]) for part in found)}
+        parts = list(found)
+        if not parts:
+            raise ValueError("No clip of the set could be read.")
+        return {tap: np.concatenate([part[tap] for part in parts]) for tap in self.taps}
+
+    def _features(self, batches: Iterable[np.ndarray]) -> Iterator[dict[Tap, np.ndarray]]:
         for clips in batches:
+            part = {}
             for network, extract in self._extractors.items():
                 pixels = clips.reshape(-1, *clips.shape[2:]) if network == "inception" else clips
                 for output, rows in next(extract([pixels])).items():
-                    found[network, output].append(rows.reshape(len(clips), -1, rows.shape[-1]))
-            if MOTION in found:
-                found[MOTION].append(np.asarray(_motion(clips))[:, None])
-        if not all(found.values()):
-            raise ValueError("No clip of the set could be read.")
-        return {tap: np.concatenate(rows) for tap, rows in found.items()}
+                    part[network, output] = rows.reshape(len(clips), -1, rows.shape[-1])
+            if MOTION in self.taps:
+                part[MOTION] = np.asarray(_motion(clips))[:, None]
+            yield part
 
     def details(self, tap: Tap) -> dict[str, Any]:
         """What decides features of given clips."""
@@ -193,7 +203,7 @@ class Meter:
         score = functools.partial(Score, real=counts[0], fake=counts[1], examples=noun, details=details)
         if name in FRECHET:
             ddof = details.get("ddof", 1)
-            value = frechet_distance(_summary(sets[0]), _summary(sets[1]), ddof)
+            value = frechet_distance(summary(sets[0]), summary(sets[1]), ddof)
             interval = self._interval(functools.partial(distance_of_features, ddof=ddof), value, sets, lowest=0)
             return [score(name, value, interval)]
         real, fake = (x.reshape(-1, x.shape[-1]) for x in sets if isinstance(x, np.ndarray))
@@ -257,7 +267,8 @@ def _paired(name: str, real: jax.Array, fake: jax.Array) -> jax.Array:
     return PAIRED[name](fake, real, data_range=255.0)
 
 
-def _summary(features: np.ndarray | Statistics) -> Statistics:
+def summary(features: np.ndarray | Statistics) -> Statistics:
+    """The statistics of features [N,E,d]."""
     return features if isinstance(features, Statistics) else statistics(features.reshape(-1, features.shape[-1]))
 
 

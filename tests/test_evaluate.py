@@ -104,6 +104,8 @@ def test_statistics_are_saved_used_and_not_mixed(sets, tmp_path, capsys) -> None
     kept = str(tmp_path / "real.npz")
     direct = run(sets, tmp_path, "--metrics=fvd", f"--save_real={kept}", "--no_intervals")
     saved = {"real": kept, "fake": sets["fake"]}
+    whole = run(sets, tmp_path, "--metrics=fvd,kvd")  # with the features in memory; alone they are only summed
+    assert whole["fvd"]["value"] == pytest.approx(direct["fvd"]["value"], rel=1e-9)
     again = run(saved, tmp_path, "--metrics=fvd", "--no_intervals")
     assert again["fvd"]["value"] == pytest.approx(direct["fvd"]["value"], rel=1e-9) and again["fvd"]["real"] == 6
     capsys.readouterr()
