@@ -274,7 +274,11 @@ def _class_name(name: str, prefix: str) -> str:
 def _read_captions(root: str, index: Index) -> dict[str, str]:
     """Name -> text, from captions.csv or captions.jsonl at the top of the folder."""
     captions: dict[str, str] = {}
-    for place, row in _caption_rows(root):
+    try:
+        rows = list(_caption_rows(root))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the captions in {root} are not UTF-8: save captions.csv or .jsonl as that") from error
+    for place, row in rows:
         name, text = (row.get("file"), row.get("text")) if isinstance(row, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(text, str):
             raise ValueError(f"{place}: expected the columns (or keys) 'file' and 'text', found {row!r}")
@@ -293,6 +297,8 @@ def _caption_rows(root: str) -> Iterator[tuple[str, Any]]:
     if os.path.isfile(path):
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
+            if not {"file", "text"} <= set(reader.fieldnames or ()):
+                raise ValueError(f"{path}, line 1: expected the columns 'file' and 'text', found {reader.fieldnames}")
             for row in reader:
                 yield f"{path}, line {reader.line_num}", row
     path = os.path.join(root, "captions.jsonl")

@@ -272,7 +272,8 @@ def test_captions_are_texts(tree, name):
             "file,text\ncats/aa.mp4,x\n",
             "line 2: there is no video 'cats/aa.mp4', the nearest name is 'cats/a.mp4'",
         ),
-        ("captions.csv", "name,text\ncats/a.mp4,x\n", "line 2: expected the columns .or keys. 'file' and 'text'"),
+        ("captions.csv", "name,text\ncats/a.mp4,x\n", "line 1: expected the columns 'file' and 'text'"),
+        ("captions.csv", "cats/a.mp4,x\n", "line 1: expected the columns"),
         ("captions.csv", "file,text\ncats/a.mp4\n", "line 2: expected the columns"),
         ("captions.csv", "file,text\ncats/a.mp4,x\ncats/a.mp4,y\n", "line 3: 'cats/a.mp4' has a caption already"),
         ("captions.jsonl", '{"file": "cats/a.mp4", "text": "x"}\n{file}\n', "line 2: this is not JSON"),
@@ -283,6 +284,13 @@ def test_wrong_captions_are_named(tree, name, content, message):
     root = tree("cats/a.mp4", "cats/b.mp4")
     (root / name).write_text(content)
     with pytest.raises(ValueError, match=f"{name}, {message}"):
+        Folder(str(root), 8, 24)
+
+
+def test_captions_in_another_encoding_are_named(tree):
+    root = tree("cats/a.mp4", "cats/b.mp4")
+    (root / "captions.csv").write_text("file,text\ncats/a.mp4,x\n", encoding="utf-16")
+    with pytest.raises(ValueError, match="are not UTF-8"):
         Folder(str(root), 8, 24)
 
 
