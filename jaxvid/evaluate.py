@@ -177,7 +177,10 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     print(f"step {int(run.state.step)} of {options.workdir}, {source.summary()}")
     scores = heldout.make_scorer(metrics, run.method, batches, mesh, meter)(run.state)
     about = {"frames": config.data.frames, "stride": config.data.stride, "seed": options.seed}
-    about |= {"resolution": "x".join(map(str, size)), "generated": "samples (a tokenizer's are reconstructions)"}
+    about |= {
+        "resolution": dict.fromkeys(("real", "fake"), "x".join(map(str, size))),
+        "generated": "samples (a tokenizer's are reconstructions)",
+    }
     return scores, about | {"workdir": options.workdir, "step": int(run.state.step), "data": source.summary()}
 
 

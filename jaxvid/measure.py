@@ -217,8 +217,11 @@ class Meter:
         if name == "is":
             details["splits"] = splits = min(10, counts[1])
             value, details["std_over_splits"] = inception_score(fake, splits)
-            of_halves = lambda _, half: inception_score(half, min(splits, len(half)))[0]  # noqa: E731
-            return [score(name, value, self._interval(of_halves, value, (sets[1], sets[1]), lowest=1), real=0)]
+
+            def of_fake(_: np.ndarray, half: np.ndarray) -> float:
+                return inception_score(half, min(splits, len(half)))[0]
+
+            return [score(name, value, self._interval(of_fake, value, (sets[1], sets[1]), lowest=1), real=0)]
         parts = dict(zip(("precision", "recall"), precision_recall(real, fake), strict=True))
         return [
             score(part, value, self._interval(lambda *x, i=i: precision_recall(*x)[i], value, sets, 0, 1))

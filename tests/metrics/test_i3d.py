@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rules
-from flax.traverse_util import flatten_dict
 
 from jaxvid.metrics import i3d as module
-from jaxvid.metrics.i3d import I3D, convolve, from_torch, tf_names, torch_keys
+from jaxvid.metrics.i3d import I3D, convolve, from_torch, tf_names, torch_keys, torch_shapes
 from jaxvid.metrics.resize import resize, resize_and_crop
 from jaxvid.parallel import compiler_options
 
@@ -38,12 +37,7 @@ def video(case: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def params() -> dict:
-    videos, keys, tensors = jax.ShapeDtypeStruct((1, 9, 224, 224, 3), jnp.float32), torch_keys(), {}
-    leaves = jax.eval_shape(I3D().init, jax.random.key(0), videos)["params"]
-    for path, leaf in flatten_dict(leaves).items():
-        shape = leaf.shape if leaf.ndim == 1 else (leaf.shape[-1], leaf.shape[-2], *leaf.shape[:-2])
-        shape = (400, 1024, 1, 1, 1) if keys[path] == "logits.conv3d.weight" else shape
-        tensors[keys[path]] = rules.weights(keys[path], shape)
+    tensors = {key: rules.weights(key, shape) for key, shape in torch_shapes().items()}
     sums = "".join(f"{key} {zlib.crc32(tensors[key].tobytes())}\n" for key in sorted(tensors))
     assert zlib.crc32(sums.encode()) == 454054628  # of the 287 keys and tensors that the references ran with
     return jax.device_put(from_torch(tensors))

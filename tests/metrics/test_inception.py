@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rules
-from flax.traverse_util import flatten_dict
 
-from jaxvid.metrics.inception import TAPS, Inception, average_pool, from_torch, max_pool, torch_keys
+from jaxvid.metrics.inception import TAPS, Inception, average_pool, from_torch, max_pool, torch_keys, torch_shapes
 from jaxvid.metrics.resize import resize
 from jaxvid.parallel import compiler_options
 
@@ -34,11 +33,7 @@ def image(case: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def params() -> dict:
-    images, keys, tensors = jax.ShapeDtypeStruct((1, 299, 299, 3), jnp.float32), torch_keys(), {}
-    leaves = jax.eval_shape(Inception().init, jax.random.key(0), images)["params"]
-    for path, leaf in flatten_dict(leaves).items():
-        shape = leaf.shape if leaf.ndim == 1 else (leaf.shape[-1], leaf.shape[-2], *leaf.shape[:-2])
-        tensors[keys[path]] = rules.weights(keys[path], shape)
+    tensors = {key: rules.weights(key, shape) for key, shape in torch_shapes().items()}
     sums = "".join(f"{key} {zlib.crc32(tensors[key].tobytes())}\n" for key in sorted(tensors))
     assert zlib.crc32(sums.encode()) == 2722630856  # of the 472 keys and tensors that the references ran with
     return jax.device_put(from_torch(tensors))
