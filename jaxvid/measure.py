@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -143,6 +144,11 @@ class Meter:
         self.taps = list(dict.fromkeys(tap for name in metrics if (tap := METRICS[name].tap)))
         for network in dict.fromkeys(network for network, _ in self.taps if network != "motion"):
             params, self._weights[network] = weights.load(network)
+            identity = self._weights[network].identity
+            if "unknown" in identity or "wrong" in identity:
+                warnings.warn(
+                    f"{network} runs on {identity}: its scores are not those that are published.", stacklevel=2
+                )
             outputs = [output for name, output in self.taps if name == network]
             protocol = PROTOCOLS[chosen[network]]
             self._extractors[network] = make_extractor(protocol, params, outputs, jnp.dtype(dtype))

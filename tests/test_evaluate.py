@@ -146,6 +146,14 @@ def test_all_frames_of_a_clip_are_drawn_or_none(sets, tmp_path) -> None:
     assert widths[1] == pytest.approx(widths[0], rel=0.2)
 
 
+def test_weights_that_nobody_knows_are_said(sets, tmp_path, monkeypatch, capsys) -> None:
+    params, info = measure.weights.load("i3d")
+    info = WeightInfo("i3d", "here", "0", "unknown weights, sha256 0", "digest")
+    monkeypatch.setattr(measure.weights, "load", lambda network: (params, info))
+    run(sets, tmp_path, "--metrics=fvd")
+    assert "warning: i3d runs on unknown weights, sha256 0: its scores are not those" in capsys.readouterr().err
+
+
 def test_images_need_no_frames(sets, tmp_path) -> None:
     np.save(tmp_path / "images.npy", REAL[:, 0])
     images = {"real": str(tmp_path / "images.npy"), "fake": str(tmp_path / "images.npy")}
