@@ -1,4 +1,4 @@
-"""The one interface: a method is a record of four pure functions over a state of arrays."""
+"""The one interface: a method is a record of pure functions over a state of arrays."""
 
 from __future__ import annotations
 
@@ -33,20 +33,28 @@ class TrainState(struct.PyTreeNode):
     ema: dict[str, Any]  # averaged parameters of the players that are sampled from
 
 
+def no_warnings(metrics: Mapping[str, float]) -> list[str]:
+    """What a method says that has nothing to warn of."""
+    return []
+
+
 class Method(NamedTuple):
-    """What `methods.x.make(config, axis_name)` returns; all four are pure and know nothing of the loop.
+    """What `methods.x.make(config, axis_name)` returns; all are pure and know nothing of the loop.
 
     init: (key, batch) -> TrainState.
     train_step: (state, batch) -> (TrainState, metrics); metrics are scalars.
     eval_step: (state, batch, key) -> metrics with one value per example. Its rank says what it is: [B] is averaged over
       the evaluation set, [B, K] are counts, summed to a histogram, [B,T,H,W,C] is drawn beside the batch's video.
-    sample: (state, batch, key) -> video [B,T,H,W,C] in [-1, 1]; batch holds conditions only.
+    sample: (state, batch, keys) -> video [B,T,H,W,C] in [-1, 1]; batch holds conditions only, and each video is drawn
+      from its own of the B keys, so that it does not depend on the videos beside it.
+    warnings: an evaluation's averages, by name -> sentences about what looks wrong.
     """
 
     init: Callable[[jax.Array, Batch], TrainState]
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     eval_step: Callable[[TrainState, Batch, jax.Array], Metrics]
     sample: Callable[[TrainState, Batch, jax.Array], jax.Array]
+    warnings: Callable[[Mapping[str, float]], list[str]] = no_warnings
 
 
 def normalize(video: jax.Array) -> jax.Array:

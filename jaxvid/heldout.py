@@ -97,7 +97,11 @@ def make_scorer(
       mesh: of one process.
       meter: of these metrics.
     """
-    sample = _drawing(method.sample, mesh)
+
+    def draw(state: TrainState, batch: Batch, key: jax.Array) -> jax.Array:
+        return method.sample(state, batch, parallel.example_keys(key, len(batch["video"])))
+
+    sample = _drawing(draw, mesh)
 
     def reconstruction(state: TrainState, batch: Batch, key: jax.Array) -> jax.Array:
         values = method.eval_step(state, batch, key)

@@ -125,8 +125,10 @@ def test_evaluation_gives_one_value_per_example_and_sampling_a_video_in_range(ca
     batch = {"video": jnp.stack([source[i]["video"] for i in range(4)])}
     state = parallel.make_init(method.init, parallel.make_mesh(jax.devices()[:1]))(jax.random.key(0), batch)
 
+    keys = parallel.example_keys(jax.random.key(1), 4)
+
     def everything(state: TrainState, batch: dict) -> tuple[dict, jax.Array]:
-        return method.eval_step(state, batch, jax.random.key(1)), method.sample(state, batch, jax.random.key(1))
+        return method.eval_step(state, batch, jax.random.key(1)), method.sample(state, batch, keys)
 
     values, video = jax.jit(everything)(state, batch)
     assert all(value.shape[0] == 4 and value.ndim in (1, 2, 5) for value in values.values())

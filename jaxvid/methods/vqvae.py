@@ -160,7 +160,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
             "reconstruction": reconstruction,
         }
 
-    def sample(state: TrainState, batch: Batch, key: jax.Array) -> jax.Array:
+    def sample(state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
         return reconstruct(state, normalize(batch["video"]))[1]
 
     return Method(init, train_step, eval_step, sample)
