@@ -71,6 +71,24 @@ def optimizer(learning_rate: float, **fields: Any) -> ConfigDict:
     return options
 
 
+def gan_loss(adversarial: str, **fields: Any) -> ConfigDict:
+    """The fields that `methods.gan` reads of `config.loss`, with defaults: the game alone. Weights of 0 cost nothing."""
+    loss = ConfigDict()
+    loss.adversarial = adversarial  # a name in losses.ADVERSARIAL
+    loss.n_critic = 1  # discriminator steps per generator step, each on its own share of the batch
+    loss.smoothing = 0.0  # one-sided: real videos are to be judged as 1 - smoothing
+    loss.gradient_penalty = 0.0  # weight of (slope - 1)^2 between real and generated videos
+    loss.r1 = 0.0  # weight of slope^2 / 2 at real videos
+    loss.lecam = 0.0  # weight of LeCam's regularizer
+    loss.feature_matching = 0.0  # weight of the distance between mean features of real and generated videos
+    loss.reconstruction = 0.0  # weight of the mean absolute error against the real video of the same condition
+    loss.classes = 0.0  # weight of the auxiliary classifier's cross-entropy
+    loss.instance_noise = 0.0  # standard deviation of noise on all that is judged, falling to 0 over the run
+    loss.augment = ()  # of what is judged: names in nn/augment.py
+    loss.update(fields)
+    return loss
+
+
 def check(config: ConfigDict, devices: int) -> None:
     """Raises ValueError for what cannot work on this many devices, before anything is built."""
     fields = flatten(config)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -19,3 +22,55 @@ def mean_absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
 
 
 RECONSTRUCTION = {"mse": mean_squared_error, "mae": mean_absolute_error}
+
+
+class Adversarial(NamedTuple):
+    """A GAN's game as three losses of logits of any shape, elementwise; the discriminator's is `real + fake`.
+
+    real: (logits of real videos, target) -> loss; the target is 1, or less for one-sided label smoothing (Salimans et
+      al., 2016, section 3.4), which hinge and Wasserstein losses do not know.
+    fake: logits of generated videos -> the discriminator's loss.
+    generator: logits of generated videos -> the generator's loss.
+    """
+
+    real: Callable[[jax.Array, float], jax.Array]
+    fake: Callable[[jax.Array], jax.Array]
+    generator: Callable[[jax.Array], jax.Array]
+
+
+def _cross_entropy(logits: jax.Array, target: float) -> jax.Array:
+    """-target log D - (1 - target) log(1 - D), where D = sigmoid(logits)."""
+    return jax.nn.softplus(logits) - target * logits
+
+
+ADVERSARIAL = {
+    # Goodfellow et al., 2014: equation 1, and the generator that maximises log D(G(z)) instead (section 3).
+    "minimax": Adversarial(_cross_entropy, jax.nn.softplus, lambda fake: -jax.nn.softplus(fake)),
+    "non_saturating": Adversarial(_cross_entropy, jax.nn.softplus, lambda fake: jax.nn.softplus(-fake)),
+    # Mao et al., 2017, equation 9.
+    "least_squares": Adversarial(
+        lambda real, target: 0.5 * jnp.square(real - target),
+        lambda fake: 0.5 * jnp.square(fake),
+        lambda fake: 0.5 * jnp.square(fake - 1),
+    ),
+    # Lim and Ye, 2017; Miyato et al., 2018, equations 16 and 17.
+    "hinge": Adversarial(lambda real, _: jax.nn.relu(1 - real), lambda fake: jax.nn.relu(1 + fake), jnp.negative),
+    # Arjovsky et al., 2017; its critic needs a bound on its slope, such as `gradient_norms` give.
+    "wasserstein": Adversarial(lambda real, _: -real, lambda fake: fake, jnp.negative),
+}
+
+
+def gradient_norms(critic: Callable[[jax.Array], jax.Array], video: jax.Array) -> jax.Array:
+    """Norms [B] of the gradients of the summed logits `critic(video)` with respect to each video [B, ...].
+
+    The gradient penalty of Gulrajani et al. (2017) is (norm - 1)^2 between real and generated videos, R1 of Mescheder
+    et al. (2018) is norm^2 / 2 at real ones.
+    """
+    gradients = jax.grad(lambda x: critic(x).sum())(video)
+    # The derivative of the root is infinite at 0.
+    return jnp.sqrt(jnp.square(gradients).sum(axis=tuple(range(1, video.ndim))) + 1e-12)
+
+
+def lecam(real: jax.Array, fake: jax.Array, mean_real: jax.Array, mean_fake: jax.Array) -> jax.Array:
+    """The regularizer of Tseng et al. (2021, equation 5): each logit is held near the other kind's moving average."""
+    return jnp.square(real - mean_fake) + jnp.square(mean_real - fake)

@@ -34,6 +34,16 @@ def example_keys(key: jax.Array, count: int, axis_name: str | None = None) -> ja
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
 
 
+def example_noise(keys: jax.Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, jax.Array]:
+    """Standard normal noise [B, *shape] for each of the named shapes, every example's from its own of the B keys."""
+
+    def of_example(key: jax.Array) -> dict[str, jax.Array]:
+        names = enumerate(sorted(shapes))
+        return {name: jax.random.normal(jax.random.fold_in(key, index), shapes[name]) for index, name in names}
+
+    return jax.vmap(of_example)(keys)
+
+
 def axis_name(mode: str) -> str | None:
     """The axis name that a method must be made with to run under `mode` ("jit" or "pmap")."""
     if mode not in MODES:

@@ -26,8 +26,9 @@ from jaxvid.core import (
     update_ema,
 )
 from jaxvid.metrics.image import psnr
-from jaxvid.models.vqvae import NORMS, VQVAE, Decoder, Encoder, ResidualStack
+from jaxvid.models.vqvae import VQVAE, Decoder, Encoder, ResidualStack
 from jaxvid.nn import quantize
+from jaxvid.nn.norm import NORMS
 
 PLAYER = "tokenizer"
 QUANTIZERS = {

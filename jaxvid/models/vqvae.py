@@ -10,25 +10,10 @@ import jax.numpy as jnp
 
 from jaxvid.nn.attention import AxialAttention
 from jaxvid.nn.conv import Conv, ConvTranspose, space_to_depth
-from jaxvid.nn.norm import BatchNorm, GroupNorm
+from jaxvid.nn.norm import Normalization
 from jaxvid.nn.quantize import Quantized
 
-NORMS = ("group", "batch")
 Triple = tuple[int, int, int]
-
-
-class Normalization(nn.Module):
-    """Group norm (no statistics over examples) or batch norm, by name."""
-
-    kind: str
-    axis_name: str | None = None
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        if self.kind == "batch":
-            return BatchNorm(axis_name=self.axis_name, dtype=self.dtype)(x, train)
-        return GroupNorm(groups=8, dtype=self.dtype)(x)
 
 
 class ResidualBlock(nn.Module):

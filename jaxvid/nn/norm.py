@@ -11,6 +11,8 @@ from jax import lax
 
 from jaxvid.parallel import pmean
 
+NORMS = ("group", "batch", "none")
+
 
 class GroupNorm(nn.Module):
     """Group normalisation (Wu and He 2018) of [B, ..., C] over all places and the channels of a group, per example.
@@ -68,6 +70,20 @@ class BatchNorm(nn.Module):
         factor = scale * lax.rsqrt(var + self.epsilon)
         y = _affine(rows, factor[None], (bias - mean * factor)[None])
         return y.astype(self.dtype or x.dtype).reshape(x.shape)
+
+
+class Normalization(nn.Module):
+    """One of NORMS: "group" (8 groups, no statistics over examples), "batch", or "none"."""
+
+    kind: str
+    axis_name: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        if self.kind == "batch":
+            return BatchNorm(axis_name=self.axis_name, dtype=self.dtype)(x, train)
+        return GroupNorm(groups=8, dtype=self.dtype)(x) if self.kind == "group" else x
 
 
 def _moments(rows: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,389 @@
+"""The GAN method: one step for every choice of networks, game, regularizers and conditions.
+
+In each step the discriminator learns `loss.n_critic` times, each time on its own share of the batch, and then the
+generator once, from the last of the videos that the discriminator has just been shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from jaxvid import config as config_lib
+from jaxvid import losses, optim, parallel
+from jaxvid.core import (
+    Batch,
+    Method,
+    Metrics,
+    TrainState,
+    apply_gradients,
+    normalize,
+    sampled_params,
+    step_key,
+    update_ema,
+)
+from jaxvid.methods import condition
+from jaxvid.models import gan3d, gan_fc, gan_rnn
+from jaxvid.models.gan3d import Critique
+from jaxvid.nn.augment import POLICIES, augment
+from jaxvid.nn.condition import ConditionEncoder
+from jaxvid.nn.norm import NORMS
+
+GENERATOR, DISCRIMINATOR = PLAYERS = ("generator", "discriminator")
+PROBABILITIES = ("minimax", "non_saturating")
+SMOOTHED = ("minimax", "non_saturating", "least_squares")
+LECAM_DECAY = 0.99
+SATURATED = 0.98  # share of pairs that a discriminator tells apart, from which the generator learns little
+COLLAPSED = 0.4  # of the data's diversity
+Shape = tuple[int, int, int, int]
+
+
+def stages(field: str, options: ConfigDict, size: Sequence[int]) -> dict[str, Any]:
+    """Widths and factors of a network of stages; raises ValueError where they do not fit each other or the video."""
+    widths, factors = tuple(options.widths), tuple(map(tuple, options.factors))
+    if not widths or len(widths) != len(factors) or any(len(factor) != 3 for factor in factors):
+        raise ValueError(
+            f"{field} has widths {widths} and factors {factors}, expected one factor (time, height, width) per width."
+        )
+    if any(n < 1 for n in (*widths, *sum(factors, ()))):
+        raise ValueError(f"{field} has widths {widths} and factors {factors}, expected whole numbers of at least 1.")
+    config_lib.choice(f"{field}.norm", options.norm, NORMS)
+    if options.norm == "group" and any(width % 8 for width in widths):
+        raise ValueError(f"{field}.widths are {widths}, expected multiples of 8, since {field}.norm is group.")
+    for axis, length, factor in zip(("frames", "height", "width"), size, gan3d.total(factors), strict=True):
+        if length % factor:
+            raise ValueError(f"{field}.factors {factors} do not divide the video: {axis} {length} by {factor}.")
+    return {"widths": widths, "factors": factors, "norm": options.norm, "residual": options.residual}
+
+
+def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan3d.Conditioned:
+    """The module of `config.model.generator`."""
+    options, field = config.model.generator, "model.generator"
+    size: Shape = (config.data.frames, config.data.resolution, config.data.resolution, 3)
+    name = config_lib.choice(f"{field}.name", options.name, ("conv", "recurrent", "dense"))
+    network: Any
+    if name == "dense":
+        network = gan_fc.DenseGenerator(size, options.noise, options.width, options.condition, dtype=dtype)
+    else:
+        painter = gan3d.Painter(size[:3], **stages(field, options, size[:3]), axis_name=axis_name, dtype=dtype)
+        if name == "conv":
+            network = gan3d.Generator(painter, options.noise)
+        else:
+            still(field, options)
+            cell = config_lib.choice(f"{field}.cell", options.cell, gan_rnn.CELLS)
+            network = gan_rnn.RecurrentGenerator(painter, options.content, options.motion, options.memory, cell, dtype)
+    return gan3d.Conditioned(network, encoder(config, dtype))
+
+
+def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan3d.Conditioned:
+    """The panel of `config.model.discriminators`: some of "video", "frames", "recurrent" and "dense"."""
+    size = (config.data.frames, config.data.resolution, config.data.resolution)
+    conditioning = config_lib.choice(
+        "model.conditioning", config.model.conditioning, ("projection", "concatenation")
+    )
+    classes = len(config.condition.classes) if config.loss.classes else 0
+    members: list[Any] = []
+    for name, options in config.model.discriminators.items():
+        field = f"model.discriminators.{name}"
+        config_lib.choice("a field of model.discriminators", name, ("video", "frames", "recurrent", "dense"))
+        head = gan3d.Head(classes, conditioning == "projection", options.spectral, dtype=dtype)
+        if name == "dense":
+            members.append(gan_fc.DenseDiscriminator(tuple(options.widths), head, dtype))
+            continue
+        trunk = gan3d.Trunk(
+            **stages(field, options, size), spectral=options.spectral, axis_name=axis_name, dtype=dtype
+        )
+        if name != "video":
+            still(field, options)
+        if name == "recurrent":
+            members.append(gan_rnn.RecurrentDiscriminator(trunk, head, options.memory, dtype=dtype))
+        else:
+            members.append(gan3d.Discriminator(trunk, head, frames=name == "frames"))
+    if not members:
+        raise ValueError("model.discriminators is empty, expected one at least, say video.")
+    return gan3d.Conditioned(gan3d.Panel(tuple(members)), encoder(config, dtype))
+
+
+def encoder(config: ConfigDict, dtype: Any) -> ConditionEncoder | None:
+    """A player's own module for the conditions of `config.condition`; None where there are none."""
+    return condition.make_encoder(config.condition, dtype) if config.condition.on else None
+
+
+def still(field: str, options: ConfigDict) -> None:
+    """Raises ValueError where the stages of a network that goes frame by frame change time."""
+    if any(factor[0] != 1 for factor in options.factors):
+        raise ValueError(f"{field}.factors are {tuple(options.factors)}, expected 1 in time: it goes frame by frame.")
+
+
+def check(config: ConfigDict) -> None:
+    """Raises ValueError for what no GAN can be trained with."""
+    loss = config.loss
+    config_lib.choice("loss.adversarial", loss.adversarial, losses.ADVERSARIAL)
+    for name in loss.augment:
+        config_lib.choice("an item of loss.augment", name, POLICIES)
+    for name, value in loss.items():
+        if isinstance(value, float) and value < 0:
+            raise ValueError(f"loss.{name} is {value}, expected 0 or more.")
+    if loss.smoothing and loss.adversarial not in SMOOTHED:
+        raise ValueError(f"loss.smoothing is for {', '.join(SMOOTHED)}, not for {loss.adversarial}: set it to 0.")
+    if loss.smoothing >= 0.5:
+        raise ValueError(f"loss.smoothing is {loss.smoothing}, expected less than 0.5.")
+    if loss.n_critic < 1 or config.train.batch_size % loss.n_critic:
+        raise ValueError(
+            f"train.batch_size {config.train.batch_size} is shared by the loss.n_critic {loss.n_critic} steps of the "
+            "discriminator: expected a multiple."
+        )
+    if loss.classes and "label" not in config.condition.on:
+        raise ValueError('loss.classes trains an auxiliary classifier: add "label" to condition.on, or set it to 0.')
+
+
+def make(config: ConfigDict, axis_name: str | None = None) -> Method:
+    """The functions of a GAN.
+
+    Args:
+      config: with `data`, `model`, `loss`, `condition`, `optim.generator`, `optim.discriminator` and `train`; see
+        `configs/gan3d.py`.
+      axis_name: the mapped axis under pmap; None under jit.
+
+    Raises:
+      ValueError: sizes do not fit, or a field has no such value.
+    """
+    check(config)
+    loss, steps = config.loss, config.train.steps
+    dtype = jnp.dtype(config_lib.choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
+    generator, discriminator = (make_part(config, axis_name, dtype) for make_part in (make_generator, make_discriminator))
+    shapes = generator.network.noise_shapes()
+    game, target = losses.ADVERSARIAL[loss.adversarial], 1.0 - loss.smoothing
+    tx = {
+        GENERATOR: optim.make_optimizer(config.optim.generator, steps),
+        DISCRIMINATOR: optim.make_optimizer(config.optim.discriminator, steps * loss.n_critic),
+    }
+    decay = optim.ema_decay(config.optim.generator)
+
+    def init(key: jax.Array, batch: Batch) -> TrainState:
+        generator_key, discriminator_key, key = jax.random.split(key, 3)
+        video = normalize(batch["video"][:1])
+        given = jax.tree.map(lambda x: x[:1], condition.take(config.condition, batch))
+        noise = parallel.example_noise(generator_key[None], shapes)
+        collections = {
+            GENERATOR: dict(generator.init(generator_key, noise, given, train=False)),
+            DISCRIMINATOR: dict(discriminator.init(discriminator_key, video, given, train=False)),
+        }
+        params = {player: collections[player].pop("params") for player in PLAYERS}
+        if loss.lecam:
+            collections[DISCRIMINATOR]["lecam"] = {"real": jnp.zeros(()), "fake": jnp.zeros(())}
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            key=key,
+            params=params,
+            opt_state={player: tx[player].init(params[player]) for player in PLAYERS},
+            collections=collections,
+            ema={GENERATOR: params[GENERATOR]},
+        )
+
+    def generate(
+        params: Any, collections: Any, keys: jax.Array, given: Batch, train: bool
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Videos [B,T,H,W,C], which begin with the frames that are given, and the generator's collections."""
+        noise = parallel.example_noise(keys, shapes)
+        video, changed = generator.apply(
+            {"params": params, **collections}, noise, given, train=train, mutable=list(collections) if train else []
+        )
+        if "first_frames" in given:
+            known = given["first_frames"]
+            video = jnp.concatenate([known, video[:, known.shape[1] :]], 1)
+        return video, {**collections, **changed}
+
+    def judge(params: Any, collections: Any, video: jax.Array, given: Batch, train: bool) -> tuple[Any, dict[str, Any]]:
+        """The panel's critiques, and the discriminator's collections."""
+        changing = [name for name in collections if train and name != "lecam"]
+        critiques, changed = discriminator.apply(
+            {"params": params, **collections}, video, given, train=train, mutable=changing
+        )
+        return critiques, {**collections, **changed}
+
+    def scores(of_real: Sequence[Critique], of_fake: Sequence[Critique]) -> Metrics:
+        """[B]: D(real) and D(fake), as probabilities where the game has them, and how often D tells one pair apart."""
+        score = jax.nn.sigmoid if loss.adversarial in PROBABILITIES else lambda logits: logits
+        return {
+            "d_real": over(lambda c: score(c.logits), of_real) / len(of_real),
+            "d_fake": over(lambda c: score(c.logits), of_fake) / len(of_fake),
+            "d_accuracy": over(lambda r, f: 1.0 * (r.logits > f.logits), of_real, of_fake) / len(of_real),
+        }
+
+    def shown(video: jax.Array, keys: jax.Array, step: jax.Array) -> jax.Array:
+        """What the discriminator sees of videos: augmented, and under noise that fades over the run."""
+        if loss.instance_noise:
+            noise = parallel.example_noise(keys, {"video": video.shape[1:]})["video"]
+            video = video + loss.instance_noise * (1 - step / steps) * noise
+        return augment(video, keys, loss.augment)
+
+    def learn_discriminator(
+        state: TrainState, real: jax.Array, fake: jax.Array, given: Batch, keys: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        old = state.collections[DISCRIMINATOR]
+        real_key, fake_key, mix_key = (fold(keys, number) for number in (1, 2, 3))
+        real, fake = shown(real, real_key, state.step), shown(jax.lax.stop_gradient(fake), fake_key, state.step)
+
+        def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, Any], Metrics]]:
+            of_real, collections = judge(params, old, real, given, True)
+            of_fake, collections = judge(params, collections, fake, given, True)
+
+            def logits(video: jax.Array) -> jax.Array:
+                return sum(critique.logits.sum() for critique in judge(params, old, video, given, True)[0])
+
+            d_loss = over(lambda r, f: game.real(r.logits, target) + game.fake(f.logits), of_real, of_fake)
+            metrics = {"d_loss": d_loss, **scores(of_real, of_fake)}
+            total = d_loss
+            if loss.gradient_penalty:
+                share = jax.vmap(jax.random.uniform)(mix_key).reshape(-1, 1, 1, 1, 1)
+                slopes = losses.gradient_norms(logits, share * real + (1 - share) * fake)
+                metrics["gradient_penalty"] = jnp.square(slopes - 1)
+                total += loss.gradient_penalty * metrics["gradient_penalty"]
+            if loss.r1:
+                metrics["r1"] = jnp.square(losses.gradient_norms(logits, real)) / 2
+                total += loss.r1 * metrics["r1"]
+            if loss.lecam:
+                held = old["lecam"]["real"], old["lecam"]["fake"]
+                metrics["lecam"] = over(lambda r, f: losses.lecam(r.logits, f.logits, *held), of_real, of_fake)
+                total += loss.lecam * metrics["lecam"]
+                seen = [over(lambda c: c.logits, part).mean() / len(part) for part in (of_real, of_fake)]
+                means = dict(zip(("real", "fake"), parallel.pmean(seen, axis_name), strict=True))
+                collections["lecam"] = optax.incremental_update(means, old["lecam"], 1 - LECAM_DECAY)
+            if loss.classes:
+                error, metrics["d_class_accuracy"] = classified(of_real, given["label"])
+                total += loss.classes * error
+            return total.mean(), (collections, averages(metrics))
+
+        grads, (collections, metrics) = jax.grad(objective, has_aux=True)(state.params[DISCRIMINATOR])
+        state = state.replace(collections={**state.collections, DISCRIMINATOR: collections})
+        state, metrics["d_norm"] = apply_gradients(state, DISCRIMINATOR, grads, tx[DISCRIMINATOR], axis_name)
+        return state, metrics
+
+    def generator_loss(
+        state: TrainState, fake: jax.Array, real: jax.Array, given: Batch, keys: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        params, collections = state.params[DISCRIMINATOR], state.collections[DISCRIMINATOR]
+        said, _ = judge(params, collections, shown(fake, fold(keys, 4), state.step), given, True)
+        total = over(lambda f: game.generator(f.logits), said)
+        metrics = {"g_loss": total}
+        if loss.feature_matching:
+            of_real, _ = judge(params, collections, shown(real, fold(keys, 5), state.step), given, True)
+            metrics["feature_matching"] = feature_distance(of_real, said, axis_name)
+            total += loss.feature_matching * metrics["feature_matching"]
+        if loss.reconstruction:
+            metrics["reconstruction"] = losses.mean_absolute_error(fake, real)
+            total += loss.reconstruction * metrics["reconstruction"]
+        if loss.classes:
+            error, metrics["g_class_accuracy"] = classified(said, given["label"])
+            total += loss.classes * error
+        return total.mean(), averages(metrics)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        video, given = normalize(batch["video"]), condition.take(config.condition, batch)
+        keys = parallel.example_keys(step_key(state), len(video), axis_name)
+        for turn in range(loss.n_critic):
+            # Every n-th row, since contiguous shares would move rows between devices.
+            real, shared, own = jax.tree.map(lambda x, i=turn: x[i :: loss.n_critic], (video, given, keys))
+
+            def generated(params: Any, given: Batch = shared, keys: jax.Array = own) -> tuple[jax.Array, Any]:
+                return generate(params, state.collections[GENERATOR], keys, given, True)
+
+            fake, backward, collections = jax.vjp(generated, state.params[GENERATOR], has_aux=True)
+            state = state.replace(collections={**state.collections, GENERATOR: collections})
+            state, d_metrics = learn_discriminator(state, real, fake, shared, own)
+        towards, g_metrics = jax.grad(generator_loss, argnums=1, has_aux=True)(state, fake, real, shared, own)
+        (grads,) = backward(towards)
+        state, g_norm = apply_gradients(state, GENERATOR, grads, tx[GENERATOR], axis_name)
+        state = update_ema(state.replace(step=state.step + 1), GENERATOR, decay)
+        norms = {"d_norm": d_metrics.pop("d_norm"), "g_norm": g_norm}
+        return state, {**parallel.pmean({**d_metrics, **g_metrics}, axis_name), **norms}
+
+    def sample(state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
+        given = condition.take(config.condition, batch)
+        return generate(sampled_params(state, GENERATOR), state.collections[GENERATOR], keys, given, False)[0]
+
+    def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
+        real, given = normalize(batch["video"]), condition.take(config.condition, batch)
+        fake = sample(state, batch, parallel.example_keys(key, len(real)))
+        params, collections = state.params[DISCRIMINATOR], state.collections[DISCRIMINATOR]
+        of_real, of_fake = (judge(params, collections, video, given, False)[0] for video in (real, fake))
+        values = {
+            **scores(of_real, of_fake),
+            "diversity": losses.mean_absolute_error(fake, jnp.roll(fake, 1, 0)),
+            "data_diversity": losses.mean_absolute_error(real, jnp.roll(real, 1, 0)),
+            "sample": fake,
+        }
+        if loss.reconstruction:
+            values["l1"] = losses.mean_absolute_error(fake, real)
+        if loss.classes:
+            right = votes(of_fake).argmax(-1) == given["label"]
+            values["class_accuracy"] = right.astype(jnp.float32)
+            asked = jax.nn.one_hot(given["label"], len(config.condition.classes), dtype=jnp.int32)
+            values["asked"], values["recognised"] = asked, asked * right[:, None]
+        return values
+
+    return Method(init, train_step, eval_step, sample, warnings)
+
+
+def fold(keys: jax.Array, number: int) -> jax.Array:
+    """Other keys [B], for another use of the same examples."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
+def over(value: Callable[..., jax.Array], *panels: Sequence[Critique]) -> jax.Array:
+    """The sum over a panel's members of `value` of their critiques [B,N], averaged over the parts: [B]."""
+    return jnp.stack([value(*critiques).mean(1) for critiques in zip(*panels, strict=True)]).sum(0)
+
+
+def averages(metrics: Metrics) -> Metrics:
+    """Scalars of values per example."""
+    return {name: value.mean() for name, value in metrics.items()}
+
+
+def votes(panel: Sequence[Critique]) -> jax.Array:
+    """Logits of the classes [B,K], averaged over the parts and summed over the panel."""
+    return jnp.stack([critique.classes.mean(1) for critique in panel]).sum(0)
+
+
+def classified(panel: Sequence[Critique], labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[B]: the cross-entropy of labels [B] (summed over the panel), and whether the panel's vote is right."""
+    error = over(
+        lambda c: optax.softmax_cross_entropy_with_integer_labels(c.classes, labels[:, None]), panel
+    )
+    return error, (votes(panel).argmax(-1) == labels).astype(jnp.float32)
+
+
+def feature_distance(of_real: Sequence[Critique], of_fake: Sequence[Critique], axis_name: str | None) -> jax.Array:
+    """Squared distance between the mean features of real and of generated videos, averaged over each layer.
+
+    Salimans et al., 2016, section 3.1; over all layers, as in Larsen et al., 2016.
+    """
+    distances = []
+    for real, fake in zip(of_real, of_fake, strict=True):
+        for a, b in zip(real.features, fake.features, strict=True):
+            means = parallel.pmean((a.astype(jnp.float32).mean(0), b.astype(jnp.float32).mean(0)), axis_name)
+            distances.append(jnp.square(means[0] - means[1]).mean())
+    return jnp.stack(distances).sum()
+
+
+def warnings(metrics: Mapping[str, float]) -> list[str]:
+    """What an evaluation's averages say about the health of the game."""
+    said = []
+    if metrics["d_accuracy"] >= SATURATED:
+        said.append(
+            f"the discriminator tells {metrics['d_accuracy']:.0%} of the pairs apart: the generator learns little from "
+            "it; lower optim.discriminator.learning_rate, or add loss.r1, loss.instance_noise or loss.augment."
+        )
+    share = metrics["diversity"] / max(metrics["data_diversity"], 1e-9)
+    if share < COLLAPSED:
+        said.append(
+            f"samples differ from each other {share:.0%} as much as the data do: the generator collapses; lower "
+            "optim.generator.learning_rate, or add loss.r1 or loss.lecam."
+        )
+    return said

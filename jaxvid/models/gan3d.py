@@ -1,0 +1,248 @@
+"""Generators and discriminators of 3-D convolutions: the DCGAN layout (Radford et al., 2016; for video Vondrick et al.,
+2016), and the same with residual blocks for larger videos.
+
+A network is a list of stages, each `widths[i]` channels and a factor (time, height, width) by which it changes the grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvid.nn.conv import Conv, ConvTranspose, depth_to_space
+from jaxvid.nn.norm import Normalization
+
+SLOPE = 0.2  # of the leaky ReLU, below 0
+Triple = tuple[int, int, int]
+Noise = dict[str, jax.Array]
+
+
+def total(factors: Sequence[Triple]) -> Triple:
+    """The factor of all stages together."""
+    time, height, width = (math.prod(axis) for axis in zip(*factors, strict=True))
+    return time, height, width
+
+
+def kernel(factor: Triple) -> Triple:
+    """Twice the factor, so that every place is met equally often, and 1 along axes that keep their size."""
+    time, height, width = (2 * f if f > 1 else 1 for f in factor)
+    return time, height, width
+
+
+class Upsample(nn.Module):
+    """Features [B,T,H,W,C] -> [B,T*t,H*h,W*w,features] for factor (t,h,w): a transposed convolution of that stride."""
+
+    features: int
+    factor: Triple
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return ConvTranspose(self.features, kernel(self.factor), self.factor, dtype=self.dtype)(x)
+
+
+class ResidualUpsample(nn.Module):
+    """Upsampling by repetition, plus two 3x3x3 convolutions of which the first makes the new places.
+
+    Features [B,T,H,W,C] -> [B,T*t,H*h,W*w,features] for factor (t,h,w). The repeated part passes a 1x1x1 convolution.
+    """
+
+    features: int
+    factor: Triple
+    norm: str
+    axis_name: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        def norm(h: jax.Array) -> jax.Array:
+            return nn.leaky_relu(Normalization(self.norm, self.axis_name, self.dtype)(h, train), SLOPE)
+
+        places = math.prod(self.factor)
+        skip = Conv(self.features, (1, 1, 1), dtype=self.dtype)(x)
+        skip = depth_to_space(jnp.tile(skip, places), self.factor)
+        h = Conv(self.features * places, (3, 3, 3), dtype=self.dtype)(norm(x))
+        h = Conv(self.features, (3, 3, 3), dtype=self.dtype)(norm(depth_to_space(h, self.factor)))
+        return skip + h
+
+
+class Painter(nn.Module):
+    """Codes [B,N,D] -> video [B,T,H,W,channels] in [-1, 1], float32; each of the N codes makes T/N frames.
+
+    A dense layer makes the coarsest grid, `widths[0]` channels each; each stage but the last brings it to the next
+    width, the last to pixels.
+
+    Attributes:
+      size: (T, H, W), multiples of the product of the factors.
+      widths, factors: of the stages, as many of each.
+      norm: one of `nn.norm.NORMS`.
+      residual: stages are `ResidualUpsample` instead of single transposed convolutions.
+    """
+
+    size: Triple
+    widths: Sequence[int]
+    factors: Sequence[Triple]
+    norm: str = "batch"
+    residual: bool = False
+    channels: int = 3
+    axis_name: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, codes: jax.Array, train: bool) -> jax.Array:
+        def norm(h: jax.Array) -> jax.Array:
+            return nn.leaky_relu(Normalization(self.norm, self.axis_name, self.dtype)(h, train), SLOPE)
+
+        batch, count = codes.shape[:2]
+        time, height, width = (n // f for n, f in zip(self.size, total(self.factors), strict=True))
+        grid = (time // count, height, width, self.widths[0])
+        x = nn.Dense(math.prod(grid), dtype=self.dtype)(codes.reshape(batch * count, -1))
+        x = x.reshape(batch, time, height, width, -1)
+        for features, factor in zip(self.widths[1:], self.factors, strict=False):
+            if self.residual:
+                x = ResidualUpsample(features, factor, self.norm, self.axis_name, self.dtype)(x, train)
+            else:
+                x = Upsample(features, factor, self.dtype)(norm(x))
+        return nn.tanh(Upsample(self.channels, self.factors[-1], self.dtype)(norm(x)).astype(jnp.float32))
+
+
+class Generator(nn.Module):
+    """{"video": noise [B,noise]} and a condition [B,F] or None -> video [B,T,H,W,C], all painted from one code."""
+
+    painter: Painter
+    noise: int = 100
+
+    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
+        """By name, the shape of one video's noise."""
+        return {"video": (self.noise,)}
+
+    def __call__(self, noise: Noise, condition: jax.Array | None, train: bool) -> jax.Array:
+        code = noise["video"] if condition is None else jnp.concatenate([noise["video"], condition], -1)
+        return self.painter(code[:, None], train)
+
+
+class Critique(NamedTuple):
+    """What a discriminator says of N parts of each video: the whole (N=1), or its frames.
+
+    logits: [B,N], above 0 for real.
+    classes: logits of the classes [B,N,K]; None without an auxiliary classifier.
+    features: of all layers, for feature matching.
+    """
+
+    logits: jax.Array
+    classes: jax.Array | None
+    features: tuple[jax.Array, ...]
+
+
+class Limited(nn.Module):
+    """A layer, or the same with its kernel divided by its largest singular value (Miyato et al., 2018)."""
+
+    layer: nn.Module
+    spectral: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return nn.SpectralNorm(self.layer)(x, update_stats=train) if self.spectral else self.layer(x)
+
+
+class Trunk(nn.Module):
+    """Video [B,T,H,W,C] -> features after each stage; the last [B,T/t,H/h,W/w,widths[-1]].
+
+    The mirror of `Painter`: strided convolutions, each but the first behind a norm, all with leaky ReLU; `residual`
+    adds the mean-pooled input, mapped by a 1x1x1 convolution.
+    """
+
+    widths: Sequence[int]
+    factors: Sequence[Triple]
+    norm: str = "batch"
+    spectral: bool = False
+    residual: bool = False
+    axis_name: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, video: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+        x, features = video, []
+        for index, (width, factor) in enumerate(zip(self.widths, self.factors, strict=True)):
+            h = Limited(Conv(width, kernel(factor), factor, dtype=self.dtype), self.spectral)(x, train)
+            if index:
+                h = Normalization(self.norm, self.axis_name, self.dtype)(h, train)
+            h = nn.leaky_relu(h, SLOPE)
+            if self.residual:
+                h = Limited(Conv(width, (3, 3, 3), dtype=self.dtype), self.spectral)(h, train)
+                pooled = nn.avg_pool(x, factor, factor)
+                h += Limited(Conv(width, (1, 1, 1), dtype=self.dtype), self.spectral)(pooled, train)
+            x = h
+            features.append(x)
+        return tuple(features)
+
+
+class Head(nn.Module):
+    """Features [B,N,D] and a condition [B,F] or None -> logits [B,N], and logits of `classes` [B,N,K] if there are any.
+
+    A condition is either projected (Miyato and Koyama, 2018: its map's inner product with the features is added to the
+    logit) or concatenated to the features, before one more dense layer of `width`.
+    """
+
+    classes: int = 0
+    projection: bool = True
+    spectral: bool = False
+    width: int = 256
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, condition: jax.Array | None, train: bool
+    ) -> tuple[jax.Array, jax.Array | None]:
+        def dense(features: int, y: jax.Array) -> jax.Array:
+            return Limited(nn.Dense(features, dtype=self.dtype), self.spectral)(y, train)
+
+        classes = dense(self.classes, x).astype(jnp.float32) if self.classes else None
+        if condition is not None and not self.projection:
+            beside = jnp.broadcast_to(condition[:, None], (*x.shape[:2], condition.shape[-1]))
+            x = nn.leaky_relu(dense(self.width, jnp.concatenate([x, beside], -1)), SLOPE)
+        logits = dense(1, x)[..., 0].astype(jnp.float32)
+        if condition is not None and self.projection:
+            wanted = dense(x.shape[-1], condition)[:, None]
+            logits += jnp.sum(x.astype(jnp.float32) * wanted, -1) * x.shape[-1] ** -0.5
+        return logits, classes
+
+
+class Discriminator(nn.Module):
+    """Video [B,T,H,W,C] and a condition [B,F] or None -> a critique of the whole, or of each frame (N=T).
+
+    Frames are judged by a trunk that keeps time: factors and kernels of 1 there.
+    """
+
+    trunk: Trunk
+    head: Head
+    frames: bool = False
+
+    def __call__(self, video: jax.Array, condition: jax.Array | None, train: bool) -> Critique:
+        features = self.trunk(video, train)
+        rows = features[-1].reshape(len(video), video.shape[1] if self.frames else 1, -1)
+        return Critique(*self.head(rows, condition, train), features)
+
+
+class Conditioned(nn.Module):
+    """A generator or a discriminator, and what makes one vector of its conditions (None where there are none)."""
+
+    network: nn.Module
+    encoder: nn.Module | None = None
+
+    def __call__(self, x: Any, conditions: Mapping[str, jax.Array], train: bool) -> Any:
+        return self.network(x, self.encoder(conditions) if self.encoder else None, train)
+
+
+class Panel(nn.Module):
+    """Several discriminators, each with its own eyes on the same videos."""
+
+    members: Sequence[nn.Module]
+
+    def __call__(self, video: jax.Array, condition: jax.Array | None, train: bool) -> tuple[Critique, ...]:
+        return tuple(member(video, condition, train) for member in self.members)

@@ -1,0 +1,73 @@
+"""Generators and discriminators that go through time frame by frame (MoCoGAN, Tulyakov et al., 2018)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvid.models.gan3d import SLOPE, Critique, Head, Limited, Noise, Painter, Trunk
+
+CELLS = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
+
+
+class RecurrentGenerator(nn.Module):
+    """Noise and a condition [B,F] or None -> video [B,T,H,W,C], for any T.
+
+    The content code [B,content] is the same in all frames; a recurrent network turns noise [B,T,motion] into the motion
+    code of each. Every frame is painted from both, and from the condition, which the recurrent network reads too.
+
+    Attributes:
+      painter: of factors 1 in time.
+      cell: "gru" or "lstm".
+    """
+
+    painter: Painter
+    content: int = 50
+    motion: int = 10
+    memory: int = 64
+    cell: str = "gru"
+    dtype: Any = None
+
+    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
+        """By name, the shape of one video's noise."""
+        return {"content": (self.content,), "motion": (self.painter.size[0], self.motion)}
+
+    @nn.compact
+    def __call__(self, noise: Noise, condition: jax.Array | None, train: bool) -> jax.Array:
+        content, motion = noise["content"], noise["motion"]
+        if condition is not None:
+            content = jnp.concatenate([content, condition], -1)
+            motion = jnp.concatenate([motion, over_time(condition, motion.shape[1])], -1)
+        codes = nn.RNN(CELLS[self.cell](self.memory, dtype=self.dtype))(motion)
+        return self.painter(jnp.concatenate([over_time(content, codes.shape[1]), codes], -1), train)
+
+
+class RecurrentDiscriminator(nn.Module):
+    """Video [B,T,H,W,C] and a condition [B,F] or None -> a critique of the whole, from frames read one by one.
+
+    Attributes:
+      trunk: of factors 1 in time.
+      memory: features of a frame, and of the recurrent network that reads them.
+    """
+
+    trunk: Trunk
+    head: Head
+    memory: int = 128
+    cell: str = "gru"
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, video: jax.Array, condition: jax.Array | None, train: bool) -> Critique:
+        features = self.trunk(video, train)
+        rows = features[-1].reshape(*video.shape[:2], -1)
+        rows = nn.leaky_relu(Limited(nn.Dense(self.memory, dtype=self.dtype), self.head.spectral)(rows, train), SLOPE)
+        read = nn.RNN(CELLS[self.cell](self.memory, dtype=self.dtype))(rows)
+        return Critique(*self.head(read[:, -1:], condition, train), (*features, read))
+
+
+def over_time(x: jax.Array, frames: int) -> jax.Array:
+    """[B,D] -> [B,frames,D], the same in all frames."""
+    return jnp.broadcast_to(x[:, None], (len(x), frames, x.shape[-1]))
