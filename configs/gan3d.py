@@ -1,6 +1,6 @@
 """Video GAN of 3-D convolutions: noise to clips, in the layout of DCGAN.
 
-    python -m jaxvid.main --config configs/gan3d.py
+python -m jaxvid.main --config configs/gan3d.py
 """
 
 from ml_collections import ConfigDict

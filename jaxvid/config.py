@@ -72,7 +72,7 @@ def optimizer(learning_rate: float, **fields: Any) -> ConfigDict:
 
 
 def gan_loss(adversarial: str, **fields: Any) -> ConfigDict:
-    """The fields that `methods.gan` reads of `config.loss`, with defaults: the game alone. Weights of 0 cost nothing."""
+    """The fields of `config.loss` for `methods.gan`, with defaults: the game alone. A weight of 0 costs nothing."""
     loss = ConfigDict()
     loss.adversarial = adversarial  # a name in losses.ADVERSARIAL
     loss.n_critic = 1  # discriminator steps per generator step, each on its own share of the batch
@@ -87,6 +87,27 @@ def gan_loss(adversarial: str, **fields: Any) -> ConfigDict:
     loss.augment = ()  # of what is judged: names in nn/augment.py
     loss.update(fields)
     return loss
+
+
+CONDITIONS = ("label", "text", "first_frames", "action")
+
+
+def condition(on: tuple[str, ...] = (), **fields: Any) -> ConfigDict:
+    """The fields of `methods.condition`, with defaults: what a model is told of each video, before it makes it."""
+    options = ConfigDict()
+    options.on = on  # some of CONDITIONS
+    options.features = 64  # of the vector that they become
+    options.first_frames = 1  # frames given
+    options.words = 24  # of a caption that are read
+    options.embeddings = ""  # an .npz with text [N] and embedding [N, E], used instead of a trained text encoder
+    options.classes = ()  # this field and the next three are filled in from the training data
+    options.vocabulary = ()
+    options.actions = 0  # components of an action
+    options.action_scale = ()  # the root mean square of each
+    for field in fields:
+        choice("a field of condition", field, options)
+    options.update(fields)
+    return options
 
 
 def check(config: ConfigDict, devices: int) -> None:
@@ -141,11 +162,17 @@ def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[st
     before, now = flatten(saved), flatten(present)
     missing = "(absent)"
     return [
-        f"  {name}: the run has {before.get(name, missing)!r}, the config now says {now.get(name, missing)!r}"
+        f"  {name}: the run has {shown(before.get(name, missing))}, the config now says {shown(now.get(name, missing))}"
         for name in sorted(before.keys() | now.keys())
         if before.get(name, missing) != now.get(name, missing)
         and not any(name == free or name.startswith(free + ".") for free in MAY_CHANGE)
     ]
+
+
+def shown(value: Any, length: int = 200) -> str:
+    """A value as text for people: a long one is cut, and says how long it is."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[:length]}... ({len(value):,} in all)"
 
 
 def choice(field: str, value: str, known: Iterable[str]) -> str:

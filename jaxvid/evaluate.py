@@ -24,6 +24,7 @@ import jaxvid
 from jaxvid import checkpoint, data, heldout, measure, parallel
 from jaxvid.collection import Clip, Collection, open_collection, read_clips, take_clips
 from jaxvid.measure import METRICS, Meter, Score
+from jaxvid.methods import condition
 from jaxvid.metrics import frechet
 from jaxvid.metrics.protocol import PROTOCOLS, Protocol
 from jaxvid.recorder import environment, write_json
@@ -163,7 +164,10 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     """
     run = checkpoint.load(options.workdir)
     config, metrics = run.config, measure.named(options.metrics or ["psnr", "ssim", "motion"])
-    source, examples = data.make_source(config.data, "eval"), options.num or config.eval.examples
+    source, examples = (
+        condition.wrap(config, data.make_source(config.data, "eval")),
+        options.num or config.eval.examples,
+    )
     clips, size = min(examples, len(source)), [config.data.resolution] * 2
     measure.check(metrics, config.data.frames, size, {"held-out": clips})
     chosen = measure.protocols(options.protocol)

@@ -25,7 +25,7 @@ from jaxvid.checkpoint import Checkpointer, abstract_state, described_batch
 from jaxvid.core import Method, Metrics, TrainState
 from jaxvid.heldout import evaluate, make_eval, make_scorer
 from jaxvid.measure import Score
-from jaxvid.methods import METHODS
+from jaxvid.methods import METHODS, condition
 from jaxvid.recorder import Clock, Recorder, claim
 
 Item = TypeVar("Item")
@@ -47,7 +47,7 @@ class Interrupted(Exception):
 class Job(NamedTuple):
     """What stays the same while a run goes on."""
 
-    config: ConfigDict
+    config: ConfigDict  # with what the data fill in: the class names and words of a condition
     mesh: Mesh
     method: Method  # made for the mode of `train.parallel`
     plain: Method  # made without a mapped axis: for initialising and evaluating
@@ -74,8 +74,10 @@ def prepare(config: ConfigDict) -> Job:
     mesh = parallel.make_mesh()
     config_lib.check(config, mesh.size)
     make = METHODS[config_lib.choice("method", config.method, METHODS)]
-    method, plain = make(config, parallel.axis_name(config.train.parallel)), make(config)
     train_source, eval_source = (data.make_source(config.data, split) for split in ("train", "eval"))
+    config = condition.complete(config, train_source)
+    train_source, eval_source = (condition.wrap(config, source) for source in (train_source, eval_source))
+    method, plain = make(config, parallel.axis_name(config.train.parallel)), make(config)
     eval_batches = functools.partial(
         data.eval_batches, eval_source, config.train.batch_size, config.data.resolution, config.eval.examples,
         process_index=jax.process_index(), process_count=jax.process_count(),
@@ -110,6 +112,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     """
     workdir = Path(workdir)
     job = prepare(config)
+    config = job.config
     with job.eval_batches() as batches:
         example = {name: value for name, value in next(batches).items() if name != "mask"}
     batch = parallel.put_batch(example, job.mesh)

@@ -41,6 +41,7 @@ class Folder:
       classes: their names, in natural order; empty where there are no sub-folders.
       videos: what each video of this part holds.
       labels: the class of each.
+      texts: the text of each.
       clips: int64 [clips,2], number of the video and first frame.
       skipped: (name, reason) for each file that gives no clip.
       index: what is known of each file.
@@ -94,7 +95,7 @@ class Folder:
         chosen = train if split == "train" else held_out
         self.videos = [self.index.videos[name] for name in chosen]
         self.labels = [self.classes.index(class_names[name]) if self.classes else 0 for name in chosen]
-        self._texts = [captions.get(name, class_names[name] if self.classes else "") for name in chosen]
+        self.texts = [captions.get(name, class_names[name] if self.classes else "") for name in chosen]
         self._title = f"folder {root} ({split})"
         if not chosen:
             raise ValueError(f"{self._title} holds no clip: every usable video lies in the other part")
@@ -118,7 +119,7 @@ class Folder:
         return {
             "video": read_clip(self.videos[number], indices, self.resolution),
             "label": np.asarray(self.labels[number], np.int32),
-            "text": np.asarray(self._texts[number]),
+            "text": np.asarray(self.texts[number]),
         }
 
     def shape(self) -> str:

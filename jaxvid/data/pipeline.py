@@ -30,7 +30,8 @@ class Source(Protocol):
 
     An item holds `video` uint8 [T,h,w,3] (an image is T=1; h and w may exceed the resolution, a crop follows), `label`
     int32 [], `text` str [], and, where the source has them, `action` float32 [T,A], `source` uint8 [T,h,w,3] (a paired
-    video) and `domain` int32 []. An item that cannot be read raises DamagedClip.
+    video) and `domain` int32 []. An item that cannot be read raises DamagedClip. A source that knows its texts without
+    reading clips may list them as `texts`.
     """
 
     classes: list[str]

@@ -98,6 +98,12 @@ class Synthetic:
             "action": np.diff(path.center, axis=0).astype(np.float32),
         }
 
+    @property
+    def texts(self) -> list[str]:
+        """The texts of the first 1024 clips, in which all its words occur."""
+        small = Synthetic(self.frames, 8, self.split, self.seed)  # the words are those of any resolution
+        return [str(small[index]["text"]) for index in range(1024)]
+
     def summary(self) -> str:
         size = f"{self.frames} frames of {self.resolution}x{self.resolution}"
         return f"synthetic {self.split}: {len(self):,} clips of {size}, {len(self.classes)} classes, none skipped"

@@ -6,6 +6,7 @@ generator once, from the last of the videos that the discriminator has just been
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -83,9 +84,7 @@ def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan
 def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan3d.Conditioned:
     """The panel of `config.model.discriminators`: some of "video", "frames", "recurrent" and "dense"."""
     size = (config.data.frames, config.data.resolution, config.data.resolution)
-    conditioning = config_lib.choice(
-        "model.conditioning", config.model.conditioning, ("projection", "concatenation")
-    )
+    conditioning = config_lib.choice("model.conditioning", config.model.conditioning, ("projection", "concatenation"))
     classes = len(config.condition.classes) if config.loss.classes else 0
     members: list[Any] = []
     for name, options in config.model.discriminators.items():
@@ -95,9 +94,7 @@ def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) ->
         if name == "dense":
             members.append(gan_fc.DenseDiscriminator(tuple(options.widths), head, dtype))
             continue
-        trunk = gan3d.Trunk(
-            **stages(field, options, size), spectral=options.spectral, axis_name=axis_name, dtype=dtype
-        )
+        trunk = gan3d.Trunk(**stages(field, options, size), spectral=options.spectral, axis_name=axis_name, dtype=dtype)
         if name != "video":
             still(field, options)
         if name == "recurrent":
@@ -156,7 +153,9 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     check(config)
     loss, steps = config.loss, config.train.steps
     dtype = jnp.dtype(config_lib.choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
-    generator, discriminator = (make_part(config, axis_name, dtype) for make_part in (make_generator, make_discriminator))
+    generator, discriminator = (
+        make_part(config, axis_name, dtype) for make_part in (make_generator, make_discriminator)
+    )
     shapes = generator.network.noise_shapes()
     game, target = losses.ADVERSARIAL[loss.adversarial], 1.0 - loss.smoothing
     tx = {
@@ -290,11 +289,10 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         for turn in range(loss.n_critic):
             # Every n-th row, since contiguous shares would move rows between devices.
             real, shared, own = jax.tree.map(lambda x, i=turn: x[i :: loss.n_critic], (video, given, keys))
-
-            def generated(params: Any, given: Batch = shared, keys: jax.Array = own) -> tuple[jax.Array, Any]:
-                return generate(params, state.collections[GENERATOR], keys, given, True)
-
-            fake, backward, collections = jax.vjp(generated, state.params[GENERATOR], has_aux=True)
+            make_videos = functools.partial(
+                generate, collections=state.collections[GENERATOR], keys=own, given=shared, train=True
+            )
+            fake, backward, collections = jax.vjp(make_videos, state.params[GENERATOR], has_aux=True)
             state = state.replace(collections={**state.collections, GENERATOR: collections})
             state, d_metrics = learn_discriminator(state, real, fake, shared, own)
         towards, g_metrics = jax.grad(generator_loss, argnums=1, has_aux=True)(state, fake, real, shared, own)
@@ -348,14 +346,12 @@ def averages(metrics: Metrics) -> Metrics:
 
 def votes(panel: Sequence[Critique]) -> jax.Array:
     """Logits of the classes [B,K], averaged over the parts and summed over the panel."""
-    return jnp.stack([critique.classes.mean(1) for critique in panel]).sum(0)
+    return jnp.stack([critique.classes.mean(1) for critique in panel if critique.classes is not None]).sum(0)
 
 
 def classified(panel: Sequence[Critique], labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """[B]: the cross-entropy of labels [B] (summed over the panel), and whether the panel's vote is right."""
-    error = over(
-        lambda c: optax.softmax_cross_entropy_with_integer_labels(c.classes, labels[:, None]), panel
-    )
+    error = over(lambda c: optax.softmax_cross_entropy_with_integer_labels(c.classes, labels[:, None]), panel)
     return error, (votes(panel).argmax(-1) == labels).astype(jnp.float32)
 
 

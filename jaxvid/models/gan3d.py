@@ -1,7 +1,7 @@
 """Generators and discriminators of 3-D convolutions: the DCGAN layout (Radford et al., 2016; for video Vondrick et al.,
 2016), and the same with residual blocks for larger videos.
 
-A network is a list of stages, each `widths[i]` channels and a factor (time, height, width) by which it changes the grid.
+A network is a list of stages: `widths[i]` channels, and a factor (time, height, width) by which the grid changes.
 """
 
 from __future__ import annotations
@@ -196,9 +196,7 @@ class Head(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, condition: jax.Array | None, train: bool
-    ) -> tuple[jax.Array, jax.Array | None]:
+    def __call__(self, x: jax.Array, condition: jax.Array | None, train: bool) -> tuple[jax.Array, jax.Array | None]:
         def dense(features: int, y: jax.Array) -> jax.Array:
             return Limited(nn.Dense(features, dtype=self.dtype), self.spectral)(y, train)
 

@@ -41,7 +41,7 @@ class RecurrentGenerator(nn.Module):
         if condition is not None:
             content = jnp.concatenate([content, condition], -1)
             motion = jnp.concatenate([motion, over_time(condition, motion.shape[1])], -1)
-        codes = nn.RNN(CELLS[self.cell](self.memory, dtype=self.dtype))(motion)
+        codes = read(CELLS[self.cell](self.memory, dtype=self.dtype), motion)
         return self.painter(jnp.concatenate([over_time(content, codes.shape[1]), codes], -1), train)
 
 
@@ -64,8 +64,15 @@ class RecurrentDiscriminator(nn.Module):
         features = self.trunk(video, train)
         rows = features[-1].reshape(*video.shape[:2], -1)
         rows = nn.leaky_relu(Limited(nn.Dense(self.memory, dtype=self.dtype), self.head.spectral)(rows, train), SLOPE)
-        read = nn.RNN(CELLS[self.cell](self.memory, dtype=self.dtype))(rows)
-        return Critique(*self.head(read[:, -1:], condition, train), (*features, read))
+        states = read(CELLS[self.cell](self.memory, dtype=self.dtype), rows)
+        return Critique(*self.head(states[:, -1:], condition, train), (*features, states))
+
+
+def read(cell: nn.RNNCellBase, x: jax.Array) -> jax.Array:
+    """What a recurrent cell remembers after each frame of [B,T,D]: [B,T,memory]."""
+    states = nn.RNN(cell)(x)
+    assert isinstance(states, jax.Array)
+    return states
 
 
 def over_time(x: jax.Array, frames: int) -> jax.Array:

@@ -13,8 +13,8 @@ Products of bfloat16 are summed in float32: GPUs and TPUs do so by themselves, o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import flax.linen as nn
@@ -38,6 +38,10 @@ def conv(x: jax.Array, kernel: jax.Array, strides: Triple = (1, 1, 1)) -> jax.Ar
     _check(x, kernel)
     if jax.default_backend() != "cpu":
         return lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=VIDEO)
+    return _bilinear(partial(_conv_on_cpu, strides=strides), x, kernel)
+
+
+def _conv_on_cpu(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
     dtype, x, kernel = x.dtype, x.astype(jnp.float32), kernel.astype(jnp.float32)
     frames = -(-x.shape[1] // strides[0])
     (before, _), *padding = lax.padtype_to_pads(x.shape[1:4], kernel.shape[:3], strides, "SAME")
@@ -59,9 +63,13 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Arra
     Equals `lax.conv_transpose` with SAME padding. Raises ValueError for shapes that do not fit.
     """
     _check(x, kernel)
-    backend = jax.default_backend()
-    if backend == "tpu":
+    if jax.default_backend() == "tpu":
         return lax.conv_transpose(x, kernel, strides, "SAME", dimension_numbers=VIDEO)
+    return _bilinear(partial(_conv_transpose_by_parts, strides=strides), x, kernel)
+
+
+def _conv_transpose_by_parts(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
+    backend = jax.default_backend()
     # Output o meets input i in tap j of the flipped kernel where o = stride * i + j - before.
     before = [max(k - s, 0) // 2 for k, s in zip(kernel.shape, strides, strict=False)]
     sizes = [n * s for n, s in zip(x.shape[1:4], strides, strict=True)]
@@ -140,6 +148,32 @@ def depth_to_space(x: jax.Array, factors: Triple) -> jax.Array:
         raise ValueError(f"depth_to_space needs channels in a multiple of {ft * fh * fw} for {factors}, got {depth}.")
     x = x.reshape(batch, t, h, w, ft, fh, fw, -1).transpose(0, 1, 4, 2, 5, 3, 6, 7)
     return x.reshape(batch, t * ft, h * fh, w * fw, -1)
+
+
+def _bilinear(f: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """f(x, kernel), whose derivatives of every order are made of f and its two transposes, which are all fast.
+
+    Left to itself, JAX differentiates what it made of the transposes, and meets the slow forms again: the gradient of a
+    gradient penalty took 18 times as long.
+    """
+
+    @jax.custom_vjp
+    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return f(x, kernel)
+
+    @jax.custom_vjp
+    def to_input(y: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda x: f(x, kernel), x_like)(y)[0]
+
+    @jax.custom_vjp
+    def to_kernel(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda kernel: f(x, kernel), kernel_like)(y)[0]
+
+    x_like, kernel_like = (jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, kernel))
+    product.defvjp(lambda x, k: (product(x, k), (x, k)), lambda xk, y: (to_input(y, xk[1]), to_kernel(xk[0], y)))
+    to_input.defvjp(lambda y, k: (to_input(y, k), (y, k)), lambda yk, x: (product(x, yk[1]), to_kernel(x, yk[0])))
+    to_kernel.defvjp(lambda x, y: (to_kernel(x, y), (x, y)), lambda xy, k: (to_input(xy[1], k), product(xy[0], k)))
+    return product(x, kernel)
 
 
 def _check(x: jax.Array, kernel: jax.Array) -> None:

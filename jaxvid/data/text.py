@@ -1,0 +1,108 @@
+"""Captions as numbers: words counted through in a vocabulary made of the captions, or embeddings made elsewhere."""
+
+from __future__ import annotations
+
+import bisect
+import difflib
+import re
+import unicodedata
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from jaxvid.data.pipeline import Clip, DamagedClip, Source
+
+UNKNOWN, FIRST = 1, 2  # the tokens of a word that is not in the vocabulary and of the first that is; 0 is padding
+SAMPLED = 1024  # clips read to learn what all are like
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case: runs of letters and digits. "Moves left, then_up" has moves left then up."""
+    return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).lower())
+
+
+def build_vocabulary(captions: Iterable[str]) -> tuple[str, ...]:
+    """All words of the captions, sorted."""
+    return tuple(sorted({word for caption in captions for word in words(caption)}))
+
+
+def tokenize(text: str, vocabulary: Sequence[str], length: int) -> np.ndarray:
+    """The first `length` words of a text: 2 + the place in the vocabulary (sorted), 1 if not there, 0 after the last.
+
+    Returns:
+      int32 [length].
+    """
+    tokens = np.zeros(length, np.int32)
+    for number, word in enumerate(words(text)[:length]):
+        place = bisect.bisect_left(vocabulary, word)
+        tokens[number] = FIRST + place if vocabulary[place : place + 1] == (word,) else UNKNOWN
+    return tokens
+
+
+class Embeddings:
+    """Text embeddings from a file: `text` [N] str and `embedding` [N,E] of floats in an .npz, one row per caption.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is no such table.
+    """
+
+    def __init__(self, path: str):
+        try:
+            with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
+                texts, vectors = file["text"], file["embedding"]
+        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is no .npz file with the arrays text [N] and embedding [N, E].") from error
+        if texts.ndim != 1 or texts.dtype.kind != "U" or vectors.ndim != 2 or len(texts) != len(vectors):
+            found = f"{texts.dtype} {list(texts.shape)} and {vectors.dtype} {list(vectors.shape)}"
+            raise ValueError(f"{path} holds text and embedding as {found}, expected strings [N] and floats [N, E].")
+        if not np.isfinite(vectors).all():
+            raise ValueError(f"{path} holds embeddings that are not finite.")
+        self._path, self._vectors = path, vectors.astype(np.float32)
+        self._rows = {str(text): row for row, text in enumerate(texts)}
+
+    @property
+    def features(self) -> int:
+        """E."""
+        return self._vectors.shape[1]
+
+    def __call__(self, text: str) -> np.ndarray:
+        """float32 [E] of a caption; ValueError, with the nearest one, if the table does not have it."""
+        if text not in self._rows:
+            nearest = "".join(difflib.get_close_matches(text, self._rows, n=1, cutoff=0.0))
+            raise ValueError(f"{self._path} has no embedding of {text!r}; the nearest of its captions is {nearest!r}.")
+        return self._vectors[self._rows[text]]
+
+
+class TextSource:
+    """A source whose clips also hold their text as numbers, `encode(text)`, under the name `key`."""
+
+    def __init__(self, source: Source, key: str, encode: Callable[[str], np.ndarray]):
+        self.classes = source.classes
+        self._source, self._key, self._encode = source, key, encode
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Clip:
+        clip = self._source[index]
+        return {**clip, self._key: self._encode(str(clip["text"]))}
+
+    def summary(self) -> str:
+        return self._source.summary()
+
+
+def sampled(source: Source) -> Iterator[Clip]:
+    """Up to SAMPLED clips, evenly spread over the source, without the damaged ones."""
+    for index in np.unique(np.linspace(0, len(source) - 1, SAMPLED).astype(int)).tolist():
+        try:
+            yield source[index]
+        except DamagedClip:  # named when training meets it
+            continue
+
+
+def captions(source: Source) -> list[str]:
+    """The texts of a source: all, where it knows them without reading clips; else those of some clips."""
+    known = getattr(source, "texts", None)
+    return [str(clip.get("text", "")) for clip in sampled(source)] if known is None else list(known)

@@ -1,0 +1,104 @@
+"""Texts become the same numbers every time, and what cannot become numbers is named."""
+
+import functools
+import pickle
+import re
+import string
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxvid.data import DamagedClip, text, train_batches
+from jaxvid.data.synthetic import Synthetic
+
+VOCABULARY = ("a", "down", "left", "moves", "red", "square")
+
+
+class Few:
+    """Sixteen clips that do not tell their texts in advance; the last one is damaged."""
+
+    classes: list[str] = []
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        if index == 15:
+            raise DamagedClip("15.mp4", "torn")
+        return {"video": np.zeros((2, 8, 8, 3), np.uint8), "text": np.asarray(f"number {string.ascii_letters[index]}")}
+
+    def summary(self) -> str:
+        return "sixteen clips"
+
+
+def test_words_are_lower_case_without_punctuation() -> None:
+    assert text.words("A small RED square_left, then: up!") == ["a", "small", "red", "square", "left", "then", "up"]
+    assert text.words("Größe 3, e\u0301te\u0301") == ["größe", "3", "\u00e9t\u00e9"]
+    assert text.words(" ...") == []
+
+
+def test_tokens_are_places_in_the_vocabulary() -> None:
+    assert text.build_vocabulary(["A red square moves left", "moves down, a RED Square."]) == VOCABULARY
+    tokens = text.tokenize("The red square moves left.", VOCABULARY, 7)
+    assert tokens.dtype == np.int32 and tokens.tolist() == [1, 6, 7, 5, 4, 0, 0]
+    assert text.tokenize("zebra Aardvark a", VOCABULARY, 2).tolist() == [1, 1]
+    assert text.tokenize("", VOCABULARY, 2).tolist() == [0, 0]
+
+
+def test_the_synthetic_texts_hold_every_word_of_the_world() -> None:
+    source = Synthetic(16, 64)
+    assert source.texts[7] == str(source[7]["text"])
+    vocabulary = text.build_vocabulary(text.captions(source))
+    small = Synthetic(16, 8)
+    others = {word for i in range(2000, 2600) for word in text.words(str(small[i]["text"]))}
+    assert others <= set(vocabulary) and {*"0123456789", "purple", "counterclockwise", "quickly"} <= set(vocabulary)
+
+
+def test_texts_of_other_sources_are_read_without_the_damaged_clips() -> None:
+    assert text.captions(Few()) == [f"number {letter}" for letter in string.ascii_letters[:15]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_hold_the_tokens_of_their_texts(workers: int) -> None:
+    vocabulary = text.build_vocabulary(text.captions(Few()))
+    source = text.TextSource(Few(), "tokens", functools.partial(text.tokenize, vocabulary=vocabulary, length=3))
+    with train_batches(source, 4, 8, seed=0, workers=workers, threads=1) as batches:
+        batch = next(batches)
+    expected = [[2 + vocabulary.index("number"), 2 + vocabulary.index(t.split()[1]), 0] for t in batch["text"].tolist()]
+    assert batch["tokens"].dtype == np.int32 and batch["tokens"].tolist() == expected
+    assert len(source) == 16 and source.summary() == "sixteen clips"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    path = str(tmp_path / "table.npz")
+    np.savez(path, text=np.array(["a cat", "a dog", "two dogs"]), embedding=np.eye(3, 5) * 0.5)
+    return path
+
+
+def test_embeddings_are_looked_up(table: str) -> None:
+    lookup = pickle.loads(pickle.dumps(text.Embeddings(table)))
+    assert lookup.features == 5 and lookup("a dog").dtype == np.float32
+    assert lookup("a dog").tolist() == [0, 0.5, 0, 0, 0]
+    with pytest.raises(ValueError, match=r"table.npz has no embedding of 'two dogz'; the nearest .* 'two dogs'"):
+        lookup("two dogz")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"text": np.array(["a"])}, r"no \.npz file with the arrays"),
+        ({"text": np.array(["a"], object), "embedding": np.ones((1, 2))}, r"no \.npz file with the arrays"),
+        ({"text": np.array(["a", "b"]), "embedding": np.ones((1, 2))}, r"<U1 \[2\] and float64 \[1, 2\], expected"),
+        ({"text": np.array(["a"]), "embedding": np.full((1, 2), np.nan)}, "not finite"),
+    ],
+)
+def test_a_file_that_is_no_table_is_named(tmp_path: Path, arrays: dict, sentence: str) -> None:
+    path = tmp_path / "wrong.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}.*{sentence}"):
+        text.Embeddings(str(path))
+    path.write_bytes(b"not a zip file")
+    with pytest.raises(ValueError, match=r"no \.npz file"):
+        text.Embeddings(str(path))

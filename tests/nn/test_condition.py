@@ -1,0 +1,116 @@
+"""The encoder of conditions: what it must and must not depend on, its scale, and its learning."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxvid.nn.condition import ConditionEncoder
+from jaxvid.nn.text import TextEncoder
+
+RNG = np.random.default_rng(0)
+BATCH, VOCABULARY, SCALE = 64, 40, (0.02, 3.0)
+CONDITIONS = {
+    "label": RNG.integers(0, 20, BATCH),
+    "tokens": np.where(np.arange(9) < RNG.integers(3, 10, (BATCH, 1)), RNG.integers(2, 42, (BATCH, 9)), 0),
+    "embedding": RNG.normal(0, 0.05, (BATCH, 30)).astype(np.float32),
+    "action": (RNG.normal(0, 1, (BATCH, 4, 2)) * SCALE).astype(np.float32),
+    "first_frames": RNG.uniform(-1, 1, (BATCH, 2, 16, 16, 3)).astype(np.float32),
+}
+MODULE = ConditionEncoder(48, classes=20, vocabulary=VOCABULARY, action_scale=SCALE)
+
+
+@pytest.fixture(scope="module")
+def params() -> dict:
+    return jax.jit(MODULE.init)(jax.random.key(0), CONDITIONS)["params"]
+
+
+@pytest.fixture(scope="module")
+def parts(params: dict) -> dict[str, np.ndarray]:
+    """The encoding of each condition alone, and of all."""
+
+    def encode(params: dict, conditions: dict) -> dict:
+        alone = {name: MODULE.apply({"params": params}, {name: value}) for name, value in conditions.items()}
+        return alone | {"all": MODULE.apply({"params": params}, conditions)}
+
+    return jax.device_get(jax.jit(encode)(params, CONDITIONS))
+
+
+def test_conditions_are_added_and_each_has_about_unit_variance(parts: dict[str, np.ndarray]) -> None:
+    together, alone = parts["all"], {name: part for name, part in parts.items() if name != "all"}
+    assert together.shape == (BATCH, 48) and together.dtype == np.float32
+    np.testing.assert_allclose(together, sum(alone.values()) / np.sqrt(5), atol=1e-5)
+    for name, part in alone.items():
+        assert 0.5 < np.sqrt(np.square(part).mean()) < 1.5, name
+        distance = np.sqrt(np.square(part[1:] - part[:-1]).mean())
+        assert distance > 0.1, f"{name} says nothing"
+
+
+def test_the_label_is_a_row_of_a_table(params: dict, parts: dict[str, np.ndarray]) -> None:
+    np.testing.assert_array_equal(parts["label"], params["label"]["embedding"][CONDITIONS["label"]])
+
+
+def test_actions_are_measured_in_their_own_scale(params: dict, parts: dict[str, np.ndarray]) -> None:
+    scaled = ConditionEncoder(48, action_scale=(1.0, 1.0))
+    own = {"action": CONDITIONS["action"] / np.asarray(SCALE, np.float32)}
+    np.testing.assert_allclose(scaled.apply({"params": params}, own), parts["action"], atol=1e-5)
+
+
+def test_padding_does_not_matter_and_order_does() -> None:
+    module = TextEncoder(VOCABULARY, 32)
+    tokens = jnp.array([[5, 6, 7, 1, 8]])
+    params = jax.jit(module.init)(jax.random.key(0), tokens)
+    # Trained biases are not zero, and then a careless encoder sees how long the padding is.
+    params = jax.tree.map(lambda x: x + 0.1, params)
+    apply = jax.jit(module.apply)
+    expected = apply(params, tokens)
+    np.testing.assert_allclose(apply(params, jnp.pad(tokens, ((0, 0), (0, 7)))), expected, atol=1e-5)
+    others = [apply(params, jnp.array([other])) for other in ([8, 1, 7, 6, 5], [5, 6, 7, 1, 9], [0] * 5)]
+    assert all(np.isfinite(other).all() and np.abs(other - expected).max() > 1e-2 for other in others)
+
+
+def test_a_word_that_was_never_learned_says_nothing(params: dict) -> None:
+    table = params["text"]["Embed_0"]["embedding"]
+    assert table.shape == (VOCABULARY + 2, 48)
+    assert not table[:2].any() and 0.9 < table[2:].std() < 1.1
+
+
+def test_two_sentences_of_the_same_words_are_told_apart() -> None:
+    """Left then up against up then left, in captions of which most is noise."""
+    module = TextEncoder(VOCABULARY, 16)
+    noise = RNG.integers(10, 40, (256, 12))
+    answer, place = RNG.integers(0, 2, 256), RNG.integers(0, 10, 256)
+    for row, start, first in zip(noise, place, answer, strict=True):
+        row[start : start + 3] = (4, 5, 6) if first else (6, 5, 4)
+    tokens, sign = jnp.asarray(noise), jnp.asarray(2.0 * answer - 1)
+    tx = optax.adam(1e-2)
+
+    def loss(params: dict, tokens: jax.Array, sign: jax.Array) -> tuple[jax.Array, jax.Array]:
+        margin = sign * module.apply(params, tokens)[:, 0]
+        return jax.nn.softplus(-margin).mean(), (margin > 0).mean()
+
+    @jax.jit
+    def step(params: dict, state: optax.OptState) -> tuple:
+        updates, state = tx.update(jax.grad(loss, has_aux=True)(params, tokens[:192], sign[:192])[0], state)
+        return optax.apply_updates(params, updates), state
+
+    params = jax.jit(module.init)(jax.random.key(0), tokens[:1])
+    state = tx.init(params)
+    for _ in range(60):
+        params, state = step(params, state)
+    assert jax.jit(loss)(params, tokens[192:], sign[192:])[1] > 0.95
+
+
+def test_bfloat16_keeps_float32_parameters() -> None:
+    module = MODULE.clone(dtype=jnp.bfloat16)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), CONDITIONS)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    assert jax.eval_shape(module.apply, shapes, CONDITIONS).dtype == jnp.bfloat16
+
+
+def test_no_condition_is_refused() -> None:
+    with pytest.raises(ValueError, match="takes some of label, tokens"):
+        MODULE.init(jax.random.key(0), {})
