@@ -34,11 +34,11 @@ def get_config(variant: str = "") -> ConfigDict:
         {"widths": (64, 128), "factors": (DOUBLE, DOUBLE), "norm": "none", "spectral": False, "residual": False}
     )
     config.condition = config_lib.condition(())
-    config.loss = config_lib.gan_loss("non_saturating", r1=1.0)
+    config.loss = config_lib.gan_loss("non_saturating", r1=10.0)
     config.optim = ConfigDict()
     adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0}
     config.optim.generator = config_lib.optimizer(1e-3, **adam, ema_decay=0.995)
-    config.optim.discriminator = config_lib.optimizer(1e-3, **adam)
+    config.optim.discriminator = config_lib.optimizer(5e-4, **adam)
     config.train.update(steps=2000, batch_size=32, save_every=500)
     config.eval.update(every=500, examples=256)
     if variant == "dcgan":

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ class Recorder:
         if not self._active:
             return
         speed = clock.read()
-        shown = {name: metrics[name] for name in ("loss", "psnr") if name in metrics} or metrics
+        shown = {name: value for name, value in metrics.items() if name.endswith(("loss", "psnr"))}
         self._progress.update(step, shown, **speed)
         if step % self._config.train.log_every == 0:
             self._writer.write_scalars(step, {f"train/{name}": value for name, value in {**metrics, **speed}.items()})
@@ -157,12 +157,14 @@ class Recorder:
         """Whether the run was ended between the checkpoint that it goes on from and the evaluation due there."""
         return self.evaluates(start) and not self._evaluated
 
-    def evaluation(self, step: int, found: Evaluation) -> None:
-        """Logs an evaluation, draws its videos, and rewrites the report."""
+    def evaluation(self, step: int, found: Evaluation, warnings: Sequence[str] = ()) -> None:
+        """Logs an evaluation, draws its videos, says what looks wrong, and rewrites the report."""
         if not self._active:
             return
         self._writer.write_scalars(step, {f"eval/{name}": value for name, value in found.scalars.items()})
         self.say(f"evaluation at step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in sorted(found.scalars.items())))
+        for warning in warnings:
+            self.say(f"warning: {warning}")
         drawn = {name: video[: self._config.eval.videos] for name, video in found.videos.items()}
         panels, names = list(drawn.values()), list(drawn)
         stem = self._workdir / "samples" / f"step_{step:07d}"
@@ -172,9 +174,9 @@ class Recorder:
         viz.write_mp4(stem.with_suffix(".mp4"), viz.grid(panels), FPS)
         self._writer.write_images(step, {"eval/videos": viz.film_strip(panels, names, title)})
         self._writer.flush()
-        self._report(step, found, " | ".join(names))
+        self._report(step, found, warnings, " | ".join(names))
 
-    def _report(self, step: int, found: Evaluation, caption: str) -> None:
+    def _report(self, step: int, found: Evaluation, warnings: Sequence[str], caption: str) -> None:
         end = self._config.train.steps
         viz.report(
             self._workdir / "report.html",
@@ -186,6 +188,7 @@ class Recorder:
             videos=[(int(p.stem[5:]), p) for p in sorted((self._workdir / "samples").glob("step_*.mp4"))],
             video_caption=caption,
             histograms=found.histograms,
+            warnings=warnings,
             config={k: config_lib.shown(v) for k, v in config_lib.flatten(config_lib.to_dict(self._config)).items()},
             environment=environment(),
             files={name: name for name in WRITTEN if name != "report.html"},

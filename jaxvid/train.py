@@ -182,7 +182,8 @@ def evaluation(
         found = evaluate(eval_step, state, until_stopped, job.mesh)
     if not signal_at(step):
         scores = {score.name: score.value for score in job.score(state)}
-        record.evaluation(step, found._replace(scalars=found.scalars | scores))
+        found = found._replace(scalars=found.scalars | scores)
+        record.evaluation(step, found, job.plain.warnings(found.scalars))
 
 
 def finite(step: int, metrics: Metrics) -> tuple[int, dict[str, float]]:

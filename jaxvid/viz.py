@@ -220,6 +220,7 @@ def report(
     videos: Sequence[tuple[int, str | Path]] = (),
     video_caption: str = "",
     histograms: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
     config: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
     files: Mapping[str, str] | None = None,
@@ -239,11 +240,13 @@ def report(
         evenly chosen. They are part of the page, save files over 8 MiB, which the page loads from where they lie.
       video_caption: names the panels, say "original | reconstruction".
       histograms: by name, how often each code was used, [K], over the evaluation set.
+      warnings: sentences about what looks wrong, shown first.
       config, environment: settings (nested or flat) and versions.
       files: label -> path relative to the report.
       parameters: the parameter table, as text.
     """
     sections = [
+        ("Warnings", "".join(f'<p class="warning">{escape(warning)}</p>' for warning in warnings)),
         ("Videos", _video_section(videos, video_caption, Path(path).parent)),
         ("Curves", _curve_section(history)),
         ("Codebook", _code_section(histograms or {})),

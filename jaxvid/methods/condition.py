@@ -56,10 +56,9 @@ def complete(config: ConfigDict, source: Source) -> ConfigDict:
     check(config.condition, config.data.frames)
     config = config.copy_and_resolve_references()
     options = config.condition
-    if "label" in options.on:
-        if len(source.classes) < 2:
-            raise ValueError(_lacks("label", "at least two classes", source))
-        options.classes = tuple(source.classes)
+    options.classes = tuple(source.classes)
+    if "label" in options.on and len(options.classes) < 2:
+        raise ValueError(_lacks("label", "at least two classes", source))
     if "text" in options.on:
         captions = text_lib.captions(source)
         if not any(map(text_lib.words, captions)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,21 @@ COLLAPSED = 0.4  # of the data's diversity
 Shape = tuple[int, int, int, int]
 
 
+class Examples(NamedTuple):
+    """What a player learns from at once.
+
+    video: real, [B,T,H,W,C] in [-1, 1].
+    given: their conditions, from `methods.condition.take`.
+    label: [B], where the data have classes.
+    keys: one for each.
+    """
+
+    video: jax.Array
+    given: dict[str, jax.Array]
+    label: Any
+    keys: jax.Array
+
+
 def stages(field: str, options: ConfigDict, size: Sequence[int]) -> dict[str, Any]:
     """Widths and factors of a network of stages; raises ValueError where they do not fit each other or the video."""
     widths, factors = tuple(options.widths), tuple(map(tuple, options.factors))
@@ -69,7 +84,7 @@ def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan
     name = config_lib.choice(f"{field}.name", options.name, ("conv", "recurrent", "dense"))
     network: Any
     if name == "dense":
-        network = gan_fc.DenseGenerator(size, options.noise, options.width, options.condition, dtype=dtype)
+        network = gan_fc.DenseGenerator(size, options.noise, options.width, dtype)
     else:
         painter = gan3d.Painter(size[:3], **stages(field, options, size[:3]), axis_name=axis_name, dtype=dtype)
         if name == "conv":
@@ -84,7 +99,9 @@ def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan
 def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan3d.Conditioned:
     """The panel of `config.model.discriminators`: some of "video", "frames", "recurrent" and "dense"."""
     size = (config.data.frames, config.data.resolution, config.data.resolution)
-    conditioning = config_lib.choice("model.conditioning", config.model.conditioning, ("projection", "concatenation"))
+    conditioning = config_lib.choice(
+        "model.conditioning", config.model.conditioning, ("projection", "concatenation", "none")
+    )
     classes = len(config.condition.classes) if config.loss.classes else 0
     members: list[Any] = []
     for name, options in config.model.discriminators.items():
@@ -103,7 +120,7 @@ def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) ->
             members.append(gan3d.Discriminator(trunk, head, frames=name == "frames"))
     if not members:
         raise ValueError("model.discriminators is empty, expected one at least, say video.")
-    return gan3d.Conditioned(gan3d.Panel(tuple(members)), encoder(config, dtype))
+    return gan3d.Conditioned(gan3d.Panel(tuple(members)), encoder(config, dtype) if conditioning != "none" else None)
 
 
 def encoder(config: ConfigDict, dtype: Any) -> ConditionEncoder | None:
@@ -135,8 +152,9 @@ def check(config: ConfigDict) -> None:
             f"train.batch_size {config.train.batch_size} is shared by the loss.n_critic {loss.n_critic} steps of the "
             "discriminator: expected a multiple."
         )
-    if loss.classes and "label" not in config.condition.on:
-        raise ValueError('loss.classes trains an auxiliary classifier: add "label" to condition.on, or set it to 0.')
+    if loss.classes and len(config.condition.classes) < 2:
+        raise ValueError("loss.classes trains an auxiliary classifier, which needs data with classes: set it to 0.")
+    condition.check(config.condition, config.data.frames)
 
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
@@ -222,12 +240,10 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
             video = video + loss.instance_noise * (1 - step / steps) * noise
         return augment(video, keys, loss.augment)
 
-    def learn_discriminator(
-        state: TrainState, real: jax.Array, fake: jax.Array, given: Batch, keys: jax.Array
-    ) -> tuple[TrainState, Metrics]:
-        old = state.collections[DISCRIMINATOR]
-        real_key, fake_key, mix_key = (fold(keys, number) for number in (1, 2, 3))
-        real, fake = shown(real, real_key, state.step), shown(jax.lax.stop_gradient(fake), fake_key, state.step)
+    def learn_discriminator(state: TrainState, fake: jax.Array, examples: Examples) -> tuple[TrainState, Metrics]:
+        old, given = state.collections[DISCRIMINATOR], examples.given
+        real_keys, fake_keys, mixing_keys = (fold(examples.keys, number) for number in (1, 2, 3))
+        real, fake = shown(examples.video, real_keys, state.step), shown(fake, fake_keys, state.step)
 
         def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, Any], Metrics]]:
             of_real, collections = judge(params, old, real, given, True)
@@ -240,7 +256,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
             metrics = {"d_loss": d_loss, **scores(of_real, of_fake)}
             total = d_loss
             if loss.gradient_penalty:
-                share = jax.vmap(jax.random.uniform)(mix_key).reshape(-1, 1, 1, 1, 1)
+                share = jax.vmap(jax.random.uniform)(mixing_keys).reshape(-1, 1, 1, 1, 1)
                 slopes = losses.gradient_norms(logits, share * real + (1 - share) * fake)
                 metrics["gradient_penalty"] = jnp.square(slopes - 1)
                 total += loss.gradient_penalty * metrics["gradient_penalty"]
@@ -255,7 +271,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
                 means = dict(zip(("real", "fake"), parallel.pmean(seen, axis_name), strict=True))
                 collections["lecam"] = optax.incremental_update(means, old["lecam"], 1 - LECAM_DECAY)
             if loss.classes:
-                error, metrics["d_class_accuracy"] = classified(of_real, given["label"])
+                error, metrics["d_class_accuracy"] = classified(of_real, examples.label)
                 total += loss.classes * error
             return total.mean(), (collections, averages(metrics))
 
@@ -264,38 +280,43 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         state, metrics["d_norm"] = apply_gradients(state, DISCRIMINATOR, grads, tx[DISCRIMINATOR], axis_name)
         return state, metrics
 
-    def generator_loss(
-        state: TrainState, fake: jax.Array, real: jax.Array, given: Batch, keys: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    def generator_loss(state: TrainState, fake: jax.Array, examples: Examples) -> tuple[jax.Array, Metrics]:
         params, collections = state.params[DISCRIMINATOR], state.collections[DISCRIMINATOR]
-        said, _ = judge(params, collections, shown(fake, fold(keys, 4), state.step), given, True)
+        said, _ = judge(params, collections, shown(fake, fold(examples.keys, 4), state.step), examples.given, True)
         total = over(lambda f: game.generator(f.logits), said)
         metrics = {"g_loss": total}
         if loss.feature_matching:
-            of_real, _ = judge(params, collections, shown(real, fold(keys, 5), state.step), given, True)
+            of_real, _ = judge(
+                params, collections, shown(examples.video, fold(examples.keys, 5), state.step), examples.given, True
+            )
             metrics["feature_matching"] = feature_distance(of_real, said, axis_name)
             total += loss.feature_matching * metrics["feature_matching"]
         if loss.reconstruction:
-            metrics["reconstruction"] = losses.mean_absolute_error(fake, real)
+            metrics["reconstruction"] = losses.mean_absolute_error(fake, examples.video)
             total += loss.reconstruction * metrics["reconstruction"]
         if loss.classes:
-            error, metrics["g_class_accuracy"] = classified(said, given["label"])
+            error, metrics["g_class_accuracy"] = classified(said, examples.label)
             total += loss.classes * error
         return total.mean(), averages(metrics)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        video, given = normalize(batch["video"]), condition.take(config.condition, batch)
+        video = normalize(batch["video"])
         keys = parallel.example_keys(step_key(state), len(video), axis_name)
+        everything = Examples(video, condition.take(config.condition, batch), batch.get("label"), keys)
         for turn in range(loss.n_critic):
             # Every n-th row, since contiguous shares would move rows between devices.
-            real, shared, own = jax.tree.map(lambda x, i=turn: x[i :: loss.n_critic], (video, given, keys))
+            examples = jax.tree.map(lambda rows, i=turn: rows[i :: loss.n_critic], everything)
             make_videos = functools.partial(
-                generate, collections=state.collections[GENERATOR], keys=own, given=shared, train=True
+                generate,
+                collections=state.collections[GENERATOR],
+                keys=examples.keys,
+                given=examples.given,
+                train=True,
             )
             fake, backward, collections = jax.vjp(make_videos, state.params[GENERATOR], has_aux=True)
             state = state.replace(collections={**state.collections, GENERATOR: collections})
-            state, d_metrics = learn_discriminator(state, real, fake, shared, own)
-        towards, g_metrics = jax.grad(generator_loss, argnums=1, has_aux=True)(state, fake, real, shared, own)
+            state, d_metrics = learn_discriminator(state, fake, examples)
+        towards, g_metrics = jax.grad(generator_loss, argnums=1, has_aux=True)(state, fake, examples)
         (grads,) = backward(towards)
         state, g_norm = apply_gradients(state, GENERATOR, grads, tx[GENERATOR], axis_name)
         state = update_ema(state.replace(step=state.step + 1), GENERATOR, decay)
@@ -320,9 +341,9 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         if loss.reconstruction:
             values["l1"] = losses.mean_absolute_error(fake, real)
         if loss.classes:
-            right = votes(of_fake).argmax(-1) == given["label"]
+            right = votes(of_fake).argmax(-1) == batch["label"]
             values["class_accuracy"] = right.astype(jnp.float32)
-            asked = jax.nn.one_hot(given["label"], len(config.condition.classes), dtype=jnp.int32)
+            asked = jax.nn.one_hot(batch["label"], len(config.condition.classes), dtype=jnp.int32)
             values["asked"], values["recognised"] = asked, asked * right[:, None]
         return values
 

@@ -16,13 +16,12 @@ from jaxvid.models.gan3d import SLOPE, Critique, Head, Limited, Noise
 class DenseGenerator(nn.Module):
     """{"video": noise [B,noise]} and a condition [B,F] or None -> video [B,*size] in [-1, 1], float32.
 
-    One dense layer for the noise, one of `condition` features for the condition, and one from both to all pixels.
+    One dense layer of `width` features for the noise, one for the condition, and one from both to all pixels.
     """
 
     size: tuple[int, int, int, int]  # T, H, W, C
     noise: int = 100
     width: int = 512
-    condition: int = 50
     dtype: Any = None
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -33,7 +32,7 @@ class DenseGenerator(nn.Module):
     def __call__(self, noise: Noise, condition: jax.Array | None, train: bool) -> jax.Array:
         parts = [nn.Dense(self.width, dtype=self.dtype, name="of_noise")(noise["video"])]
         if condition is not None:
-            parts.append(nn.Dense(self.condition, dtype=self.dtype, name="of_condition")(condition))
+            parts.append(nn.Dense(self.width, dtype=self.dtype, name="of_condition")(condition))
         x = nn.leaky_relu(jnp.concatenate(parts, -1), SLOPE)
         pixels = nn.Dense(math.prod(self.size), dtype=self.dtype, name="pixels")(x)
         return nn.tanh(pixels.astype(jnp.float32)).reshape(-1, *self.size)

@@ -1,0 +1,57 @@
+"""Recurrent video GAN after MoCoGAN: a content code for the clip, a motion code for each frame, any number of frames.
+
+python -m jaxvid.main --config configs/gan_rnn.py
+"""
+
+from ml_collections import ConfigDict
+
+from jaxvid import config as config_lib
+
+DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)  # frames, height, width
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The default, or one of the variants above."""
+    config_lib.choice("the variant of configs/gan_rnn.py", variant or "tiny", ("tiny",))
+    config = config_lib.base()
+    config.method = "gan"
+    config.data.update(frames=16, resolution=16)
+    config.model = ConfigDict()
+    config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
+    config.model.conditioning = "projection"  # or "concatenation"
+    config.model.generator = ConfigDict(
+        {
+            "name": "recurrent",
+            "content": 50,
+            "motion": 10,
+            "memory": 64,
+            "cell": "gru",  # or "lstm"
+            "widths": (96, 48),
+            "factors": (FRAME, FRAME),
+            "norm": "batch",
+            "residual": False,
+        }
+    )
+    stages = {"norm": "none", "spectral": False, "residual": False}
+    config.model.discriminators = ConfigDict()
+    config.model.discriminators.video = ConfigDict({"widths": (48, 96), "factors": (DOUBLE, DOUBLE), **stages})
+    config.model.discriminators.frames = ConfigDict({"widths": (32, 64), "factors": (FRAME, FRAME), **stages})
+    config.condition = config_lib.condition(())
+    config.loss = config_lib.gan_loss("non_saturating", r1=10.0)
+    config.optim = ConfigDict()
+    adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0}
+    config.optim.generator = config_lib.optimizer(1e-3, **adam, ema_decay=0.99)
+    config.optim.discriminator = config_lib.optimizer(5e-4, **adam)
+    config.train.update(steps=1000, batch_size=32, save_every=500)
+    config.eval.update(every=500, examples=256)
+    if variant == "tiny":
+        config.data.update(frames=8)
+        config.model.generator.update(widths=(16, 8), content=8, motion=4, memory=8)
+        config.model.discriminators.video.update(widths=(8, 16))
+        config.model.discriminators.frames.update(widths=(8, 16))
+        config.model.discriminators.recurrent = ConfigDict(
+            {"widths": (8, 8), "factors": (FRAME, FRAME), "memory": 8, **stages}
+        )
+        config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
+        config.eval.update(every=10, examples=12, videos=4)
+    return config

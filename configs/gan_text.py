@@ -1,0 +1,52 @@
+"""Video GAN of 3-D convolutions: noise to clips, in the layout of DCGAN.
+
+python -m jaxvid.main --config configs/gan_text.py
+"""
+
+from ml_collections import ConfigDict
+
+from jaxvid import config as config_lib
+
+DOUBLE = (2, 2, 2)  # frames, height, width
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The default, or one of the variants above."""
+    config_lib.choice("the variant of configs/gan_text.py", variant or "tiny", ("tiny",))
+    config = config_lib.base()
+    config.method = "gan"
+    config.data.update(frames=16, resolution=16)
+    config.model = ConfigDict()
+    config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
+    config.model.conditioning = (
+        "projection"  # of the caption; "concatenation", or "none": the discriminator is not told
+    )
+    config.model.generator = ConfigDict(
+        {
+            "name": "conv",
+            "noise": 100,
+            "widths": (128, 64),
+            "factors": (DOUBLE, DOUBLE),
+            "norm": "batch",
+            "residual": False,
+        }
+    )
+    config.model.discriminators = ConfigDict()
+    config.model.discriminators.video = ConfigDict(
+        {"widths": (64, 128), "factors": (DOUBLE, DOUBLE), "norm": "none", "spectral": False, "residual": False}
+    )
+    config.condition = config_lib.condition(("text",))
+    config.loss = config_lib.gan_loss("non_saturating", r1=10.0, classes=1.0)
+    config.optim = ConfigDict()
+    adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0}
+    config.optim.generator = config_lib.optimizer(1e-3, **adam, ema_decay=0.995)
+    config.optim.discriminator = config_lib.optimizer(5e-4, **adam)
+    config.train.update(steps=2000, batch_size=32, save_every=500)
+    config.eval.update(every=500, examples=256)
+    if variant == "tiny":
+        config.data.update(frames=8)
+        config.model.generator.update(widths=(16, 8), noise=16)
+        config.model.discriminators.video.update(widths=(8, 16))
+        config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
+        config.eval.update(every=10, examples=12, videos=4)
+    return config
