@@ -71,8 +71,9 @@ def stages(field: str, options: ConfigDict, size: Sequence[int]) -> dict[str, An
     config_lib.choice(f"{field}.norm", options.norm, NORMS)
     if options.norm == "group" and any(width % 8 for width in widths):
         raise ValueError(f"{field}.widths are {widths}, expected multiples of 8, since {field}.norm is group.")
+    grows = "discriminators" not in field  # a strided convolution takes any size, unless what it skips is pooled
     for axis, length, factor in zip(("frames", "height", "width"), size, gan3d.total(factors), strict=True):
-        if length % factor:
+        if length % factor and (grows or options.residual):
             raise ValueError(f"{field}.factors {factors} do not divide the video: {axis} {length} by {factor}.")
     return {"widths": widths, "factors": factors, "norm": options.norm, "residual": options.residual}
 
@@ -157,6 +158,22 @@ def check(config: ConfigDict) -> None:
     condition.check(config.condition, config.data.frames)
 
 
+class Players(NamedTuple):
+    """What stays the same from step to step."""
+
+    config: ConfigDict
+    generator: gan3d.Conditioned
+    discriminator: gan3d.Conditioned
+    game: losses.Adversarial
+    tx: dict[str, optax.GradientTransformation]
+    axis_name: str | None
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the noise that a video is made of."""
+        return self.generator.network.noise_shapes()
+
+
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     """The functions of a GAN.
 
@@ -169,185 +186,215 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
       ValueError: sizes do not fit, or a field has no such value.
     """
     check(config)
-    loss, steps = config.loss, config.train.steps
     dtype = jnp.dtype(config_lib.choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
-    generator, discriminator = (
-        make_part(config, axis_name, dtype) for make_part in (make_generator, make_discriminator)
+    steps = {GENERATOR: config.train.steps, DISCRIMINATOR: config.train.steps * config.loss.n_critic}
+    players = Players(
+        config,
+        make_generator(config, axis_name, dtype),
+        make_discriminator(config, axis_name, dtype),
+        losses.ADVERSARIAL[config.loss.adversarial],
+        {player: optim.make_optimizer(config.optim[player], steps[player]) for player in PLAYERS},
+        axis_name,
     )
-    shapes = generator.network.noise_shapes()
-    game, target = losses.ADVERSARIAL[loss.adversarial], 1.0 - loss.smoothing
-    tx = {
-        GENERATOR: optim.make_optimizer(config.optim.generator, steps),
-        DISCRIMINATOR: optim.make_optimizer(config.optim.discriminator, steps * loss.n_critic),
+    bound = functools.partial
+    return Method(
+        bound(init, players), bound(train_step, players), bound(eval_step, players), bound(sample, players), warnings
+    )
+
+
+def init(players: Players, key: jax.Array, batch: Batch) -> TrainState:
+    """`Method.init`."""
+    generator_key, discriminator_key, key = jax.random.split(key, 3)
+    given = jax.tree.map(lambda x: x[:1], condition.take(players.config.condition, batch))
+    noise = parallel.example_noise(generator_key[None], players.shapes)
+    video = normalize(batch["video"][:1])
+    collections = {
+        GENERATOR: dict(players.generator.init(generator_key, noise, given, train=False)),
+        DISCRIMINATOR: dict(players.discriminator.init(discriminator_key, video, given, train=False)),
     }
+    params = {player: collections[player].pop("params") for player in PLAYERS}
+    if players.config.loss.lecam:
+        collections[DISCRIMINATOR]["lecam"] = {"real": jnp.zeros(()), "fake": jnp.zeros(())}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=key,
+        params=params,
+        opt_state={player: players.tx[player].init(params[player]) for player in PLAYERS},
+        collections=collections,
+        ema={GENERATOR: params[GENERATOR]},
+    )
+
+
+def train_step(players: Players, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    """`Method.train_step`."""
+    video, config = normalize(batch["video"]), players.config
+    keys = parallel.example_keys(step_key(state), len(video), players.axis_name)
+    everything = Examples(video, condition.take(config.condition, batch), batch.get("label"), keys)
+    for turn in range(config.loss.n_critic):
+        # Every n-th row, since contiguous shares would move rows between devices.
+        examples = jax.tree.map(lambda rows, i=turn: rows[i :: config.loss.n_critic], everything)
+        make_videos = functools.partial(
+            generate, players, state.collections[GENERATOR], keys=examples.keys, given=examples.given, train=True
+        )
+        fake, backward, collections = jax.vjp(make_videos, state.params[GENERATOR], has_aux=True)
+        state = state.replace(collections={**state.collections, GENERATOR: collections})
+        state, d_metrics = learn_discriminator(players, state, fake, examples)
+    towards, g_metrics = jax.grad(generator_loss, argnums=2, has_aux=True)(players, state, fake, examples)
+    (grads,) = backward(towards)
+    state, g_norm = apply_gradients(state, GENERATOR, grads, players.tx[GENERATOR], players.axis_name)
     decay = optim.ema_decay(config.optim.generator)
+    state = update_ema(state.replace(step=state.step + 1), GENERATOR, decay)
+    norms = {"d_norm": d_metrics.pop("d_norm"), "g_norm": g_norm}
+    return state, {**parallel.pmean({**d_metrics, **g_metrics}, players.axis_name), **norms}
 
-    def init(key: jax.Array, batch: Batch) -> TrainState:
-        generator_key, discriminator_key, key = jax.random.split(key, 3)
-        video = normalize(batch["video"][:1])
-        given = jax.tree.map(lambda x: x[:1], condition.take(config.condition, batch))
-        noise = parallel.example_noise(generator_key[None], shapes)
-        collections = {
-            GENERATOR: dict(generator.init(generator_key, noise, given, train=False)),
-            DISCRIMINATOR: dict(discriminator.init(discriminator_key, video, given, train=False)),
-        }
-        params = {player: collections[player].pop("params") for player in PLAYERS}
-        if loss.lecam:
-            collections[DISCRIMINATOR]["lecam"] = {"real": jnp.zeros(()), "fake": jnp.zeros(())}
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            key=key,
-            params=params,
-            opt_state={player: tx[player].init(params[player]) for player in PLAYERS},
-            collections=collections,
-            ema={GENERATOR: params[GENERATOR]},
-        )
 
-    def generate(
-        params: Any, collections: Any, keys: jax.Array, given: Batch, train: bool
-    ) -> tuple[jax.Array, dict[str, Any]]:
-        """Videos [B,T,H,W,C], which begin with the frames that are given, and the generator's collections."""
-        noise = parallel.example_noise(keys, shapes)
-        video, changed = generator.apply(
-            {"params": params, **collections}, noise, given, train=train, mutable=list(collections) if train else []
-        )
-        if "first_frames" in given:
-            known = given["first_frames"]
-            video = jnp.concatenate([known, video[:, known.shape[1] :]], 1)
-        return video, {**collections, **changed}
+def generate(
+    players: Players, collections: Any, params: Any, keys: jax.Array, given: Batch, train: bool
+) -> tuple[jax.Array, dict[str, Any]]:
+    """Videos [B,T,H,W,C], which begin with the frames that are given, and the generator's collections."""
+    noise = parallel.example_noise(keys, players.shapes)
+    changing = list(collections) if train else []
+    variables = {"params": params, **collections}
+    video, changed = players.generator.apply(variables, noise, given, train=train, mutable=changing)
+    if "first_frames" in given:
+        known = given["first_frames"]
+        video = jnp.concatenate([known, video[:, known.shape[1] :]], 1)
+    return video, {**collections, **changed}
 
-    def judge(params: Any, collections: Any, video: jax.Array, given: Batch, train: bool) -> tuple[Any, dict[str, Any]]:
-        """The panel's critiques, and the discriminator's collections."""
-        changing = [name for name in collections if train and name != "lecam"]
-        critiques, changed = discriminator.apply(
-            {"params": params, **collections}, video, given, train=train, mutable=changing
-        )
-        return critiques, {**collections, **changed}
 
-    def scores(of_real: Sequence[Critique], of_fake: Sequence[Critique]) -> Metrics:
-        """[B]: D(real) and D(fake), as probabilities where the game has them, and how often D tells one pair apart."""
-        score = jax.nn.sigmoid if loss.adversarial in PROBABILITIES else lambda logits: logits
-        return {
-            "d_real": over(lambda c: score(c.logits), of_real) / len(of_real),
-            "d_fake": over(lambda c: score(c.logits), of_fake) / len(of_fake),
-            "d_accuracy": over(lambda r, f: 1.0 * (r.logits > f.logits), of_real, of_fake) / len(of_real),
-        }
+def judge(
+    players: Players, collections: Any, params: Any, video: jax.Array, given: Batch, train: bool = True
+) -> tuple[tuple[Critique, ...], dict[str, Any]]:
+    """The panel's critiques, and the discriminator's collections."""
+    changing = [name for name in collections if train and name != "lecam"]
+    variables = {"params": params, **collections}
+    critiques, changed = players.discriminator.apply(variables, video, given, train=train, mutable=changing)
+    return critiques, {**collections, **changed}
 
-    def shown(video: jax.Array, keys: jax.Array, step: jax.Array) -> jax.Array:
-        """What the discriminator sees of videos: augmented, and under noise that fades over the run."""
-        if loss.instance_noise:
-            noise = parallel.example_noise(keys, {"video": video.shape[1:]})["video"]
-            video = video + loss.instance_noise * (1 - step / steps) * noise
-        return augment(video, keys, loss.augment)
 
-    def learn_discriminator(state: TrainState, fake: jax.Array, examples: Examples) -> tuple[TrainState, Metrics]:
-        old, given = state.collections[DISCRIMINATOR], examples.given
-        real_keys, fake_keys, mixing_keys = (fold(examples.keys, number) for number in (1, 2, 3))
-        real, fake = shown(examples.video, real_keys, state.step), shown(fake, fake_keys, state.step)
+def shown(players: Players, video: jax.Array, keys: jax.Array, step: jax.Array) -> jax.Array:
+    """What the discriminator sees of videos: augmented, and under noise that fades over the run."""
+    loss, steps = players.config.loss, players.config.train.steps
+    if loss.instance_noise:
+        noise = parallel.example_noise(keys, {"video": video.shape[1:]})["video"]
+        video = video + loss.instance_noise * (1 - step / steps) * noise
+    return augment(video, keys, loss.augment)
 
-        def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, Any], Metrics]]:
-            of_real, collections = judge(params, old, real, given, True)
-            of_fake, collections = judge(params, collections, fake, given, True)
 
-            def logits(video: jax.Array) -> jax.Array:
-                return sum(critique.logits.sum() for critique in judge(params, old, video, given, True)[0])
+def learn_discriminator(
+    players: Players, state: TrainState, fake: jax.Array, examples: Examples
+) -> tuple[TrainState, Metrics]:
+    """One step of the discriminator on real videos and as many generated ones."""
+    real = shown(players, examples.video, fold(examples.keys, 1), state.step)
+    fake = shown(players, fake, fold(examples.keys, 2), state.step)
+    objective = jax.grad(discriminator_loss, argnums=2, has_aux=True)
+    grads, (collections, metrics) = objective(
+        players, state.collections[DISCRIMINATOR], state.params[DISCRIMINATOR], real, fake, examples
+    )
+    state = state.replace(collections={**state.collections, DISCRIMINATOR: collections})
+    tx = players.tx[DISCRIMINATOR]
+    state, metrics["d_norm"] = apply_gradients(state, DISCRIMINATOR, grads, tx, players.axis_name)
+    return state, metrics
 
-            d_loss = over(lambda r, f: game.real(r.logits, target) + game.fake(f.logits), of_real, of_fake)
-            metrics = {"d_loss": d_loss, **scores(of_real, of_fake)}
-            total = d_loss
-            if loss.gradient_penalty:
-                share = jax.vmap(jax.random.uniform)(mixing_keys).reshape(-1, 1, 1, 1, 1)
-                slopes = losses.gradient_norms(logits, share * real + (1 - share) * fake)
-                metrics["gradient_penalty"] = jnp.square(slopes - 1)
-                total += loss.gradient_penalty * metrics["gradient_penalty"]
-            if loss.r1:
-                metrics["r1"] = jnp.square(losses.gradient_norms(logits, real)) / 2
-                total += loss.r1 * metrics["r1"]
-            if loss.lecam:
-                held = old["lecam"]["real"], old["lecam"]["fake"]
-                metrics["lecam"] = over(lambda r, f: losses.lecam(r.logits, f.logits, *held), of_real, of_fake)
-                total += loss.lecam * metrics["lecam"]
-                seen = [over(lambda c: c.logits, part).mean() / len(part) for part in (of_real, of_fake)]
-                means = dict(zip(("real", "fake"), parallel.pmean(seen, axis_name), strict=True))
-                collections["lecam"] = optax.incremental_update(means, old["lecam"], 1 - LECAM_DECAY)
-            if loss.classes:
-                error, metrics["d_class_accuracy"] = classified(of_real, examples.label)
-                total += loss.classes * error
-            return total.mean(), (collections, averages(metrics))
 
-        grads, (collections, metrics) = jax.grad(objective, has_aux=True)(state.params[DISCRIMINATOR])
-        state = state.replace(collections={**state.collections, DISCRIMINATOR: collections})
-        state, metrics["d_norm"] = apply_gradients(state, DISCRIMINATOR, grads, tx[DISCRIMINATOR], axis_name)
-        return state, metrics
+def discriminator_loss(
+    players: Players, old: dict[str, Any], params: Any, real: jax.Array, fake: jax.Array, examples: Examples
+) -> tuple[jax.Array, tuple[dict[str, Any], Metrics]]:
+    """The mean loss of videos as they are shown; the collections and what is to be logged."""
+    loss, given = players.config.loss, examples.given
+    of_real, collections = judge(players, old, params, real, given)
+    of_fake, collections = judge(players, collections, params, fake, given)
 
-    def generator_loss(state: TrainState, fake: jax.Array, examples: Examples) -> tuple[jax.Array, Metrics]:
+    def logits(video: jax.Array) -> jax.Array:
+        return over(lambda c: c.logits * c.logits.shape[1], judge(players, old, params, video, given)[0])
+
+    target = 1.0 - loss.smoothing
+    total = over(lambda r, f: players.game.real(r.logits, target) + players.game.fake(f.logits), of_real, of_fake)
+    metrics = {"d_loss": total, **scores(loss.adversarial, of_real, of_fake)}
+    if loss.gradient_penalty:
+        share = jax.vmap(jax.random.uniform)(fold(examples.keys, 3)).reshape(-1, 1, 1, 1, 1)
+        slopes = losses.gradient_norms(logits, share * real + (1 - share) * fake)
+        metrics["gradient_penalty"] = jnp.square(slopes - 1)
+        total += loss.gradient_penalty * metrics["gradient_penalty"]
+    if loss.r1:
+        metrics["r1"] = jnp.square(losses.gradient_norms(logits, real)) / 2
+        total += loss.r1 * metrics["r1"]
+    if loss.lecam:
+        held = old["lecam"]["real"], old["lecam"]["fake"]
+        metrics["lecam"] = over(lambda r, f: losses.lecam(r.logits, f.logits, *held), of_real, of_fake)
+        total += loss.lecam * metrics["lecam"]
+        seen = [over(lambda c: c.logits, panel).mean() / len(panel) for panel in (of_real, of_fake)]
+        means = dict(zip(("real", "fake"), parallel.pmean(seen, players.axis_name), strict=True))
+        collections["lecam"] = optax.incremental_update(means, old["lecam"], 1 - LECAM_DECAY)
+    if loss.classes:
+        error, metrics["d_class_accuracy"] = classified(of_real, examples.label)
+        total += loss.classes * error
+    return total.mean(), (collections, averages(metrics))
+
+
+def generator_loss(
+    players: Players, state: TrainState, fake: jax.Array, examples: Examples
+) -> tuple[jax.Array, Metrics]:
+    """The mean loss of generated videos, and what is to be logged."""
+    loss = players.config.loss
+
+    def say(video: jax.Array, number: int) -> tuple[Critique, ...]:
+        seen = shown(players, video, fold(examples.keys, number), state.step)
         params, collections = state.params[DISCRIMINATOR], state.collections[DISCRIMINATOR]
-        said, _ = judge(params, collections, shown(fake, fold(examples.keys, 4), state.step), examples.given, True)
-        total = over(lambda f: game.generator(f.logits), said)
-        metrics = {"g_loss": total}
-        if loss.feature_matching:
-            of_real, _ = judge(
-                params, collections, shown(examples.video, fold(examples.keys, 5), state.step), examples.given, True
-            )
-            metrics["feature_matching"] = feature_distance(of_real, said, axis_name)
-            total += loss.feature_matching * metrics["feature_matching"]
-        if loss.reconstruction:
-            metrics["reconstruction"] = losses.mean_absolute_error(fake, examples.video)
-            total += loss.reconstruction * metrics["reconstruction"]
-        if loss.classes:
-            error, metrics["g_class_accuracy"] = classified(said, examples.label)
-            total += loss.classes * error
-        return total.mean(), averages(metrics)
+        return judge(players, collections, params, seen, examples.given)[0]
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        video = normalize(batch["video"])
-        keys = parallel.example_keys(step_key(state), len(video), axis_name)
-        everything = Examples(video, condition.take(config.condition, batch), batch.get("label"), keys)
-        for turn in range(loss.n_critic):
-            # Every n-th row, since contiguous shares would move rows between devices.
-            examples = jax.tree.map(lambda rows, i=turn: rows[i :: loss.n_critic], everything)
-            make_videos = functools.partial(
-                generate,
-                collections=state.collections[GENERATOR],
-                keys=examples.keys,
-                given=examples.given,
-                train=True,
-            )
-            fake, backward, collections = jax.vjp(make_videos, state.params[GENERATOR], has_aux=True)
-            state = state.replace(collections={**state.collections, GENERATOR: collections})
-            state, d_metrics = learn_discriminator(state, fake, examples)
-        towards, g_metrics = jax.grad(generator_loss, argnums=1, has_aux=True)(state, fake, examples)
-        (grads,) = backward(towards)
-        state, g_norm = apply_gradients(state, GENERATOR, grads, tx[GENERATOR], axis_name)
-        state = update_ema(state.replace(step=state.step + 1), GENERATOR, decay)
-        norms = {"d_norm": d_metrics.pop("d_norm"), "g_norm": g_norm}
-        return state, {**parallel.pmean({**d_metrics, **g_metrics}, axis_name), **norms}
+    of_fake = say(fake, 4)
+    total = over(lambda f: players.game.generator(f.logits), of_fake)
+    metrics = {"g_loss": total}
+    if loss.feature_matching:
+        metrics["feature_matching"] = feature_distance(say(examples.video, 5), of_fake, players.axis_name)
+        total += loss.feature_matching * metrics["feature_matching"]
+    if loss.reconstruction:
+        metrics["reconstruction"] = losses.mean_absolute_error(fake, examples.video)
+        total += loss.reconstruction * metrics["reconstruction"]
+    if loss.classes:
+        error, metrics["g_class_accuracy"] = classified(of_fake, examples.label)
+        total += loss.classes * error
+    return total.mean(), averages(metrics)
 
-    def sample(state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
-        given = condition.take(config.condition, batch)
-        return generate(sampled_params(state, GENERATOR), state.collections[GENERATOR], keys, given, False)[0]
 
-    def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
-        real, given = normalize(batch["video"]), condition.take(config.condition, batch)
-        fake = sample(state, batch, parallel.example_keys(key, len(real)))
-        params, collections = state.params[DISCRIMINATOR], state.collections[DISCRIMINATOR]
-        of_real, of_fake = (judge(params, collections, video, given, False)[0] for video in (real, fake))
-        values = {
-            **scores(of_real, of_fake),
-            "diversity": losses.mean_absolute_error(fake, jnp.roll(fake, 1, 0)),
-            "data_diversity": losses.mean_absolute_error(real, jnp.roll(real, 1, 0)),
-            "sample": fake,
-        }
-        if loss.reconstruction:
-            values["l1"] = losses.mean_absolute_error(fake, real)
-        if loss.classes:
-            right = votes(of_fake).argmax(-1) == batch["label"]
-            values["class_accuracy"] = right.astype(jnp.float32)
-            asked = jax.nn.one_hot(batch["label"], len(config.condition.classes), dtype=jnp.int32)
-            values["asked"], values["recognised"] = asked, asked * right[:, None]
-        return values
+def sample(players: Players, state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
+    """`Method.sample`."""
+    params, collections = sampled_params(state, GENERATOR), state.collections[GENERATOR]
+    given = condition.take(players.config.condition, batch)
+    return generate(players, collections, params, keys, given, train=False)[0]
 
-    return Method(init, train_step, eval_step, sample, warnings)
+
+def eval_step(players: Players, state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
+    """`Method.eval_step`: how well the discriminator tells held-out videos from samples, and how samples differ."""
+    loss, real = players.config.loss, normalize(batch["video"])
+    given = condition.take(players.config.condition, batch)
+    fake = sample(players, state, batch, parallel.example_keys(key, len(real)))
+    params, collections = state.params[DISCRIMINATOR], state.collections[DISCRIMINATOR]
+    of_real, of_fake = (judge(players, collections, params, video, given, False)[0] for video in (real, fake))
+    values = {
+        **scores(loss.adversarial, of_real, of_fake),
+        "diversity": losses.mean_absolute_error(fake, jnp.roll(fake, 1, 0)),
+        "data_diversity": losses.mean_absolute_error(real, jnp.roll(real, 1, 0)),
+        "sample": fake,
+    }
+    if loss.reconstruction:
+        values["l1"] = losses.mean_absolute_error(fake, real)
+    if loss.classes:
+        right = votes(of_fake).argmax(-1) == batch["label"]
+        asked = jax.nn.one_hot(batch["label"], len(players.config.condition.classes), dtype=jnp.int32)
+        values |= {"class_accuracy": right.astype(jnp.float32), "asked": asked, "recognised": asked * right[:, None]}
+    return values
+
+
+def scores(adversarial: str, of_real: Sequence[Critique], of_fake: Sequence[Critique]) -> Metrics:
+    """[B]: D(real) and D(fake), as probabilities where the game has them, and how often D tells one pair apart."""
+    score = jax.nn.sigmoid if adversarial in PROBABILITIES else lambda logits: logits
+    return {
+        "d_real": over(lambda c: score(c.logits), of_real) / len(of_real),
+        "d_fake": over(lambda c: score(c.logits), of_fake) / len(of_fake),
+        "d_accuracy": over(lambda r, f: 1.0 * (r.logits > f.logits), of_real, of_fake) / len(of_real),
+    }
 
 
 def fold(keys: jax.Array, number: int) -> jax.Array:

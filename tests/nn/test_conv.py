@@ -71,6 +71,21 @@ def test_no_gradient_of_a_strided_convolution_reaches_xla(layer):
         assert all(part.startswith("(1, 1)") for part in jaxpr.split(f"{setting}=")[1:])
 
 
+@pytest.mark.parametrize(("ours", "plain"), [(conv, plain_conv), (conv_transpose, plain_conv_transpose)])
+def test_gradients_of_gradients_equal_those_of_lax(ours, plain):
+    """What a gradient penalty needs: derivatives of every order."""
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=s) / 4, jnp.float32) for s in ((2, 4, 4, 4, 3), (4, 4, 4, 3, 5)))
+
+    def penalty(function, x, kernel):
+        by_video, by_kernel = jax.grad(lambda x, k: jnp.sin(function(x, k, (2, 2, 2))).sum(), (0, 1))(x, kernel)
+        return jnp.square(by_video).sum() + jnp.square(by_kernel).sum()
+
+    got, want = (jax.grad(penalty, (1, 2))(f, x, kernel) for f in (ours, plain))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * float(np.abs(b).max()))
+
+
 def test_modules_add_a_bias_and_follow_dtype():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 4, 4, 40)), jnp.float32)
     for layer, plain, strides in [

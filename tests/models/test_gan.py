@@ -1,0 +1,121 @@
+"""What the networks of GANs see and make."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvid.models import gan3d, gan_fc, gan_rnn
+from jaxvid.nn.conv import Conv
+
+DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)
+
+
+def painter(size=(4, 8, 8), factors=(DOUBLE, DOUBLE), **fields) -> gan3d.Painter:
+    return gan3d.Painter(size, (8, 8), factors, norm="none", **fields)
+
+
+def recurrent(frames: int, cell: str = "gru") -> gan_rnn.RecurrentGenerator:
+    return gan_rnn.RecurrentGenerator(painter((frames, 8, 8), (FRAME, FRAME)), content=3, motion=2, memory=4, cell=cell)
+
+
+def noise_for(network, count: int = 2) -> dict[str, jax.Array]:
+    return {name: jnp.ones((count, *shape)) for name, shape in network.noise_shapes().items()}
+
+
+GENERATORS = {
+    "conv": gan3d.Generator(painter(), noise=5),
+    "residual": gan3d.Generator(painter(residual=True), noise=5),
+    "gru": recurrent(4),
+    "lstm": recurrent(4, "lstm"),
+    "dense": gan_fc.DenseGenerator((4, 8, 8, 3), noise=5, width=7),
+}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_make_videos_of_noise_and_of_conditions(name: str) -> None:
+    network = GENERATORS[name]
+    condition = jnp.asarray([[0.0, 1.0], [1.0, 0.0]])
+    video, variables = jax.jit(
+        lambda: network.init_with_output(jax.random.key(0), noise_for(network), condition, False)
+    )()
+    assert video.shape == (2, 4, 8, 8, 3) and video.dtype == jnp.float32 and jnp.abs(video).max() <= 1
+    # The noise is the same in both rows: only the condition can make them differ.
+    assert jnp.abs(video[0] - video[1]).max() > 1e-4
+    plain = jax.eval_shape(lambda: network.init_with_output(jax.random.key(0), noise_for(network), None, False))[0]
+    assert plain.shape == video.shape
+
+
+def test_the_recurrent_generator_makes_any_number_of_frames_each_from_the_noise_up_to_it() -> None:
+    network = recurrent(6)
+    variables = recurrent(4).init(jax.random.key(0), noise_for(recurrent(4)), None, False)
+    noise = noise_for(network, 1)
+
+    def middle(motion: jax.Array) -> jax.Array:
+        return jnp.abs(network.apply(variables, {**noise, "motion": motion}, None, False)[0, 3]).sum()
+
+    felt = jnp.abs(jax.grad(middle)(noise["motion"]))[0].sum(-1)
+    assert (felt[:4] > 0).all() and (felt[4:] == 0).all()
+
+
+def trunk(factors=(DOUBLE, DOUBLE), **fields) -> gan3d.Trunk:
+    return gan3d.Trunk((8, 8), factors, norm="none", **fields)
+
+
+DISCRIMINATORS = {
+    "video": (gan3d.Discriminator(trunk(), gan3d.Head(3)), 1),
+    "residual": (gan3d.Discriminator(trunk(residual=True), gan3d.Head(3)), 1),
+    "frames": (gan3d.Discriminator(trunk((FRAME, FRAME)), gan3d.Head(3), frames=True), 4),
+    "recurrent": (gan_rnn.RecurrentDiscriminator(trunk((FRAME, FRAME)), gan3d.Head(3), memory=5), 1),
+    "dense": (gan_fc.DenseDiscriminator((6, 5), gan3d.Head(3)), 1),
+}
+
+
+@pytest.mark.parametrize(("name", "projection"), [*((name, True) for name in DISCRIMINATORS), ("dense", False)])
+def test_discriminators_see_the_video_and_the_condition(name: str, projection: bool) -> None:
+    network, parts = DISCRIMINATORS[name]
+    network = network.clone(head=gan3d.Head(3, projection))
+    video = jax.random.normal(jax.random.key(1), (2, 4, 8, 8, 3))
+    condition = jnp.asarray([[0.0, 1.0], [1.0, 0.0]])
+    said, variables = jax.jit(lambda: network.init_with_output(jax.random.key(0), video, condition, False))()
+    assert said.logits.shape == (2, parts) and said.classes.shape == (2, parts, 3)
+    other = network.apply(variables, video, condition[::-1], False)
+    assert jnp.abs(other.logits - said.logits).min() > 1e-5
+    np.testing.assert_array_equal(other.classes, said.classes)  # the auxiliary classifier is not told the answer
+    seen = jax.grad(lambda x: network.apply(variables, x, condition, False).logits.sum())(video)
+    assert (jnp.abs(seen).sum((0, 2, 3, 4)) > 0).all()
+
+
+def test_each_frame_is_judged_by_itself() -> None:
+    network, _ = DISCRIMINATORS["frames"]
+    video = jax.random.normal(jax.random.key(1), (1, 4, 8, 8, 3))
+    variables = network.init(jax.random.key(0), video, None, False)
+    seen = jax.grad(lambda x: network.apply(variables, x, None, False).logits[0, 2])(video)
+    assert (jnp.abs(seen).sum((0, 2, 3, 4)) > 0).tolist() == [False, False, True, False]
+
+
+def test_the_spectral_norm_divides_by_the_largest_singular_value() -> None:
+    layer = gan3d.Limited(Conv(6, (1, 2, 2), use_bias=False), spectral=True)
+    x = jax.random.normal(jax.random.key(1), (1, 1, 1, 1, 4))
+    variables = layer.init(jax.random.key(0), x, False)
+    for _ in range(50):
+        _, changed = layer.apply(variables, x, True, mutable=["batch_stats"])
+        variables = {**variables, **changed}
+    (kernel,) = jax.tree.leaves(variables["params"])
+    largest = np.linalg.svd(np.asarray(kernel).reshape(-1, 6), compute_uv=False)[0]
+    plain = Conv(6, (1, 2, 2), use_bias=False).apply({"params": {"kernel": kernel / largest}}, x)
+    np.testing.assert_allclose(layer.apply(variables, x, False), plain, rtol=1e-4, atol=1e-6)
+
+
+def test_the_large_layout_makes_large_videos() -> None:
+    factors = (DOUBLE, DOUBLE, FRAME, FRAME, FRAME)
+    widths = (256, 128, 64, 32, 16)
+    network = gan3d.Generator(gan3d.Painter((16, 128, 128), widths, factors, norm="group", residual=True))
+    critic = gan3d.Discriminator(gan3d.Trunk(widths[::-1], factors[::-1], norm="none", residual=True), gan3d.Head())
+
+    def both(key: jax.Array) -> tuple:
+        video, _ = network.init_with_output(key, noise_for(network), None, False)
+        return video, critic.init_with_output(key, video, None, False)[0].logits
+
+    video, logits = jax.eval_shape(both, jax.random.key(0))
+    assert video.shape == (2, 16, 128, 128, 3) and logits.shape == (2, 1)
