@@ -77,21 +77,22 @@ def draw(
     return np.concatenate(list(samples(run, given, num, seed, batch_size)))
 
 
-def reconstruct(run: Run, video: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
+def reconstruct(run: Run, video: np.ndarray, batch_size: int = BATCH_SIZE, **conditions: Any) -> np.ndarray:
     """What a tokenizer or a VAE makes of videos.
 
     Args:
       run: from `checkpoint.load`.
       video: [N,T,H,W,3] of the size of the training clips, uint8 or float in [-1, 1].
-      batch_size: as of `draw`.
+      batch_size, conditions: as of `draw`.
 
     Returns:
       float32 [N,T,H,W,3] in [-1, 1].
 
     Raises:
-      ValueError: the method makes no reconstructions.
+      ValueError: the model makes no reconstructions, or a condition is not what it was trained with.
     """
-    return np.concatenate(list(reconstructions(run, video, batch_size)))
+    given = condition.from_user(run.config, len(video), **conditions)
+    return np.concatenate(list(reconstructions(run, video, given, batch_size)))
 
 
 def check(num: int, seed: int, batch_size: int, frames: int | None) -> None:
@@ -137,9 +138,12 @@ def samples(run: Run, given: Mapping[str, np.ndarray], num: int, seed: int, batc
     return batched(sampler(run.method.sample), run.state, given, num, seed, batch_size)
 
 
-def reconstructions(run: Run, video: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+def reconstructions(
+    run: Run, video: np.ndarray, given: Mapping[str, np.ndarray], batch_size: int
+) -> Iterator[np.ndarray]:
     """The videos of `reconstruct` in batches."""
-    return batched(reconstructor(run.method.eval_step), run.state, {"video": video}, len(video), 0, batch_size)
+    batch = {"video": video, **given}
+    return batched(reconstructor(run.method.eval_step), run.state, batch, len(video), 0, batch_size)
 
 
 def batched(
@@ -240,43 +244,43 @@ class Mode(NamedTuple):
 
 def new_videos(run: Run, options: argparse.Namespace) -> Made:
     """Videos drawn from noise and conditions."""
-    given_frames, config = options.first_frames, run.config
-    if given_frames:
-        given_frames = read_videos(given_frames, config.get("condition", {}).get("first_frames", 1), config.data)
-    run, given = prepare(
-        run,
-        options.num,
-        options.frames,
-        label=options.label,
-        text=options.text,
-        first_frames=given_frames,
-        action=load_array(options.actions) if options.actions else None,
-    )
+    run, given = prepare(run, options.num, options.frames, **conditions(run, options))
     videos = collected(samples(run, given, options.num, options.seed, options.batch_size), options.num)
-    told = {}
-    if "label" in given:
-        told["label"] = [config.condition.classes[label] for label in given["label"]]
-    if options.text:
-        told["text"] = [options.text[number % len(options.text)] for number in range(options.num)]
-    return Made({"sample": videos}, told)
+    return Made({"sample": videos}, told(run, options, given, options.num))
 
 
 def reconstructed(run: Run, options: argparse.Namespace) -> Made:
     """Given videos, and what the model makes of them."""
     video = read_videos(options.video, run.config.data.frames, run.config.data)
-    return Made(
-        {
-            "original": video,
-            "reconstruction": collected(reconstructions(run, video, options.batch_size), len(video)),
-        },
-        {},
-    )
+    given = condition.from_user(run.config, len(video), **conditions(run, options))
+    made = collected(reconstructions(run, video, given, options.batch_size), len(video))
+    return Made({"original": video, "reconstruction": made}, told(run, options, given, len(video)))
 
 
+CONDITIONS = ("label", "text", "first_frames", "actions")
 MODES = {
-    "sample": Mode(new_videos, takes=("num", "seed", "frames", "label", "text", "first_frames", "actions")),
-    "reconstruct": Mode(reconstructed, needs=("video",)),
+    "sample": Mode(new_videos, takes=("num", "seed", "frames", *CONDITIONS)),
+    "reconstruct": Mode(reconstructed, needs=("video",), takes=CONDITIONS),
 }
+
+
+def conditions(run: Run, options: argparse.Namespace) -> dict[str, Any]:
+    """What `methods.condition.from_user` is to be given, read from the files that the options name."""
+    frames = options.first_frames
+    if frames:
+        frames = read_videos(frames, run.config.get("condition", {}).get("first_frames", 1), run.config.data)
+    action = load_array(options.actions) if options.actions else None
+    return {"label": options.label, "text": options.text, "first_frames": frames, "action": action}
+
+
+def told(run: Run, options: argparse.Namespace, given: Mapping[str, np.ndarray], count: int) -> dict[str, list[str]]:
+    """The class and the text of each of `count` videos, where the model was told any."""
+    found = {}
+    if "label" in given:
+        found["label"] = [run.config.condition.classes[label] for label in given["label"]]
+    if options.text:
+        found["text"] = [options.text[number % len(options.text)] for number in range(count)]
+    return found
 
 
 def collected(batches: Iterable[np.ndarray], count: int) -> np.ndarray:
@@ -293,20 +297,19 @@ def collected(batches: Iterable[np.ndarray], count: int) -> np.ndarray:
 
 def write(made: Made, output: Path, step: int) -> list[str]:
     """Writes pictures of the first videos, and all of them as an array with what was told; returns the files' names."""
-    names, told = list(made.panels), list(made.told.values())
+    names, said = list(made.panels), list(made.told.values())
     panels = [video[:PICTURED] for video in made.panels.values()]
     stem = output / f"{names[-1]}s"
     title = f"{' | '.join(names)}, step {step}"
-    if told:  # rows are named by panel, so each video is one
-        rows = [video[None] for video in panels[-1]]
-        labels = [", ".join(said)[:CAPTION] for said in zip(*told, strict=True)][:PICTURED]
-    else:
-        rows, labels = panels, names if len(names) > 1 else []
+    rows, labels = panels, names if len(names) > 1 else []
+    if said and not labels:  # panels have names, so that each video becomes one
+        rows = [video[None] for video in panels[0]]
+        labels = [", ".join(words)[:CAPTION] for words in zip(*said, strict=True)][:PICTURED]
     viz.write_png(stem.with_suffix(".png"), viz.film_strip(rows, labels, title))
     viz.write_gif(stem.with_suffix(".gif"), viz.grid(panels), FPS)
     viz.write_mp4(stem.with_suffix(".mp4"), viz.grid(panels), FPS)
     arrays: dict[str, Any] = {name if name != names[-1] else "video": video for name, video in made.panels.items()}
-    arrays |= {name: np.asarray(said) for name, said in made.told.items()}
+    arrays |= {name: np.asarray(texts) for name, texts in made.told.items()}
     with viz.replacing(stem.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
     return [f"{stem.name}{suffix}" for suffix in (".png", ".gif", ".mp4", ".npz")]
@@ -352,10 +355,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     mode = MODES[options.mode]
     for name in {name: None for each in MODES.values() for name in (*each.needs, *each.takes)}:
-        given = getattr(options, name) is not None
-        if given and name not in (*mode.needs, *mode.takes):
+        there = getattr(options, name) is not None
+        if there and name not in (*mode.needs, *mode.takes):
             parser.error(f"--{name} does not go with --mode {options.mode}")
-        if not given and name in mode.needs:
+        if not there and name in mode.needs:
             parser.error(f"--mode {options.mode} needs --{name}")
     options.num = 16 if options.num is None else options.num
     options.seed = 0 if options.seed is None else options.seed
