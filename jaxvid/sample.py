@@ -70,7 +70,7 @@ def draw(
 
     Raises:
       ValueError: a number is out of range, a condition is not what the model was trained with, or the model makes no
-        videos, or none of so many frames.
+        videos of its own, or none of so many frames.
     """
     check(num, seed, batch_size, frames)
     run, given = prepare(run, num, frames, **conditions)
@@ -122,14 +122,16 @@ def prepare(run: Run, num: int, frames: int | None, **conditions: Any) -> tuple[
             raise ValueError(f"This model makes videos of {trained} frames, and none of {frames}: {error}") from error
     given = condition.from_user(run.config, num, **conditions)
     try:
-        keys = jax.eval_shape(jax.random.split, jax.random.key(0))
-        jax.eval_shape(run.method.sample, run.state, {name: value[[0, 0]] for name, value in given.items()}, keys)
+        one = {name: value[:1] for name, value in given.items()}
+        jax.eval_shape(run.method.sample, run.state, one, jax.random.key(0)[None])
     except ScopeParamShapeError as error:
         raise ValueError(f"This model makes videos of exactly {trained} frames, and none of {frames}.") from error
     except KeyError as missing:
         if missing.args != ("video",):
             raise
-        raise ValueError("This model makes no videos of its own: it reconstructs those that it is given.") from missing
+        raise ValueError(
+            "This model makes no videos of its own: it reconstructs those that it is given (--mode reconstruct)."
+        ) from missing
     return run, given
 
 
@@ -169,7 +171,7 @@ def sampler(sample: Callable) -> Callable:
 
 @functools.lru_cache(maxsize=4)
 def reconstructor(eval_step: Callable) -> Callable:
-    """What a method's `eval_step` reconstructs, compiled."""
+    """What a method's `eval_step` reconstructs, compiled; it reads no noise that would depend on the numbers."""
 
     def step(state: TrainState, batch: Batch, key: jax.Array, numbers: jax.Array) -> jax.Array:
         values = eval_step(state, batch, key)
