@@ -85,7 +85,7 @@ def open_collection(path: str | Path, sequences: bool = True) -> Collection:
     """
     path = str(path)
     if os.path.isfile(path) and path.endswith(ARRAYS):
-        collection = Collection(path, _rows(_load(path), os.path.basename(path)), [])
+        collection = Collection(path, _rows(load_array(path), os.path.basename(path)), [])
     elif os.path.isdir(path):
         collection = Collection(path, *_files(path, sequences))
     elif os.path.exists(path):
@@ -167,6 +167,29 @@ def read_clips(*sets: Sequence[Clip], batch: int = 8) -> Iterator[tuple[np.ndarr
         yield tuple(map(np.stack, zip(*rows, strict=True)))
 
 
+def load_array(path: str) -> np.ndarray:
+    """The array of a `.npy` file, which stays on the disk, or the only one or `video` of a `.npz` file.
+
+    Raises:
+      ValueError: there is no such array.
+    """
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded:
+                names = [name for name in loaded.files if len(loaded.files) == 1 or name == "video"]
+                if not names:
+                    found = ", ".join(loaded.files) or "nothing"
+                    raise ValueError(f"it holds {found}, expected one array, or one called video")
+                return loaded[names[0]]
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, SyntaxError, struct.error) as error:
+        raise ValueError(f"{path} is damaged, or no file of NumPy's.") from error
+    except ValueError as error:
+        reason = error if str(error).startswith("it holds") else "it is damaged, or no array of numbers"
+        raise ValueError(f"{path} cannot be read: {reason}.") from error
+    return loaded
+
+
 def _files(root: str, sequences: bool) -> tuple[list[Video], list[tuple[str, str]]]:
     """The videos below a folder, or, if it holds arrays, one video for each of those."""
     arrays = sorted((p for p in Path(root).rglob("*.npy") if p.is_file()), key=lambda p: natural(p.as_posix()))
@@ -174,7 +197,7 @@ def _files(root: str, sequences: bool) -> tuple[list[Video], list[tuple[str, str
     if arrays and index.videos:
         raise ValueError(f"{root} holds .npy files and videos or images: put them into folders of their own.")
     if arrays:
-        loaded = {path.relative_to(root).as_posix(): to_uint8(_load(str(path)), path.name) for path in arrays}
+        loaded = {path.relative_to(root).as_posix(): to_uint8(load_array(str(path)), path.name) for path in arrays}
         return [_video(name, array if array.ndim == 4 else array[None]) for name, array in loaded.items()], []
     videos = [
         Video(name, _fingerprint(info), len(info.pts), (info.height, info.width), functools.partial(_read_file, info))
@@ -191,23 +214,6 @@ def _fingerprint(info: VideoInfo) -> int:
 
 def _read_file(info: VideoInfo, indices: np.ndarray) -> np.ndarray:
     return read_clip(info, indices, min(info.width, info.height))
-
-
-def _load(path: str) -> np.ndarray:
-    """The one array of a `.npy` file, which stays on the disk, or of a `.npz` file."""
-    try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                if len(loaded.files) != 1:
-                    raise ValueError(f"it holds {', '.join(loaded.files) or 'nothing'}, expected one array")
-                return loaded[loaded.files[0]]
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, SyntaxError, struct.error) as error:
-        raise ValueError(f"{path} is damaged, or no file of NumPy's.") from error
-    except ValueError as error:
-        reason = error if str(error).startswith("it holds") else "it is damaged, or no array of numbers"
-        raise ValueError(f"{path} cannot be read: {reason}.") from error
-    return loaded
 
 
 def _rows(array: np.ndarray, name: str) -> list[Video]:

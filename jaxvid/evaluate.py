@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 import zipfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -38,14 +38,23 @@ CITED = ("protocol", "weights", "dtype", "subset_size", "splits")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a table of scores; returns 0, or 2 with one sentence on stderr."""
     options = parse(arguments)
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    try:
+
+    def work() -> None:
         scores, about = score_run(options) if options.workdir else score_sets(options)
         print(table(scores))
         if options.output:
             records = [record(score, about) for score in scores]
             write_json(Path(options.output), {"scores": records, **about, "environment": environment()})
             print(f"Written to {options.output}.")
+
+    return attempt(work)
+
+
+def attempt(work: Callable[[], None]) -> int:
+    """Does the work of a command; returns its exit code, with one sentence on stderr where that is not 0."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        work()
     except (ValueError, OSError) as error:
         print(f"jaxvid: {error}", file=sys.stderr)
         return 2
@@ -55,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """One that says what is wrong in one line."""
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"jaxvid: {message}; --help says what is possible.\n")
 
@@ -66,7 +77,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     def names(text: str) -> list[str]:
         return [name for name in text.split(",") if name]
 
-    parser = _Parser(
+    parser = Parser(
         prog="python -m jaxvid.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     sets = "folder of videos, images or .npy files; .npy or .npz array [N,T,H,W,3] or [N,H,W,3]; or .npz statistics"

@@ -15,13 +15,15 @@ def save_frames(folder, videos) -> None:
             Image.fromarray(frame).save(folder / f"video_{number}" / f"{index:04}.png")
 
 
-@pytest.mark.parametrize("kind", ["npy", "npz", "floats", "folder of arrays", "folder of frames"])
+@pytest.mark.parametrize("kind", ["npy", "npz", "npz with labels", "floats", "folder of arrays", "folder of frames"])
 def test_every_kind_of_set_gives_the_same_pixels(kind, tmp_path) -> None:
     path = tmp_path / "set"
     if kind == "npy":
         np.save(path := path.with_suffix(".npy"), VIDEOS)
     elif kind == "npz":
         np.savez(path := path.with_suffix(".npz"), videos=VIDEOS)
+    elif kind == "npz with labels":
+        np.savez(path := path.with_suffix(".npz"), label=np.array(["a"] * 5), video=VIDEOS)
     elif kind == "floats":
         np.save(path := path.with_suffix(".npy"), (VIDEOS / 127.5 - 1).astype(np.float32))
     elif kind == "folder of arrays":

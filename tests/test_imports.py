@@ -15,7 +15,7 @@ ROWS = [
     ["models"],
     ["methods"],
     ["checkpoint", "measure", "collection"],
-    ["heldout", "recorder", "train", "evaluate"],
+    ["heldout", "recorder", "train", "evaluate", "sample"],
     ["main"],
 ]
 ALONE = {"data", "metrics"}  # taken by other research code without the rest

@@ -20,13 +20,14 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def names(tmp_path_factory) -> dict:
-    """What the examples take for granted: a trained run in runs/vqvae, its config, and a video."""
+def names(tmp_path_factory, gan_run) -> dict:
+    """What the examples take for granted: trained runs in runs/vqvae and runs/gan3d, a config, and videos."""
     config = recipe("vqvae:tiny")
     config.train.update(steps=2, batch_size=8)
     config.eval.examples = 8
     folder = tmp_path_factory.mktemp("readme")
     train(config, folder / "runs" / "vqvae")
+    (folder / "runs" / "gan3d").symlink_to(gan_run)
     video = np.random.default_rng(0).integers(0, 256, (2, 8, 16, 16, 3), np.uint8)
     real, fake = np.random.default_rng(1).integers(0, 256, (2, 8, 9, 16, 16, 3), np.uint8)
     return {"config": config, "video": video, "folder": folder, "real": real, "fake": fake}
@@ -56,6 +57,8 @@ def test_an_example_runs(example: str, names: dict, monkeypatch) -> None:
         assert scope["indices"].shape == (2, 2, 4, 4) and scope["indices"].dtype == np.int32
         assert scope["reconstruction"].shape == names["video"].shape
         assert jax.numpy.abs(scope["reconstruction"]).max() <= 1
+    if "sample.draw" in example:
+        assert scope["videos"].shape == (16, 8, 16, 16, 3) and scope["videos"].dtype == np.float32
     if "metrics.fvd" in example:
         assert 0 < scope["score"] < 1
 

@@ -81,7 +81,7 @@ class Folder:
         for name, info in self.index.videos.items():
             starts[name] = clip_starts(info, self.frames, self.stride, self.fps)
             if not len(starts[name]):
-                self.skipped.append((name, _too_short(info, self.frames, self.stride, self.fps)))
+                self.skipped.append((name, too_short(info, self.frames, self.stride, self.fps)))
         usable = [name for name in starts if len(starts[name])]
         if not usable:
             raise ValueError(self._nothing_usable())
@@ -148,7 +148,7 @@ class Folder:
         problems = []
         if index.videos:
             name = max(index.videos, key=lambda name: len(index.videos[name].pts))
-            reason = _too_short(index.videos[name], self.frames, self.stride, self.fps)
+            reason = too_short(index.videos[name], self.frames, self.stride, self.fps)
             problems.append(f"the longest is {show(name)}: {reason}")
         for reason, number in Counter(reason for _, reason in index.skipped).most_common():
             names = [show(name) for name, its_reason in index.skipped if its_reason == reason]
@@ -198,7 +198,7 @@ def _nearest(times: np.ndarray, time: float) -> int:
     return after
 
 
-def _too_short(info: VideoInfo, frames: int, stride: int, fps: float) -> str:
+def too_short(info: VideoInfo, frames: int, stride: int, fps: float) -> str:
     """Why a video gives no clip."""
     if not fps:
         needed = (frames - 1) * stride + 1

@@ -1,0 +1,384 @@
+"""Makes videos with the newest checkpoint of a run, and writes them as pictures and as an array.
+
+python -m jaxvid.sample --workdir runs/gan3d --num 16 --seed 0 [--label square_left] [--text "a red square moves left"]
+python -m jaxvid.sample --workdir runs/vqvae --mode reconstruct --video PATH
+
+In Python:
+
+    from jaxvid import checkpoint, sample
+
+    run = checkpoint.load("runs/gan3d")
+    videos = sample.draw(run, 16, seed=0, label="square_left")  # float32 [16,T,H,W,3] in [-1, 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax.errors import ScopeParamShapeError
+from ml_collections import ConfigDict
+
+from jaxvid import checkpoint, parallel, viz
+from jaxvid.checkpoint import Run
+from jaxvid.collection import ARRAYS, load_array
+from jaxvid.core import Batch, TrainState
+from jaxvid.data.augment import center_crop, resize_short_side
+from jaxvid.data.folder import clip_indices, clip_starts, too_short
+from jaxvid.data.index import IMAGE_ENDINGS, build_index
+from jaxvid.data.video import VideoInfo, probe, probe_images, read_clip
+from jaxvid.evaluate import Parser, attempt
+from jaxvid.methods import METHODS, condition
+from jaxvid.metrics.protocol import to_uint8
+from jaxvid.recorder import FPS
+from jaxvid.writer import ProgressLine
+
+BATCH_SIZE = 16
+PICTURED = 16  # videos in the pictures; the array holds all
+PATIENCE = 3.0  # seconds before there is a line of progress
+CAPTION = 48  # characters of a name in the pictures
+Arrays = dict[str, np.ndarray]
+
+
+def draw(
+    run: Run, num: int, seed: int = 0, frames: int | None = None, batch_size: int = BATCH_SIZE, **conditions: Any
+) -> np.ndarray:
+    """New videos from a trained run.
+
+    Video i depends on the run, the seed, i and its condition: not on `num`, and on `batch_size` by rounding at most.
+
+    Args:
+      run: from `checkpoint.load`.
+      num: N, the number of videos.
+      seed: of the noise, in [0, 2^32).
+      frames: T; that of the training clips if not given. Recurrent models make any.
+      batch_size: of the compiled program, which fills up the last batch and cuts it.
+      **conditions: label, text, embedding, first_frames or action, as `methods.condition.from_user` takes them.
+
+    Returns:
+      float32 [N,T,H,W,3] in [-1, 1].
+
+    Raises:
+      ValueError: a number is out of range, a condition is not what the model was trained with, or the model makes no
+        videos of its own, or none of so many frames.
+    """
+    check(num, seed, batch_size, frames)
+    run, given = prepare(run, num, frames, **conditions)
+    return np.concatenate(list(samples(run, given, num, seed, batch_size)))
+
+
+def reconstruct(run: Run, video: np.ndarray, batch_size: int = BATCH_SIZE, **conditions: Any) -> np.ndarray:
+    """What a tokenizer or a VAE makes of videos.
+
+    Args:
+      run: from `checkpoint.load`.
+      video: [N,T,H,W,3] of the size of the training clips, uint8 or float in [-1, 1].
+      batch_size, conditions: as of `draw`.
+
+    Returns:
+      float32 [N,T,H,W,3] in [-1, 1].
+
+    Raises:
+      ValueError: the model makes no reconstructions, or a condition is not what it was trained with.
+    """
+    given = condition.from_user(run.config, len(video), **conditions)
+    return np.concatenate(list(reconstructions(run, video, given, batch_size)))
+
+
+def check(num: int, seed: int, batch_size: int, frames: int | None) -> None:
+    """Raises ValueError for a number that is out of range."""
+    for name, value in {"num": num, "batch_size": batch_size, "frames": 1 if frames is None else frames}.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1.")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}, expected at least 0 and below 2^32.")
+
+
+def prepare(run: Run, num: int, frames: int | None, **conditions: Any) -> tuple[Run, Arrays]:
+    """The run, made again for videos of so many frames, and the conditions [num, ...] of its videos.
+
+    Raises:
+      ValueError: as of `draw`; nothing has been computed or compiled yet.
+    """
+    trained = run.config.data.frames
+    if frames not in (None, trained):
+        config = run.config.copy_and_resolve_references()
+        config.data.frames = frames
+        try:
+            if config.get("condition"):
+                condition.check(config.condition, config.data.frames)
+            run = Run(config, METHODS[config.method](config), run.state)
+        except ValueError as error:
+            raise ValueError(f"This model makes videos of {trained} frames, and none of {frames}: {error}") from error
+    given = condition.from_user(run.config, num, **conditions)
+    try:
+        one = {name: value[:1] for name, value in given.items()}
+        jax.eval_shape(run.method.sample, run.state, one, jax.random.key(0)[None])
+    except ScopeParamShapeError as error:
+        raise ValueError(f"This model makes videos of exactly {trained} frames, and none of {frames}.") from error
+    except KeyError as missing:
+        if missing.args != ("video",):
+            raise
+        raise ValueError(
+            "This model makes no videos of its own: it reconstructs those that it is given (--mode reconstruct)."
+        ) from missing
+    return run, given
+
+
+def samples(run: Run, given: Mapping[str, np.ndarray], num: int, seed: int, batch_size: int) -> Iterator[np.ndarray]:
+    """The videos of `draw` in batches, from what `prepare` returns."""
+    return batched(sampler(run.method.sample), run.state, given, num, seed, batch_size)
+
+
+def reconstructions(
+    run: Run, video: np.ndarray, given: Mapping[str, np.ndarray], batch_size: int
+) -> Iterator[np.ndarray]:
+    """The videos of `reconstruct` in batches."""
+    batch = {"video": video, **given}
+    return batched(reconstructor(run.method.eval_step), run.state, batch, len(video), 0, batch_size)
+
+
+def batched(
+    program: Callable, state: TrainState, batch: Mapping[str, np.ndarray], count: int, seed: int, batch_size: int
+) -> Iterator[np.ndarray]:
+    """`program(state, rows, key, numbers)` of `count` rows of a batch, in batches of one size; the last one is cut."""
+    key = jax.random.key(seed)
+    for start in range(0, count, batch_size):
+        numbers = np.arange(start, start + batch_size, dtype=np.uint32)
+        rows = {name: value[numbers % count] for name, value in batch.items()}
+        yield np.asarray(program(state, rows, key, numbers))[: count - start]
+
+
+@functools.lru_cache(maxsize=4)
+def sampler(sample: Callable) -> Callable:
+    """A method's `sample`, compiled, where video `number` is drawn from `fold_in(key, number)`."""
+
+    def step(state: TrainState, batch: Batch, key: jax.Array, numbers: jax.Array) -> jax.Array:
+        return sample(state, batch, jax.vmap(jax.random.fold_in, (None, 0))(key, numbers))
+
+    return jax.jit(step, compiler_options=parallel.compiler_options())
+
+
+@functools.lru_cache(maxsize=4)
+def reconstructor(eval_step: Callable) -> Callable:
+    """What a method's `eval_step` reconstructs, compiled; it reads no noise that would depend on the numbers."""
+
+    def step(state: TrainState, batch: Batch, key: jax.Array, numbers: jax.Array) -> jax.Array:
+        values = eval_step(state, batch, key)
+        if "reconstruction" not in values:
+            raise ValueError("This model makes no reconstructions: it is sampled from (--mode sample).")
+        return values["reconstruction"]
+
+    return jax.jit(step, compiler_options=parallel.compiler_options())
+
+
+def read_videos(path: str, frames: int, options: ConfigDict) -> np.ndarray:
+    """The first frames of one or several videos, in the pace and size of the training clips.
+
+    Args:
+      path: a video, an image, a folder of either (numbered images are one video), or an array `.npy` or `.npz`
+        [T,h,w,3] or [n,T,h,w,3], uint8 or float in [-1, 1].
+      frames: T of the result.
+      options: `config.data`: resolution, stride and fps.
+
+    Returns:
+      uint8 [n,T,resolution,resolution,3], cut out of the middle.
+
+    Raises:
+      ValueError: there is nothing usable, or not enough frames of it.
+    """
+    size = options.resolution
+    if path.endswith(ARRAYS):
+        array = to_uint8(load_array(path), path)
+        rows = array if array.ndim == 5 else array[None]
+        if rows.ndim != 5 or rows.shape[-1] != 3 or not 0 < frames <= rows.shape[1]:
+            raise ValueError(f"{path} is {list(array.shape)}, expected [T,h,w,3] or [n,T,h,w,3], T at least {frames}.")
+        clips = [resize_short_side(row[:frames], size) for row in rows]
+    else:
+        clips = []
+        for info in video_infos(path):
+            if not len(clip_starts(info, frames, options.stride, options.fps)):
+                raise ValueError(f"{info.path}: {too_short(info, frames, options.stride, options.fps)}.")
+            clips.append(read_clip(info, clip_indices(info, 0, frames, options.stride, options.fps), size))
+    return np.stack([center_crop({"video": clip}, size)["video"] for clip in clips])
+
+
+def video_infos(path: str) -> list[VideoInfo]:
+    """The videos of a folder, or the one that a file is; ValueError where there is none."""
+    if not os.path.isdir(path):
+        return [probe_images(path, [path]) if path.lower().endswith(IMAGE_ENDINGS) else probe(path)]
+    index = build_index(path, sequences=True)
+    for name, reason in index.skipped:
+        warnings.warn(f"left out: {name}: {reason}", stacklevel=2)
+    if not index.videos:
+        raise ValueError(f"There is no readable video or image in {path}.")
+    return list(index.videos.values())
+
+
+class Made(NamedTuple):
+    """What a mode made.
+
+    panels: by name, uint8 [N,T,H,W,3], drawn beside each other; the last is the model's, and names the files.
+    told: by condition, what the model was told of each of the N.
+    """
+
+    panels: Arrays
+    told: dict[str, list[str]]
+
+
+class Mode(NamedTuple):
+    """A use of a trained run: its function, and the options that it needs and takes."""
+
+    make: Callable[[Run, argparse.Namespace], Made]
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+
+
+def new_videos(run: Run, options: argparse.Namespace) -> Made:
+    """Videos drawn from noise and conditions."""
+    run, given = prepare(run, options.num, options.frames, **conditions(run, options))
+    videos = collected(samples(run, given, options.num, options.seed, options.batch_size), options.num)
+    return Made({"sample": videos}, told(run, options, given, options.num))
+
+
+def reconstructed(run: Run, options: argparse.Namespace) -> Made:
+    """Given videos, and what the model makes of them."""
+    video = read_videos(options.video, run.config.data.frames, run.config.data)
+    given = condition.from_user(run.config, len(video), **conditions(run, options))
+    made = collected(reconstructions(run, video, given, options.batch_size), len(video))
+    return Made({"original": video, "reconstruction": made}, told(run, options, given, len(video)))
+
+
+CONDITIONS = ("label", "text", "first_frames", "actions")
+MODES = {
+    "sample": Mode(new_videos, takes=("num", "seed", "frames", *CONDITIONS)),
+    "reconstruct": Mode(reconstructed, needs=("video",), takes=CONDITIONS),
+}
+
+
+def conditions(run: Run, options: argparse.Namespace) -> dict[str, Any]:
+    """What `methods.condition.from_user` is to be given, read from the files that the options name."""
+    frames = options.first_frames
+    if frames:
+        frames = read_videos(frames, run.config.get("condition", {}).get("first_frames", 1), run.config.data)
+    action = load_array(options.actions) if options.actions else None
+    return {"label": options.label, "text": options.text, "first_frames": frames, "action": action}
+
+
+def told(run: Run, options: argparse.Namespace, given: Mapping[str, np.ndarray], count: int) -> dict[str, list[str]]:
+    """The class and the text of each of `count` videos, where the model was told any."""
+    found = {}
+    if "label" in given:
+        found["label"] = [run.config.condition.classes[label] for label in given["label"]]
+    if options.text:
+        found["text"] = [options.text[number % len(options.text)] for number in range(count)]
+    return found
+
+
+def collected(batches: Iterable[np.ndarray], count: int) -> np.ndarray:
+    """The `count` videos of all batches as uint8, and a line that says how many are done if it takes long."""
+    line, start, found, done = ProgressLine(count, unit="video"), time.monotonic(), [], 0
+    with contextlib.closing(line):
+        for batch in batches:
+            found.append(viz.to_uint8(batch))
+            done += len(batch)
+            if (passed := time.monotonic() - start) > PATIENCE:
+                line.update(done, {}, done / passed)
+    return np.concatenate(found)
+
+
+def write(made: Made, output: Path, step: int) -> list[str]:
+    """Writes pictures of the first videos, and all of them as an array with what was told; returns the files' names."""
+    names, said = list(made.panels), list(made.told.values())
+    panels = [video[:PICTURED] for video in made.panels.values()]
+    stem = output / f"{names[-1]}s"
+    title = f"{' | '.join(names)}, step {step}"
+    rows, labels = panels, names if len(names) > 1 else []
+    if said and not labels:  # panels have names, so that each video becomes one
+        rows = [video[None] for video in panels[0]]
+        labels = [", ".join(words)[:CAPTION] for words in zip(*said, strict=True)][:PICTURED]
+    viz.write_png(stem.with_suffix(".png"), viz.film_strip(rows, labels, title))
+    viz.write_gif(stem.with_suffix(".gif"), viz.grid(panels), FPS)
+    viz.write_mp4(stem.with_suffix(".mp4"), viz.grid(panels), FPS)
+    arrays: dict[str, Any] = {name if name != names[-1] else "video": video for name, video in made.panels.items()}
+    arrays |= {name: np.asarray(texts) for name, texts in made.told.items()}
+    with viz.replacing(stem.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+    return [f"{stem.name}{suffix}" for suffix in (".png", ".gif", ".mp4", ".npz")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes videos and says where; returns 0, or 2 with one sentence on stderr."""
+    options = parse(arguments)
+
+    def work() -> None:
+        run = checkpoint.load(options.workdir)
+        made = MODES[options.mode].make(run, options)
+        step = int(run.state.step)
+        files = write(made, Path(options.output), step)
+        count, frames, height, width, _ = list(made.panels.values())[-1].shape
+        print(f"step {step} of {options.workdir}: {count} of {frames}x{height}x{width}")
+        print(f"Written to {options.output}: {', '.join(files)}")
+
+    return attempt(work)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; ends the program where it cannot work."""
+
+    def names(text: str) -> list[str]:
+        return [name for name in text.split(",") if name]
+
+    parser = Parser(
+        prog="python -m jaxvid.sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", metavar="DIR", required=True, help="the work folder of a run")
+    parser.add_argument("--mode", choices=MODES, default="sample", help="new videos (default), or given ones remade")
+    parser.add_argument("--num", type=int, help="videos (default: 16)")
+    parser.add_argument("--seed", type=int, help="of the noise: video i depends on it, on i and on its condition alone")
+    parser.add_argument("--frames", type=int, help="of a video (default: as in training; recurrent models make any)")
+    parser.add_argument("--label", type=names, action="extend", help="classes, in turn (default: all)")
+    parser.add_argument("--text", action="append", help="what is to be seen; may be repeated, taken in turn")
+    parser.add_argument("--first_frames", metavar="PATH", help="video, image, folder of them, or .npy [T,H,W,3]")
+    parser.add_argument("--actions", metavar="FILE", help=".npy [T,A] or [n,T,A]")
+    parser.add_argument("--video", metavar="PATH", help="for --mode reconstruct: as --first_frames")
+    parser.add_argument("--batch_size", type=int, default=BATCH_SIZE, help="made at once (default: %(default)s)")
+    parser.add_argument("--output", metavar="DIR", help="receives what is written (default: WORKDIR/generated)")
+    options = parser.parse_args(arguments)
+    mode = MODES[options.mode]
+    for name in {name: None for each in MODES.values() for name in (*each.needs, *each.takes)}:
+        there = getattr(options, name) is not None
+        if there and name not in (*mode.needs, *mode.takes):
+            parser.error(f"--{name} does not go with --mode {options.mode}")
+        if not there and name in mode.needs:
+            parser.error(f"--mode {options.mode} needs --{name}")
+    options.num = 16 if options.num is None else options.num
+    options.seed = 0 if options.seed is None else options.seed
+    try:
+        check(options.num, options.seed, options.batch_size, options.frames)
+    except ValueError as error:
+        parser.error(f"--{error}".rstrip("."))
+    for name in ("first_frames", "actions", "video"):
+        if (path := getattr(options, name)) and not os.path.exists(path):
+            parser.error(f"--{name} {path} does not exist")
+    options.output = options.output or os.path.join(options.workdir, "generated")
+    output = Path(options.output).absolute()
+    nearest = next(folder for folder in (output, *output.parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        parser.error(f"--output {options.output} cannot be written: name another folder")
+    return options
+
+
+if __name__ == "__main__":
+    checkpoint.plain_logs()
+    sys.exit(main())

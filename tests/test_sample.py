@@ -1,0 +1,214 @@
+"""The sampling command and its functions."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import recipe
+from ml_collections import ConfigDict
+from PIL import Image
+
+from jaxvid import checkpoint, data, sample, viz
+from jaxvid import config as config_lib
+from jaxvid.collection import open_collection
+from jaxvid.data.augment import center_crop
+from jaxvid.data.folder import Folder
+from jaxvid.data.video import probe
+from jaxvid.methods import METHODS, condition, vqvae
+
+pytestmark = pytest.mark.xdist_group("readme")  # shares its run with the tests of the README
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def run(gan_run: Path) -> checkpoint.Run:
+    return checkpoint.load(gan_run)
+
+
+def untrained(config: ConfigDict) -> checkpoint.Run:
+    """A run with arbitrary parameters, of which nothing had to be compiled."""
+    config = condition.complete(config, data.make_source(config.data, "train"))
+    method = METHODS[config.method](config)
+    clip = condition.wrap(config, data.make_source(config.data, "train"))[0]
+    described = {name: [[8, *x.shape], str(x.dtype)] for name, x in clip.items() if x.dtype.kind in "uif"}
+    abstract = checkpoint.abstract_state(method, described)
+    arrays = abstract.replace(key=np.zeros(0))
+    state = jax.tree.map(lambda x: RNG.normal(0, 0.1, x.shape).astype(x.dtype), arrays)
+    return checkpoint.Run(config, method, state.replace(key=jax.random.key(0)))
+
+
+def recurrent(*on: str) -> checkpoint.Run:
+    config = recipe("gan3d:tiny")
+    networks = {"widths": (8, 8), "factors": ((1, 2, 2), (1, 2, 2)), "norm": "none", "residual": False}
+    config.model.generator = ConfigDict(
+        {"name": "recurrent", "content": 4, "motion": 4, "memory": 8, "cell": "gru", **networks}
+    )
+    config.model.discriminators = ConfigDict({"frames": {**networks, "spectral": False}})
+    config.condition = config_lib.condition(on)
+    return untrained(config)
+
+
+def test_a_video_depends_on_seed_number_and_condition_alone(run: checkpoint.Run) -> None:
+    labels = ["square_left", "star_up", "circle_spin", "digit_grow"]
+    videos = sample.draw(run, 7, seed=3, label=labels, batch_size=8)
+    assert videos.shape == (7, 8, 16, 16, 3) and videos.dtype == np.float32 and np.abs(videos).max() <= 1
+    np.testing.assert_array_equal(sample.draw(run, 7, seed=3, label=labels, batch_size=8), videos)
+    np.testing.assert_array_equal(sample.draw(run, 4, seed=3, label=labels, batch_size=8), videos[:4])
+    np.testing.assert_allclose(sample.draw(run, 7, seed=3, label=labels, batch_size=3), videos, atol=1e-5)
+    # The last, as the method itself makes it.
+    key = jax.random.fold_in(jax.random.key(3), 6)
+    label = np.array([run.config.condition.classes.index("circle_spin")])
+    alone = jax.jit(run.method.sample)(run.state, {"label": label}, key[None])
+    np.testing.assert_allclose(alone[0], videos[6], atol=1e-5)
+    others = [sample.draw(run, 7, 4, label=labels, batch_size=8), sample.draw(run, 7, 3, label="star_up", batch_size=8)]
+    differs = [np.abs(videos - other).max((1, 2, 3, 4)) > 1e-3 for other in others]
+    assert differs[0].all() and differs[1].tolist() == [name != "star_up" for name in labels * 2][:7]
+    classes = run.config.condition.classes  # in turn, where none is given
+    named = sample.draw(run, 2, label=classes[:2], batch_size=8)
+    np.testing.assert_array_equal(sample.draw(run, 2, batch_size=8), named)
+
+
+def test_batches_are_not_compiled_again_and_hold_other_videos(run: checkpoint.Run) -> None:
+    sample.sampler.cache_clear()
+    sample.draw(run, 5, batch_size=8)
+    videos = sample.draw(run, 17, seed=1, label="star_up", batch_size=8)
+    assert sample.sampler(run.method.sample)._cache_size() == 1
+    distance = np.abs(videos[:, None] - videos).max((2, 3, 4, 5))
+    assert (distance + np.eye(17)).min() > 1e-3
+
+
+def test_the_command_writes_pictures_and_an_array(gan_run: Path, run: checkpoint.Run, tmp_path: Path, capsys) -> None:
+    output = tmp_path / "new" / "folder"
+    arguments = ["--num=3", "--seed=9", "--label=star_up,star_down", f"--output={output}"]
+    assert sample.main([f"--workdir={gan_run}", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "step 2 of" in printed and str(output) in printed and printed.count("\n") == 2
+    assert sorted(path.name for path in output.iterdir()) == [f"samples.{end}" for end in ("gif", "mp4", "npz", "png")]
+    collection = open_collection(output / "samples.npz")  # as the evaluator reads it
+    expected = viz.to_uint8(sample.draw(run, 3, 9, label=["star_up", "star_down"]))
+    found = np.stack([video.read(np.arange(8)) for video in collection.videos])
+    np.testing.assert_array_equal(found, expected)
+    assert np.load(output / "samples.npz")["label"].tolist() == ["star_up", "star_down", "star_up"]
+    for end in ("gif", "mp4"):
+        assert len(probe(str(output / f"samples.{end}")).pts) == 8
+    with Image.open(output / "samples.png") as picture:
+        assert picture.height > 3 * viz.READABLE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--num=0"], "--num is 0, expected at least 1"),
+        (["--seed=-1"], "--seed is -1, expected at least 0"),
+        (["--batch_size=0"], "--batch_size is 0, expected at least 1"),
+        (["--frames=0"], "--frames is 0, expected at least 1"),
+        (["--num=many"], "--num: invalid int value"),
+        (["--frames=12"], "This model makes videos of exactly 8 frames, and none of 12."),
+        (["--frames=9"], "makes videos of 8 frames, and none of 9: model.generator.factors"),
+        (["--label=square_lefft"], 'no class "square_lefft"; the nearest of those there are: square_left'),
+        (["--label=star_up,star_down", "--num=1"], "2 of label for 1 videos"),
+        (["--text=a red square"], "trained with label, and not with text"),
+        (["--first_frames=nowhere.png"], "--first_frames nowhere.png does not exist"),
+        (["--first_frames=pixels.npy"], "trained with label, and not with first_frames"),
+        (["--first_frames=flat.npy"], "flat.npy is [4, 4], expected [T,h,w,3]"),
+        (["--first_frames=text.txt"], "text.txt: FFmpeg cannot read it"),
+        (["--actions=flat.npy"], "trained with label, and not with action"),
+        (["--video=pixels.npy"], "--video does not go with --mode sample"),
+        (["--mode=reconstruct"], "--mode reconstruct needs --video"),
+        (["--mode=reconstruct", "--video=pixels.npy", "--seed=1"], "--seed does not go with --mode reconstruct"),
+        (["--mode=reconstruct", "--video=pixels.npy"], "makes no reconstructions"),
+        (["--mode=dream"], "invalid choice: 'dream'"),
+        (["--output=text.txt/deeper"], "--output text.txt/deeper cannot be written: name another folder"),
+        (["--workdir=nowhere"], "nowhere has no config.json"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(arguments, sentence, gan_run, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("pixels.npy", RNG.integers(0, 256, (8, 16, 16, 3), np.uint8))
+    np.save("flat.npy", RNG.normal(0, 0.1, (4, 4)))
+    Path("text.txt").write_text("words")
+    workdir = [] if "--workdir=nowhere" in arguments else [f"--workdir={gan_run}"]
+    try:
+        code = sample.main([*workdir, *arguments])
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2 and sentence in error and error.startswith("jaxvid: ") and error.count("\n") == 1, error
+    assert not (gan_run / "generated").exists()
+
+
+def test_a_recurrent_model_goes_on_from_first_frames_for_any_time(tmp_path: Path) -> None:
+    run = recurrent("text", "first_frames")
+    pixels = RNG.integers(0, 256, (2, 1, 16, 16, 3), np.uint8)
+    videos = sample.draw(run, 2, frames=13, batch_size=2, text="a red star", first_frames=pixels)
+    assert videos.shape == (2, 13, 16, 16, 3)
+    np.testing.assert_array_equal(viz.to_uint8(videos[:, :1]), pixels)
+    assert np.abs(np.diff(videos[:, 1:], axis=1)).max() > 1e-3
+    with pytest.raises(ValueError, match="videos of 8 frames, and none of 1: condition.first_frames is 1, expected"):
+        sample.draw(run, 2, frames=1, text="a red star", first_frames=pixels)
+
+
+def test_actions_and_texts_come_from_the_command_line(tmp_path: Path, monkeypatch) -> None:
+    run = recurrent("text", "action")
+    monkeypatch.setattr(checkpoint, "load", lambda workdir: run)
+    action = RNG.normal(0, 1, (8, 2)).astype(np.float32)
+    np.save(tmp_path / "actions.npy", action)
+    texts = ["a red star", "a blue circle moves up"]
+    arguments = [f"--actions={tmp_path / 'actions.npy'}", "--num=3", "--batch_size=3", f"--output={tmp_path}"]
+    assert sample.main(["--workdir=x", *arguments, *(f"--text={text}" for text in texts)]) == 0
+    with np.load(tmp_path / "samples.npz") as found:
+        assert found["text"].tolist() == [*texts, texts[0]]
+        expected = viz.to_uint8(sample.draw(run, 3, batch_size=3, text=texts, action=action))
+        np.testing.assert_array_equal(found["video"], expected)
+        assert (viz.to_uint8(sample.draw(run, 3, batch_size=3, text=texts, action=-action)) != expected).any()
+
+
+def test_a_tokenizer_reconstructs_and_does_not_sample(tmp_path: Path, monkeypatch) -> None:
+    run = untrained(recipe("vqvae:tiny"))
+    with pytest.raises(ValueError, match="makes no videos of its own: it reconstructs"):
+        sample.draw(run, 2)
+    monkeypatch.setattr(checkpoint, "load", lambda workdir: run)
+    pixels = RNG.integers(0, 256, (3, 8, 16, 16, 3), np.uint8)
+    np.save(tmp_path / "pixels.npy", pixels)
+    arguments = [f"--video={tmp_path / 'pixels.npy'}", "--batch_size=2", f"--output={tmp_path}"]
+    assert sample.main(["--workdir=x", "--mode=reconstruct", *arguments]) == 0
+    encode, decode = vqvae.codec(run.config, run.state)
+    expected = np.concatenate([decode(encode(pixels[i : i + 1])) for i in range(3)])
+    np.testing.assert_allclose(sample.reconstruct(run, pixels, batch_size=2), expected, atol=1e-5)
+    with np.load(tmp_path / "reconstructions.npz") as found:
+        np.testing.assert_array_equal(found["original"], pixels)
+        assert np.abs(found["video"] - viz.to_uint8(expected).astype(int)).max() <= 1
+
+
+def test_given_videos_are_read_as_in_training(tmp_path: Path) -> None:
+    """A film, the folder that it lies in, its frames as images, and as an array."""
+    options = ConfigDict({"resolution": 16, "stride": 2, "fps": 0.0})
+    pixels = RNG.integers(0, 256, (9, 24, 20, 3), np.uint8).repeat(2, 1).repeat(2, 2)
+    (tmp_path / "films").mkdir()
+    film = tmp_path / "films" / "film.mp4"
+    viz.write_mp4(film, pixels, 8)
+    expected = center_crop(Folder(str(film.parent), 4, 16, stride=2)[0], 16)["video"][None]
+    np.testing.assert_array_equal(sample.read_videos(str(film), 4, options), expected)
+    np.testing.assert_array_equal(sample.read_videos(str(film.parent), 4, options), expected)
+    (tmp_path / "frames").mkdir()
+    for number, frame in enumerate(pixels):
+        Image.fromarray(frame).save(tmp_path / "frames" / f"{number}.png")
+    images = Folder(str(tmp_path / "frames"), 4, 16, stride=2)[0]
+    found = sample.read_videos(str(tmp_path / "frames"), 4, options)
+    np.testing.assert_array_equal(found[0], center_crop(images, 16)["video"])
+    np.testing.assert_array_equal(sample.read_videos(str(tmp_path / "frames" / "0.png"), 1, options), found[:, :1])
+    np.save(tmp_path / "array.npy", pixels[:, 16:32, 12:28])
+    np.testing.assert_array_equal(
+        sample.read_videos(str(tmp_path / "array.npy"), 4, options)[0], pixels[:4, 16:32, 12:28]
+    )
+    with pytest.raises(ValueError, match="film.mp4: it has 9 of the 11 frames that a clip of 6 at stride 2 needs"):
+        sample.read_videos(str(film), 6, options)
+
+
+def test_progress_is_told_only_where_it_takes_long(monkeypatch, capsys) -> None:
+    batches = [np.zeros((4, 1, 2, 2, 3), np.float32)] * 3
+    assert len(sample.collected(batches, 12)) == 12 and capsys.readouterr().err == ""
+    monkeypatch.setattr(sample, "PATIENCE", -1.0)
+    sample.collected(batches, 12)
+    assert "video 12/12" in capsys.readouterr().err
