@@ -22,7 +22,7 @@ def test_a_recipe_makes_a_method(name: str) -> None:
     config_lib.check(config, devices=1)
     method = METHODS[config.method](config)
     size = (config.data.frames, config.data.resolution, config.data.resolution, 3)
-    batch = {"video": jax.ShapeDtypeStruct((2, *size), "uint8")}
+    batch = {"video": jax.ShapeDtypeStruct((2, *size), "uint8"), "label": jax.ShapeDtypeStruct((2,), "int32")}
     state = jax.eval_shape(method.init, jax.random.key(0), batch)
     new_state, metrics = jax.eval_shape(method.train_step, state, batch)
     assert jax.tree.structure(new_state) == jax.tree.structure(state)

@@ -1,5 +1,5 @@
 """What is trained, and how: each module exports `make(config, axis_name=None) -> Method`."""
 
-from jaxvid.methods import vqvae
+from jaxvid.methods import classifier, vqvae
 
-METHODS = {"vqvae": vqvae.make}
+METHODS = {"classifier": classifier.make, "vqvae": vqvae.make}
