@@ -22,7 +22,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.resolution = 16
     config.model = ConfigDict()
     config.model.classes = 40
-    config.model.widths = (64, 128, 256)  # channels of convolutions of stride 2, multiples of 8
+    config.model.widths = (64, 96, 128)  # channels of the convolutions, multiples of 8
+    config.model.strides = ((1, 2, 2), (2, 1, 1), (2, 2, 2))  # of their time, height, width
     config.model.features = 256  # of the penultimate layer
     config.model.dtype = "float32"  # of the convolutions, or "bfloat16"
     config.optim = config_lib.optimizer(2e-3, schedule="warmup_cosine_decay_schedule")
@@ -30,10 +31,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval.update(every=250, examples=1024)
     if variant == "32":
         config.data.resolution = 32
-        config.model.widths = (32, 64, 128, 256)
+        config.model.widths = (32, 64, 96, 128)
+        config.model.strides = ((1, 2, 2), *config.model.strides)
     if variant == "tiny":
         config.data.update(frames=8)
-        config.model.update(widths=(8, 16), features=16)
+        config.model.update(widths=(8, 16), strides=((1, 2, 2), (2, 2, 2)), features=16)
         config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
         config.eval.update(every=10, examples=12, videos=4)
     return config

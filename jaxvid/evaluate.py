@@ -172,12 +172,7 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     run = checkpoint.load(options.workdir)
     config, source = run.config, data.make_source(run.config.data, "eval")
     judge = load_classifier(options.classifier, config, len(source.classes)) if options.classifier else None
-    metrics = measure.named(options.metrics or (["motion"] if judge else ["psnr", "ssim", "motion"]))
-    if judge:
-        conditions = set(config.get("condition", {}).get("on", ()))
-        metrics = measure.named(
-            [*metrics, "frechet_classifier", *(["asked"] if conditions & {"label", "text"} else [])]
-        )
+    metrics = metrics_of_run(options.metrics, config, judge is not None)
     clips, size = min(options.num or config.eval.examples, len(source)), [config.data.resolution] * 2
     measure.check(metrics, config.data.frames, size, {"held-out": clips})
     chosen = measure.protocols(options.protocol)
@@ -197,15 +192,28 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
         with batches() as held_out:
             batch = parallel.put_batch(next(held_out), mesh)
         untrained = parallel.make_init(run.method.init, mesh)(jax.random.key(config.train.seed), batch)
+        scores += called(scorer.samples(untrained), "untrained samples")
         with batches(clips) as others:
-            references = {"untrained samples": scorer.samples(untrained), "other real clips": scorer.real_clips(others)}
-        scores += [s._replace(name=f"{s.name} of {what}") for what, found in references.items() for s in found]
+            scores += called(scorer.real_clips(others), "other real clips")
     about = {"frames": config.data.frames, "stride": config.data.stride, "seed": options.seed}
     about |= {
         "resolution": dict.fromkeys(("real", "fake"), "x".join(map(str, size))),
         "generated": "samples (a tokenizer's are reconstructions)",
     }
     return scores, about | {"workdir": options.workdir, "step": int(run.state.step), "data": source.summary()}
+
+
+def metrics_of_run(given: Sequence[str], config: ConfigDict, judged: bool) -> list[str]:
+    """The metrics given, and those that a classifier adds: "asked" where samples are made from a class or text."""
+    metrics = given or (["motion"] if judged else ["psnr", "ssim", "motion"])
+    conditions = set(config.get("condition", {}).get("on", ()))
+    asked = ["asked"] if conditions & {"label", "text"} else []
+    return measure.named([*metrics, "frechet_classifier", *asked] if judged else metrics)
+
+
+def called(scores: Sequence[Score], what: str) -> list[Score]:
+    """Scores of something else than a run's samples, under names that say so."""
+    return [score._replace(name=f"{score.name} of {what}") for score in scores]
 
 
 def load_classifier(path: str, config: ConfigDict, classes: int) -> measure.Classifier:

@@ -85,6 +85,7 @@ def test_what_a_classifier_cannot_do_is_said() -> None:
         jax.eval_shape(method.init, jax.random.key(0), {"video": clips(2)["video"]})
     for fields, sentence in (
         ({"model.widths": (8, 12)}, "expected multiples of 8"),
+        ({"model.strides": ((1, 2, 2),)}, "for each of model.widths"),
         ({"model.classes": 1}, "expected at least 2"),
         ({"model.features": 0}, "expected at least 1"),
         ({"model.dtype": "float8"}, "did you mean float"),

@@ -39,7 +39,9 @@ def make_model(config: ConfigDict) -> Classifier:
         raise ValueError(f"model.features is {model.features}, expected at least 1.")
     if not model.widths or any(width < 8 or width % 8 for width in model.widths):
         raise ValueError(f"model.widths is {model.widths}, expected multiples of 8, one per convolution.")
-    return Classifier(model.classes, tuple(model.widths), model.features, jnp.dtype(model.dtype))
+    if len(model.strides) != len(model.widths) or any(len(each) != 3 or min(each) < 1 for each in model.strides):
+        raise ValueError(f"model.strides is {model.strides}, expected (time, height, width) for each of model.widths.")
+    return Classifier(model.classes, model.widths, model.strides, model.features, jnp.dtype(model.dtype))
 
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
