@@ -22,16 +22,16 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.resolution = 16
     config.model = ConfigDict()
     config.model.classes = 40
-    config.model.widths = (64, 96, 128)  # channels of the convolutions, multiples of 8
-    config.model.strides = ((1, 2, 2), (2, 1, 1), (2, 2, 2))  # of their time, height, width
+    config.model.widths = (48, 64, 128)  # channels of the convolutions, multiples of 8
+    config.model.strides = ((2, 2, 2), (1, 1, 1), (2, 2, 2))  # of their time, height, width
     config.model.features = 256  # of the penultimate layer
     config.model.dtype = "float32"  # of the convolutions, or "bfloat16"
     config.optim = config_lib.optimizer(2e-3, schedule="warmup_cosine_decay_schedule")
-    config.train.update(steps=1000, batch_size=64)
-    config.eval.update(every=250, examples=1024)
+    config.train.update(steps=1500, batch_size=32)
+    config.eval.update(every=500, examples=1024)
     if variant == "32":
         config.data.resolution = 32
-        config.model.widths = (32, 64, 96, 128)
+        config.model.widths = (32, 48, 64, 128)
         config.model.strides = ((1, 2, 2), *config.model.strides)
     if variant == "tiny":
         config.data.update(frames=8)
