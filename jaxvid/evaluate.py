@@ -2,6 +2,7 @@
 
 python -m jaxvid.evaluate --real DIR_OR_STATS --fake DIR_OR_STATS --metrics fvd,motion [--output scores.json]
 python -m jaxvid.evaluate --workdir runs/vqvae --metrics psnr,ssim,fvd
+python -m jaxvid.evaluate --workdir runs/acgan --classifier runs/classifier --references
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 import jaxvid
 from jaxvid import checkpoint, data, heldout, measure, parallel
 from jaxvid.collection import Clip, Collection, open_collection, read_clips, take_clips
 from jaxvid.measure import METRICS, Meter, Score
-from jaxvid.methods import condition
+from jaxvid.methods import classifier, condition
 from jaxvid.metrics import frechet
 from jaxvid.metrics.protocol import PROTOCOLS, Protocol
 from jaxvid.recorder import environment, write_json
@@ -84,6 +86,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--real", metavar="PATH", help=sets)
     parser.add_argument("--fake", metavar="PATH", help="the same, of what was generated")
     parser.add_argument("--workdir", metavar="DIR", help="the work folder of a run, instead of --real and --fake")
+    parser.add_argument("--classifier", metavar="DIR", help="a run of configs/classifier.py that judges the samples")
+    parser.add_argument("--references", action="store_true", help="score untrained samples and other real clips too")
     parser.add_argument("--metrics", type=names, default=[], help=f"some of {','.join(METRICS)}")
     parser.add_argument("--protocol", type=names, default=[], help=f"one for each network, of {','.join(PROTOCOLS)}")
     parser.add_argument("--frames", type=int, help="of a clip (default: 16)")
@@ -100,6 +104,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in ("frames", "stride", "save_real"):
         if options.workdir and getattr(options, name) is not None:
             parser.error(f"--{name} goes with --real and --fake; a run is evaluated on clips as it was trained on")
+    for name in ("classifier", "references"):
+        if getattr(options, name) and not options.workdir:
+            parser.error(f"--{name} goes with --workdir")
     options.frames = 16 if options.frames is None else options.frames
     options.stride = 1 if options.stride is None else options.stride
     for name, least in (("frames", 1), ("stride", 1), ("num", 0), ("seed", 0)):
@@ -174,29 +181,64 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
       FileNotFoundError: there is no run, or the weights of a network are not there.
     """
     run = checkpoint.load(options.workdir)
-    config, metrics = run.config, measure.named(options.metrics or ["psnr", "ssim", "motion"])
-    source, examples = (
-        condition.wrap(config, data.make_source(config.data, "eval")),
-        options.num or config.eval.examples,
-    )
-    clips, size = min(examples, len(source)), [config.data.resolution] * 2
+    config = run.config
+    source = condition.wrap(config, data.make_source(config.data, "eval"))
+    judge = load_classifier(options.classifier, config, len(source.classes)) if options.classifier else None
+    metrics = metrics_of_run(options.metrics, config, judge is not None)
+    clips, size = min(options.num or config.eval.examples, len(source)), [config.data.resolution] * 2
     measure.check(metrics, config.data.frames, size, {"held-out": clips})
     chosen = measure.protocols(options.protocol)
-    meter = Meter(metrics, chosen, options.dtype, options.seed, not options.no_intervals)
+    meter = Meter(metrics, chosen, options.dtype, options.seed, not options.no_intervals, judge)
     mesh = parallel.make_mesh(jax.devices()[:1])
 
-    def batches() -> contextlib.closing[Generator[dict, None, None]]:
-        found = data.eval_batches(source, config.train.batch_size, config.data.resolution, examples)
-        return contextlib.closing(counted(found, clips))
+    def batches(first: int = 0) -> contextlib.closing[Generator[dict, None, None]]:
+        found = data.eval_batches(source, config.train.batch_size, config.data.resolution, first + clips)
+        return contextlib.closing(counted(found, clips, first))
 
+    if options.references and 2 * clips > len(source):
+        raise ValueError(f"--references needs twice {clips} held-out clips: give --num={len(source) // 2} or less.")
     print(f"step {int(run.state.step)} of {options.workdir}, {source.summary()}")
-    scores = heldout.make_scorer(metrics, run.method, batches, mesh, meter)(run.state)
+    scorer = heldout.Scorer(metrics, run.method, batches, mesh, meter)
+    scores = scorer(run.state)
+    if options.references:
+        with batches() as held_out:
+            batch = parallel.put_batch(next(held_out), mesh)
+        untrained = parallel.make_init(run.method.init, mesh)(jax.random.key(config.train.seed), batch)
+        scores += called(scorer.samples(untrained), "untrained samples")
+        with batches(clips) as others:
+            scores += called(scorer.real_clips(others), "other real clips")
     about = {"frames": config.data.frames, "stride": config.data.stride, "seed": options.seed}
     about |= {
         "resolution": dict.fromkeys(("real", "fake"), "x".join(map(str, size))),
         "generated": "samples (a tokenizer's are reconstructions)",
     }
     return scores, about | {"workdir": options.workdir, "step": int(run.state.step), "data": source.summary()}
+
+
+def metrics_of_run(given: Sequence[str], config: ConfigDict, judged: bool) -> list[str]:
+    """The metrics given, and those that a classifier adds: "asked" where samples are made from a class or text."""
+    metrics = given or (["motion"] if judged else ["psnr", "ssim", "motion"])
+    conditions = set(config.get("condition", {}).get("on", ()))
+    asked = ["asked"] if conditions & {"label", "text"} else []
+    return measure.named([*metrics, "frechet_classifier", *asked] if judged else metrics)
+
+
+def called(scores: Sequence[Score], what: str) -> list[Score]:
+    """Scores of something else than a run's samples, under names that say so."""
+    return [score._replace(name=f"{score.name} of {what}") for score in scores]
+
+
+def load_classifier(path: str, config: ConfigDict, classes: int) -> measure.Classifier:
+    """The classifier of a run, for samples of another run. Raises ValueError where it was trained on other clips."""
+    run = checkpoint.load(path)
+    if run.config.method != "classifier":
+        raise ValueError(f"--classifier {path} is a run of {run.config.method}: train one with configs/classifier.py.")
+    pairs = [(f"data.{name}", run.config.data[name], config.data[name]) for name in ("frames", "resolution", "stride")]
+    for name, there, here in [*pairs, ("classes", run.config.model.classes, classes)]:
+        if there != here:
+            raise ValueError(f"--classifier {path} was trained with {name} {there}, and the run with {here}.")
+    identity = f"a classifier of {run.config.data.name} after {int(run.state.step)} steps"
+    return measure.Classifier(identity, classifier.reader(run.config, run.state))
 
 
 def open_side(path: str, videos: bool) -> Saved | Collection:
@@ -247,9 +289,10 @@ def pair(sides: dict[str, Collection], frames: int, options: argparse.Namespace)
 
 def one_frechet_distance(metrics: Sequence[str]) -> None:
     """Raises ValueError unless the metrics are one Frechet distance, as files of statistics need."""
-    if len(metrics) != 1 or metrics[0] not in measure.FRECHET:
+    known = [name for name in measure.FRECHET if METRICS[name].tap in measure.DIMENSIONS]
+    if len(metrics) != 1 or metrics[0] not in known:
         raise ValueError(
-            f"A file of statistics serves one Frechet distance, --metrics {' or '.join(measure.FRECHET)}, "
+            f"A file of statistics serves one Frechet distance, --metrics {' or '.join(known)}, "
             f"not {','.join(metrics)}."
         )
 
@@ -313,12 +356,15 @@ def progress(name: str, *sets: Sequence[Clip]) -> Iterator[tuple[np.ndarray, ...
             line.update(done, {}, done / (time.monotonic() - start))
 
 
-def counted(batches: data.Batches, clips: int) -> Generator[dict, None, None]:
-    """The batches, and a line that says how many clips are done."""
-    line, done, start = ProgressLine(clips, unit="clip"), 0, time.monotonic()
+def counted(batches: data.Batches, clips: int, first: int = 0) -> Generator[dict, None, None]:
+    """The batches, those before the `first` clip masked, and a line that says how many clips are done."""
+    line, done, start, position = ProgressLine(clips, unit="clip"), 0, time.monotonic(), 0
     with contextlib.closing(line), batches:
         line.update(0, {}, 0.0)
         for batch in batches:
+            mask = batch["mask"]
+            batch["mask"] = mask * (position + np.arange(len(mask)) >= first)
+            position += len(mask)
             yield batch
             done += int(batch["mask"].sum())
             line.update(done, {}, done / (time.monotonic() - start))
@@ -341,7 +387,7 @@ def record(score: Score, about: Mapping[str, Any]) -> dict[str, Any]:
     source = details.pop("citation")
     interval = " [{:.5g}, {:.5g}]".format(*score.interval) if score.interval else ""
     numbers = f"{score.fake or 'an unknown number of'} fake {score.examples}"
-    if score.name != "is":
+    if score.name.partition(" ")[0] not in ("is", "asked"):
         numbers = f"{score.real or 'an unknown number of'} real and {numbers}"
     facts = {name: details[name] for name in CITED if name in details} | dict(about)
     shown = [f"{name} {fact}" if name != "weights" else fact for name, fact in facts.items() if name not in LOCAL]

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxvid import parallel
 from jaxvid.core import Batch, Method, Metrics, TrainState
-from jaxvid.measure import PAIRED, Features, Meter, Score, paired_scores
+from jaxvid.measure import CLASSES, PAIRED, Features, Meter, Score, paired_scores
 
 SEED = 0  # of the noise in evaluations: the same for every run
 
@@ -81,14 +81,8 @@ def evaluate(step: Callable, state: TrainState, batches: Iterable[dict], mesh: M
     return Evaluation(scalars, histograms, videos)
 
 
-def make_scorer(
-    metrics: Sequence[str],
-    method: Method,
-    batches: Callable[[], AbstractContextManager[Iterator[dict]]],
-    mesh: Mesh,
-    meter: Meter,
-) -> Callable[[TrainState], list[Score]]:
-    """A function from a state to the scores of its samples, and of its reconstructions, against the held-out clips.
+class Scorer:
+    """Scores of a state's samples, and of its reconstructions, against the held-out clips.
 
     Args:
       metrics: names in `measure.METRICS`.
@@ -98,41 +92,76 @@ def make_scorer(
       meter: of these metrics.
     """
 
-    def draw(state: TrainState, batch: Batch, key: jax.Array) -> jax.Array:
-        return method.sample(state, batch, parallel.example_keys(key, len(batch["video"])))
+    def __init__(
+        self,
+        metrics: Sequence[str],
+        method: Method,
+        batches: Callable[[], AbstractContextManager[Iterator[dict]]],
+        mesh: Mesh,
+        meter: Meter,
+    ):
+        self._metrics, self._batches, self._mesh, self._meter = metrics, batches, mesh, meter
 
-    sample = _drawing(draw, mesh)
+        def sample(state: TrainState, batch: Batch, key: jax.Array) -> jax.Array:
+            return method.sample(state, batch, parallel.example_keys(key, len(batch["video"])))
 
-    def reconstruction(state: TrainState, batch: Batch, key: jax.Array) -> jax.Array:
-        values = method.eval_step(state, batch, key)
-        if "reconstruction" not in values:
-            raise ValueError("psnr and ssim are of reconstructions, and this method makes none: leave them out.")
-        return values["reconstruction"]
+        def reconstruct(state: TrainState, batch: Batch, key: jax.Array) -> jax.Array:
+            values = method.eval_step(state, batch, key)
+            if "reconstruction" not in values:
+                raise ValueError("psnr and ssim are of reconstructions, and this method makes none: leave them out.")
+            return values["reconstruction"]
 
-    reconstruct = _drawing(reconstruction, mesh)
+        self._sample, self._reconstruct = _drawing(sample, mesh), _drawing(reconstruct, mesh)
 
-    def real() -> Iterator[np.ndarray]:
-        with batches() as held_out:
-            for batch in held_out:
-                yield batch["video"][batch["mask"] > 0]
+    def __call__(self, state: TrainState) -> list[Score]:
+        """All scores of a state."""
+        return self.samples(state) + self.reconstructions(state)
 
-    def fake(draw: Callable, state: TrainState) -> Iterator[np.ndarray]:
-        with batches() as held_out:
+    def samples(self, state: TrainState) -> list[Score]:
+        """Scores of one sample for each held-out clip, under the clip's own conditions."""
+        return self._compare(self._drawn(self._sample, state)) if self._meter.taps else []
+
+    def reconstructions(self, state: TrainState) -> list[Score]:
+        """Scores of the metrics that compare pairs."""
+        if not set(self._metrics) & set(PAIRED):
+            return []
+        pairs = ((batch["video"], drawn) for batch, drawn in self._drawn(self._reconstruct, state))
+        return paired_scores(self._metrics, pairs)
+
+    def real_clips(self, batches: Iterable[dict]) -> list[Score]:
+        """Scores of other real clips in the place of samples, which no generator should be expected to beat."""
+        rows = (_without_padding(batch) for batch in batches if batch["mask"].any())
+        return self._compare((batch, batch["video"]) for batch in rows) if self._meter.taps else []
+
+    @functools.cached_property
+    def _real(self) -> Features:
+        with self._batches() as held_out:
+            return self._meter.features(_without_padding(batch)["video"] for batch in held_out)
+
+    def _compare(self, pairs: Iterable[tuple[dict, np.ndarray]]) -> list[Score]:
+        """Scores of clips uint8 [B,T,H,W,3], each batch behind the one whose labels were asked for."""
+        asked: list[np.ndarray] = []
+
+        def clips() -> Iterator[np.ndarray]:
+            for batch, made in pairs:
+                if CLASSES in self._meter.taps:
+                    asked.append(batch["label"])
+                yield made
+
+        fake, real = self._meter.features(clips()), self._real
+        return self._meter.scores({**real, CLASSES: np.concatenate(asked)[:, None, None]} if asked else real, fake)
+
+    def _drawn(self, draw: Callable, state: TrainState) -> Iterator[tuple[dict, np.ndarray]]:
+        """Batches without their padding, and what is drawn for them, uint8."""
+        with self._batches() as held_out:
             for index, batch in enumerate(held_out):
-                drawn = np.asarray(draw(state, parallel.put_batch(batch, mesh), np.uint32(index)))
-                yield np.round((drawn[batch["mask"] > 0].clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+                drawn = np.asarray(draw(state, parallel.put_batch(batch, self._mesh), np.uint32(index)))
+                pixels = np.round((drawn[batch["mask"] > 0].clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+                yield _without_padding(batch), pixels
 
-    @functools.cache
-    def real_features() -> Features:
-        return meter.features(real())
 
-    def score(state: TrainState) -> list[Score]:
-        scores = meter.scores(real_features(), meter.features(fake(sample, state))) if meter.taps else []
-        if set(metrics) & set(PAIRED):
-            scores += paired_scores(metrics, zip(real(), fake(reconstruct, state), strict=True))
-        return scores
-
-    return score
+def _without_padding(batch: dict) -> dict:
+    return {name: rows[batch["mask"] > 0] for name, rows in batch.items()}
 
 
 def _drawing(draw: Callable[[TrainState, Batch, jax.Array], jax.Array], mesh: Mesh) -> Callable:

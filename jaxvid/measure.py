@@ -30,10 +30,12 @@ from jaxvid.metrics.motion import motion_features
 from jaxvid.metrics.precision_recall import precision_recall
 from jaxvid.metrics.protocol import PROTOCOLS
 
-Tap = tuple[str, str]  # a network, or "motion", and its output
+Tap = tuple[str, str]  # a network, "motion" or "classifier", and its output
 Interval = tuple[float, float]
 DEFAULTS = {"inception": "pytorch_fid", "i3d": "original"}
 MOTION: Tap = ("motion", "features")
+CLASSIFIER: Tap = ("classifier", "features")
+CLASSES: Tap = ("classifier", "classes")
 
 
 class Metric(NamedTuple):
@@ -52,13 +54,26 @@ METRICS = {
     "is": Metric(("inception", "logits_unbiased"), 1, "Inception Score (Salimans et al. 2016)"),
     "pr": Metric(("inception", "2048"), 4, "improved precision and recall (Kynkaanniemi et al. 2019)"),
     "motion": Metric(MOTION, 2, "Frechet motion distance (jaxvid.metrics.motion)"),
+    "frechet_classifier": Metric(CLASSIFIER, 2, "Frechet distance of a classifier's features"),
+    "asked": Metric(CLASSES, 1, "share that a classifier assigns to the asked class"),
     "psnr": Metric(None, 1, "PSNR of whole clips"),
     "ssim": Metric(None, 1, "SSIM (Wang et al. 2004)"),
 }
-FRECHET = ("fvd", "fid", "motion")
+FRECHET = ("fvd", "fid", "motion", "frechet_classifier")
 DIMENSIONS = {("i3d", "logits"): 400, ("inception", "2048"): 2048, MOTION: 60}  # of the features of these
 PAIRED: dict[str, Callable[..., jax.Array]] = {"psnr": psnr, "ssim": ssim}
 Features = Mapping[Tap, np.ndarray | Statistics]
+
+
+class Classifier(NamedTuple):
+    """A trained classifier.
+
+    identity: what it was trained on, in words.
+    read: video uint8 [B,T,H,W,3] -> features [B,D], logits [B,K].
+    """
+
+    identity: str
+    read: Callable[[np.ndarray], tuple[jax.Array, jax.Array]]
 
 
 class Score(NamedTuple):
@@ -124,9 +139,11 @@ class Meter:
       dtype: of the networks' convolutions, "float32" or "bfloat16".
       seed: of the intervals.
       intervals: compute them, at the cost of up to a hundred times a score (those of psnr and ssim cost nothing).
+      classifier: for the metrics that need one.
 
     Raises:
       FileNotFoundError: the weights of a network are not there; the sentence says how to get them.
+      ValueError: a metric needs a classifier, and none is given.
     """
 
     def __init__(
@@ -136,13 +153,18 @@ class Meter:
         dtype: str = "float32",
         seed: int = 0,
         intervals: bool = True,
+        classifier: Classifier | None = None,
     ):
         self.metrics = [name for name in metrics if METRICS[name].tap]
         self._chosen, self._dtype, self._seed, self._intervals = chosen, dtype, seed, intervals
         self._weights: dict[str, weights.WeightInfo] = {}
         self._extractors: dict[str, Extractor] = {}
         self.taps = list(dict.fromkeys(tap for name in metrics if (tap := METRICS[name].tap)))
-        for network in dict.fromkeys(network for network, _ in self.taps if network != "motion"):
+        self._classifier = classifier
+        for name in self.metrics:
+            if METRICS[name].tap in (CLASSIFIER, CLASSES) and classifier is None:
+                raise ValueError(f"{name} needs a trained classifier: jaxvid.evaluate --workdir DIR --classifier DIR.")
+        for network in dict.fromkeys(network for network, _ in self.taps if network not in ("motion", "classifier")):
             params, self._weights[network] = weights.load(network)
             identity = self._weights[network].identity
             if "unknown" in identity or "wrong" in identity:
@@ -155,6 +177,8 @@ class Meter:
 
     def features(self, batches: Iterable[np.ndarray]) -> Features:
         """Features [N,E,d] of N clips uint8 [B,T,H,W,3]: E is T for those of images, 1 for those of videos.
+
+        Those of the tap CLASSES are the class that the classifier sees, int [N,1,1].
 
         Where one Frechet distance without an interval is wanted, their Statistics, so that memory does not grow with N.
         Raises ValueError where there is no clip.
@@ -177,6 +201,9 @@ class Meter:
                     part[network, output] = rows.reshape(len(clips), -1, rows.shape[-1])
             if MOTION in self.taps:
                 part[MOTION] = np.asarray(_motion(clips))[:, None]
+            if self._classifier:
+                features, logits = jax.device_get(self._classifier.read(clips))
+                part[CLASSIFIER], part[CLASSES] = features[:, None], logits.argmax(-1)[:, None, None]
             yield part
 
     def details(self, tap: Tap) -> dict[str, Any]:
@@ -184,6 +211,9 @@ class Meter:
         network, output = tap
         if network == "motion":
             return {"features": "motion"}
+        if network == "classifier":
+            assert self._classifier
+            return {"features": "classifier", "weights": self._classifier.identity}
         fixed = PROTOCOLS[self._chosen[network]]._asdict()
         return {
             "features": f"{network} {output}",
@@ -195,7 +225,10 @@ class Meter:
         }
 
     def scores(self, real: Features, fake: Features) -> list[Score]:
-        """A score for every metric, two for precision and recall; a Frechet distance takes Statistics as well."""
+        """A score for every metric, two for precision and recall; a Frechet distance takes Statistics as well.
+
+        For "asked" the real features of the tap CLASSES are the classes that were asked for, example by example.
+        """
         return [score for name in self.metrics for score in self._scores(name, real, fake)]
 
     def _scores(self, name: str, real_features: Features, fake_features: Features) -> list[Score]:
@@ -213,6 +246,8 @@ class Meter:
             interval = self._interval(functools.partial(distance_of_features, ddof=ddof), value, sets, lowest=0)
             return [score(name, value, interval)]
         real, fake = (x.reshape(-1, x.shape[-1]) for x in sets if isinstance(x, np.ndarray))
+        if name == "asked":
+            return [score(name, float((real == fake).mean()), _wilson(int((real == fake).sum()), len(fake)), real=0)]
         if name == "kvd":
             value = polynomial_mmd(real, fake)
             return [score(name, value, self._interval(polynomial_mmd, value, sets))]
@@ -279,6 +314,13 @@ def _paired(name: str, real: jax.Array, fake: jax.Array) -> jax.Array:
 def summary(features: np.ndarray | Statistics) -> Statistics:
     """The statistics of features [N,E,d]."""
     return features if isinstance(features, Statistics) else statistics(features.reshape(-1, features.shape[-1]))
+
+
+def _wilson(hits: int, count: int) -> Interval:
+    """A 95 % interval of a share (Wilson 1927), which is no point where all or none are hits."""
+    center, square = hits + 1.96**2 / 2, hits * (1 - hits / count) + 1.96**2 / 4
+    low, high = ((center + sign * 1.96 * np.sqrt(square)) / (count + 1.96**2) for sign in (-1, 1))
+    return max(0.0, float(low)), min(1.0, float(high))
 
 
 def _normal(value: float, error: float) -> Interval:

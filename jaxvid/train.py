@@ -23,7 +23,7 @@ from jaxvid import config as config_lib
 from jaxvid import data, measure, parallel
 from jaxvid.checkpoint import Checkpointer, abstract_state, described_batch
 from jaxvid.core import Method, Metrics, TrainState
-from jaxvid.heldout import evaluate, make_eval, make_scorer
+from jaxvid.heldout import Scorer, evaluate, make_eval
 from jaxvid.measure import Score
 from jaxvid.methods import METHODS, condition
 from jaxvid.recorder import Clock, Recorder, claim
@@ -82,7 +82,7 @@ def prepare(config: ConfigDict) -> Job:
         data.eval_batches, eval_source, config.train.batch_size, config.data.resolution, config.eval.examples,
         process_index=jax.process_index(), process_count=jax.process_count(),
     )  # fmt: skip
-    score = make_scorer(config.eval.metrics, plain, eval_batches, mesh, make_meter(config, len(eval_source)))
+    score = Scorer(config.eval.metrics, plain, eval_batches, mesh, make_meter(config, len(eval_source)))
     return Job(config, mesh, method, plain, train_source, eval_source, eval_batches, score)
 
 

@@ -1,5 +1,5 @@
 """What is trained, and how: each module exports `make(config, axis_name=None) -> Method`."""
 
-from jaxvid.methods import gan, vqvae
+from jaxvid.methods import classifier, gan, vqvae
 
-METHODS = {"gan": gan.make, "vqvae": vqvae.make}
+METHODS = {"classifier": classifier.make, "gan": gan.make, "vqvae": vqvae.make}

@@ -1,0 +1,41 @@
+"""Video classifier: which of 40 classes does a clip show? It judges the samples of conditional generators.
+
+    python -m jaxvid.main --config configs/classifier.py
+    python -m jaxvid.evaluate --workdir runs/acgan --classifier runs/classifier
+
+TODO numbers
+`:32`: the same for 16x32x32.
+`:tiny`: seconds, for tests.
+For other labelled videos set data.name, data.path, and data.resolution to that of the generator.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxvid import config as config_lib
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The default, or one of the variants above."""
+    config_lib.choice("the variant of configs/classifier.py", variant or "16", ("16", "32", "tiny"))
+    config = config_lib.base()
+    config.method = "classifier"
+    config.data.resolution = 16
+    config.model = ConfigDict()
+    config.model.widths = (48, 64, 128)  # channels of the convolutions, multiples of 8
+    config.model.strides = ((2, 2, 2), (1, 1, 1), (2, 2, 2))  # of their time, height, width
+    config.model.features = 256  # of the penultimate layer
+    config.model.dtype = "float32"  # of the convolutions, or "bfloat16"
+    config.condition = config_lib.condition(("label",))
+    config.optim = config_lib.optimizer(2e-3, schedule="warmup_cosine_decay_schedule")
+    config.train.update(steps=1500, batch_size=32)
+    config.eval.update(every=500, examples=1024)
+    if variant == "32":
+        config.data.resolution = 32
+        config.model.widths = (32, 48, 64, 128)
+        config.model.strides = ((1, 2, 2), *config.model.strides)
+    if variant == "tiny":
+        config.data.update(frames=8)
+        config.model.update(widths=(8, 16), strides=((1, 2, 2), (2, 2, 2)), features=16)
+        config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
+        config.eval.update(every=10, examples=12, videos=4)
+    return config

@@ -1,0 +1,120 @@
+"""A classifier of labelled videos, to judge generators by: what do their samples show, and in which feature space."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from jaxvid import config as config_lib
+from jaxvid import optim, parallel
+from jaxvid.core import (
+    Batch,
+    Method,
+    Metrics,
+    TrainState,
+    apply_gradients,
+    normalize,
+    sampled_params,
+    update_ema,
+)
+from jaxvid.models.classifier import Classifier
+
+PLAYER = "classifier"
+
+
+def make_model(config: ConfigDict) -> Classifier:
+    """The module of `config.model`. Raises ValueError where a field has no such value."""
+    model = config.model
+    config_lib.choice("model.dtype", model.dtype, ("float32", "bfloat16"))
+    classes = len(config.condition.classes)
+    if classes < 2:
+        raise ValueError(f"condition.classes has {classes} names: fill it in with methods.condition.complete.")
+    if model.features < 1:
+        raise ValueError(f"model.features is {model.features}, expected at least 1.")
+    if not model.widths or any(width < 8 or width % 8 for width in model.widths):
+        raise ValueError(f"model.widths is {model.widths}, expected multiples of 8, one per convolution.")
+    if len(model.strides) != len(model.widths) or any(len(each) != 3 or min(each) < 1 for each in model.strides):
+        raise ValueError(f"model.strides is {model.strides}, expected (time, height, width) for each of model.widths.")
+    return Classifier(classes, model.widths, model.strides, model.features, jnp.dtype(model.dtype))
+
+
+def make(config: ConfigDict, axis_name: str | None = None) -> Method:
+    """The functions of a classifier; its `sample` raises ValueError, since it generates nothing.
+
+    Args:
+      config: with `model`, `optim` and `train.steps`; see `configs/classifier.py`.
+      axis_name: the mapped axis under pmap; None under jit.
+
+    Raises:
+      ValueError: a field has no such value, or `eval.metrics` asks for samples.
+    """
+    if config.eval.metrics:
+        raise ValueError(f"eval.metrics {config.eval.metrics} judge samples, and a classifier makes none: leave it ().")
+    model = make_model(config)
+    tx = optim.make_optimizer(config.optim, config.train.steps)
+    decay = optim.ema_decay(config.optim)
+
+    def init(key: jax.Array, batch: Batch) -> TrainState:
+        if "label" not in batch:
+            raise ValueError("A classifier learns labels, and these clips have none: name a source with classes.")
+        params_key, key = jax.random.split(key)
+        params = model.init(params_key, normalize(batch["video"][:1]))["params"]
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            key=key,
+            params={PLAYER: params},
+            opt_state={PLAYER: tx.init(params)},
+            collections={},
+            ema={PLAYER: params},
+        )
+
+    def judge(params: Any, batch: Batch) -> Metrics:
+        """Loss and hits, [B] each."""
+        outputs: Any = model.apply({"params": params}, normalize(batch["video"]))
+        logits = outputs[1]
+        rank = jnp.sum(logits > jnp.take_along_axis(logits, batch["label"][:, None], axis=1), axis=1)
+        return {
+            "loss": optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]),
+            "accuracy": (rank < 1).astype(jnp.float32),
+            "top5": (rank < 5).astype(jnp.float32),
+        }
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        def objective(params: Any) -> tuple[jax.Array, Metrics]:
+            metrics = jax.tree.map(jnp.mean, judge(params, batch))
+            return metrics["loss"], metrics
+
+        grads, metrics = jax.grad(objective, has_aux=True)(state.params[PLAYER])
+        state, norm = apply_gradients(state, PLAYER, grads, tx, axis_name)
+        state = update_ema(state.replace(step=state.step + 1), PLAYER, decay)
+        return state, {**parallel.pmean(metrics, axis_name), "grad_norm": norm}
+
+    def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
+        return judge(sampled_params(state, PLAYER), batch)
+
+    def sample(state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
+        raise ValueError("A classifier generates no videos; it judges those of others: jaxvid.evaluate --classifier.")
+
+    return Method(init, train_step, eval_step, sample)
+
+
+def reader(config: ConfigDict, state: TrainState) -> Callable[[jax.Array | np.ndarray], tuple[jax.Array, jax.Array]]:
+    """What a trained classifier sees: video [B,T,H,W,3], uint8 or in [-1, 1] -> features [B,D], logits [B,K], compiled.
+
+    `reader(run.config, run.state)` with `run = checkpoint.load(workdir)`. Features are those of the penultimate layer.
+    """
+    model = make_model(config)
+
+    @functools.partial(jax.jit, compiler_options=parallel.compiler_options())
+    def read(params: Any, video: jax.Array) -> Any:
+        return model.apply({"params": params}, normalize(video))
+
+    # The parameters are an argument, since constants would be compiled into the program.
+    return functools.partial(read, sampled_params(state, PLAYER))

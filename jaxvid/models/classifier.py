@@ -1,0 +1,46 @@
+"""A small convolutional classifier of videos, whose penultimate layer serves as a feature space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvid.nn.conv import Conv, Triple
+from jaxvid.nn.norm import GroupNorm
+
+
+class Classifier(nn.Module):
+    """Video [B,T,H,W,C] in [-1, 1] -> features [B,features] and logits [B,classes], both float32.
+
+    The colours of a clip are centred and scaled. Then come convolutions with group norm and SiLU, and the mean and the
+    maximum of every channel over space, but not over time: what a shape is does not depend on where it is, but a turn
+    from left to up is another motion than one from up to left. Two dense layers follow.
+
+    Attributes:
+      classes: how many.
+      widths: channels of each convolution, multiples of 8.
+      strides: (time, height, width) of each convolution.
+      features: size of the penultimate layer.
+      dtype: of the convolutions.
+    """
+
+    classes: int
+    widths: Sequence[int]
+    strides: Sequence[Triple]
+    features: int = 256
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, video: jax.Array) -> tuple[jax.Array, jax.Array]:
+        centred = video - video.mean((1, 2, 3), keepdims=True)
+        x = centred * jax.lax.rsqrt(jnp.square(centred).mean((1, 2, 3, 4), keepdims=True) + 1e-4)
+        for width, strides in zip(self.widths, self.strides, strict=True):
+            kernel = (3, strides[1] + 2, strides[2] + 2)
+            x = nn.silu(GroupNorm(8, self.dtype)(Conv(width, kernel, strides, dtype=self.dtype)(x)))
+        pooled = jnp.concatenate([x.mean((2, 3)), x.max((2, 3))], -1).astype(jnp.float32)
+        features = nn.silu(nn.Dense(self.features)(pooled.reshape(len(x), -1)))
+        return features, nn.Dense(self.classes)(features)
