@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import sys
+import textwrap
 import time
 import warnings
 import zipfile
@@ -183,7 +184,7 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     run = checkpoint.load(options.workdir)
     config = run.config
     source = condition.wrap(config, data.make_source(config.data, "eval"))
-    judge = load_classifier(options.classifier, config, len(source.classes)) if options.classifier else None
+    judge = load_classifier(options.classifier, config, source.classes) if options.classifier else None
     metrics = metrics_of_run(options.metrics, config, judge is not None)
     clips, size = min(options.num or config.eval.examples, len(source)), [config.data.resolution] * 2
     measure.check(metrics, config.data.frames, size, {"held-out": clips})
@@ -217,7 +218,8 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
 
 def metrics_of_run(given: Sequence[str], config: ConfigDict, judged: bool) -> list[str]:
     """The metrics given, and those that a classifier adds: "asked" where samples are made from a class or text."""
-    metrics = given or (["motion"] if judged else ["psnr", "ssim", "motion"])
+    reconstructs = config.method in ("vae", "vqvae") and not judged
+    metrics = given or [*(["psnr", "ssim"] if reconstructs else []), "motion"]
     conditions = set(config.get("condition", {}).get("on", ()))
     asked = ["asked"] if conditions & {"label", "text"} else []
     return measure.named([*metrics, "frechet_classifier", *asked] if judged else metrics)
@@ -228,14 +230,15 @@ def called(scores: Sequence[Score], what: str) -> list[Score]:
     return [score._replace(name=f"{score.name} of {what}") for score in scores]
 
 
-def load_classifier(path: str, config: ConfigDict, classes: int) -> measure.Classifier:
+def load_classifier(path: str, config: ConfigDict, classes: Sequence[str]) -> measure.Classifier:
     """The classifier of a run, for samples of another run. Raises ValueError where it was trained on other clips."""
     run = checkpoint.load(path)
     if run.config.method != "classifier":
         raise ValueError(f"--classifier {path} is a run of {run.config.method}: train one with configs/classifier.py.")
     pairs = [(f"data.{name}", run.config.data[name], config.data[name]) for name in ("frames", "resolution", "stride")]
-    for name, there, here in [*pairs, ("classes", run.config.model.classes, classes)]:
+    for name, there, here in [*pairs, ("classes", *map(", ".join, (run.config.condition.classes, classes)))]:
         if there != here:
+            there, here = (textwrap.shorten(str(value), 200) for value in (there, here))
             raise ValueError(f"--classifier {path} was trained with {name} {there}, and the run with {here}.")
     identity = f"a classifier of {run.config.data.name} after {int(run.state.step)} steps"
     return measure.Classifier(identity, classifier.reader(run.config, run.state))
