@@ -1,6 +1,8 @@
 """Video GAN of 3-D convolutions: noise to clips, in the layout of DCGAN.
 
-python -m jaxvid.main --config configs/acgan.py
+    python -m jaxvid.main --config configs/acgan.py
+
+`:tiny`: seconds, for tests.
 """
 
 from ml_collections import ConfigDict

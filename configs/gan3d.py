@@ -1,6 +1,9 @@
 """Video GAN of 3-D convolutions: noise to clips, in the layout of DCGAN.
 
-python -m jaxvid.main --config configs/gan3d.py
+    python -m jaxvid.main --config configs/gan3d.py
+
+`:dcgan`: the widths and batch of the literature, batch norm on both sides; too slow for two cores, not run to its end.
+`:tiny`: seconds, for tests.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,8 @@
 """Recurrent video GAN after MoCoGAN: a content code for the clip, a motion code for each frame, any number of frames.
 
-python -m jaxvid.main --config configs/gan_rnn.py
+    python -m jaxvid.main --config configs/gan_rnn.py
+
+`:tiny`: seconds, for tests.
 """
 
 from ml_collections import ConfigDict

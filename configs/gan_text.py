@@ -1,6 +1,8 @@
 """Video GAN of 3-D convolutions: noise to clips, in the layout of DCGAN.
 
-python -m jaxvid.main --config configs/gan_text.py
+    python -m jaxvid.main --config configs/gan_text.py
+
+`:tiny`: seconds, for tests.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,8 @@
 """Pixel-wise GAN: one dense layer from the noise, one from the condition, and one from both to every pixel of the clip.
 
-python -m jaxvid.main --config configs/pixel_gan.py
+    python -m jaxvid.main --config configs/pixel_gan.py
+
+`:tiny`: seconds, for tests.
 """
 
 from ml_collections import ConfigDict
