@@ -28,8 +28,9 @@ def get_config(variant: str = "") -> ConfigDict:
             "noise": 100,
             "widths": (128, 64),
             "factors": (DOUBLE, DOUBLE),
-            "norm": "batch",
+            "norm": "group",  # or "batch", "none"
             "residual": False,
+            "background": True,  # a picture that does not move, painted apart
         }
     )
     config.model.discriminators = ConfigDict()
@@ -45,7 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.update(steps=2000, batch_size=32, save_every=500)
     config.eval.update(every=500, examples=256)
     if variant == "dcgan":
-        config.model.generator.update(widths=(256, 128))
+        config.model.generator.update(widths=(256, 128), norm="batch", background=False)
         config.model.discriminators.video.update(widths=(128, 256), norm="batch")
         config.train.update(batch_size=64)
     if variant == "tiny":

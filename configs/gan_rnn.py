@@ -30,8 +30,9 @@ def get_config(variant: str = "") -> ConfigDict:
             "cell": "gru",  # or "lstm"
             "widths": (96, 48),
             "factors": (FRAME, FRAME),
-            "norm": "batch",
+            "norm": "group",  # or "batch", "none"
             "residual": False,
+            "background": True,  # a picture that does not move, painted apart
         }
     )
     stages = {"norm": "none", "spectral": False, "residual": False}

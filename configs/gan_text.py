@@ -29,8 +29,9 @@ def get_config(variant: str = "") -> ConfigDict:
             "noise": 100,
             "widths": (128, 64),
             "factors": (DOUBLE, DOUBLE),
-            "norm": "batch",
+            "norm": "group",  # or "batch", "none"
             "residual": False,
+            "background": True,  # a picture that does not move, painted apart
         }
     )
     config.model.discriminators = ConfigDict()

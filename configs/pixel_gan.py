@@ -19,16 +19,16 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model = ConfigDict()
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
     config.model.conditioning = "none"  # the discriminator sees the given frames in the video
-    config.model.generator = ConfigDict({"name": "dense", "noise": 100, "width": 1024})
+    config.model.generator = ConfigDict({"name": "dense", "noise": 100, "width": 512})
     config.model.discriminators = ConfigDict()
-    config.model.discriminators.dense = ConfigDict({"widths": (512, 256), "spectral": True})
+    config.model.discriminators.dense = ConfigDict({"widths": (256, 128), "spectral": True})
     config.condition = config_lib.condition(("first_frames",), first_frames=2, features=50)
     config.loss = config_lib.gan_loss("non_saturating", reconstruction=100.0)
     config.optim = ConfigDict()
     adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0}
     config.optim.generator = config_lib.optimizer(1e-3, schedule="warmup_cosine_decay_schedule", **adam)
     config.optim.discriminator = config_lib.optimizer(2e-4, **adam)
-    config.train.update(steps=3000, batch_size=64, save_every=1000)
+    config.train.update(steps=3000, batch_size=32, save_every=1000)
     config.eval.update(every=500, examples=256)
     if variant == "tiny":
         config.data.update(frames=8)

@@ -87,13 +87,22 @@ def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan
     if name == "dense":
         network = gan_fc.DenseGenerator(size, options.noise, options.width, dtype)
     else:
-        painter = gan3d.Painter(size[:3], **stages(field, options, size[:3]), axis_name=axis_name, dtype=dtype)
+        shared, background = {"axis_name": axis_name, "dtype": dtype}, None
+        foreground = stages(field, options, size[:3])
+        painter = gan3d.Painter(size[:3], **foreground, channels=4 if options.background else 3, **shared)
+        if options.background:
+            still_factors = tuple((1, *factor[1:]) for factor in foreground["factors"])
+            # Without a norm, which would take away what tells a dark picture from a light one.
+            picture = {**foreground, "factors": still_factors, "norm": "none"}
+            background = gan3d.Painter((1, *size[1:3]), **picture, **shared)
         if name == "conv":
-            network = gan3d.Generator(painter, options.noise)
+            network = gan3d.Generator(painter, background, options.noise)
         else:
             still(field, options)
             cell = config_lib.choice(f"{field}.cell", options.cell, gan_rnn.CELLS)
-            network = gan_rnn.RecurrentGenerator(painter, options.content, options.motion, options.memory, cell, dtype)
+            network = gan_rnn.RecurrentGenerator(
+                painter, background, options.content, options.motion, options.memory, cell, dtype
+            )
     return gan3d.Conditioned(network, encoder(config, dtype))
 
 

@@ -34,6 +34,11 @@ def kernel(factor: Triple) -> Triple:
     return time, height, width
 
 
+def repeat(x: jax.Array, factor: Triple) -> jax.Array:
+    """[B,T,H,W,C] -> [B,T*t,H*h,W*w,C] for factor (t,h,w), every place repeated."""
+    return depth_to_space(jnp.tile(x, math.prod(factor)), factor)
+
+
 class Upsample(nn.Module):
     """Features [B,T,H,W,C] -> [B,T*t,H*h,W*w,features] for factor (t,h,w): a transposed convolution of that stride."""
 
@@ -65,7 +70,7 @@ class ResidualUpsample(nn.Module):
 
         places = math.prod(self.factor)
         skip = Conv(self.features, (1, 1, 1), dtype=self.dtype)(x)
-        skip = depth_to_space(jnp.tile(skip, places), self.factor)
+        skip = repeat(skip, self.factor)
         h = Conv(self.features * places, (3, 3, 3), dtype=self.dtype)(norm(x))
         h = Conv(self.features, (3, 3, 3), dtype=self.dtype)(norm(depth_to_space(h, self.factor)))
         return skip + h
@@ -111,10 +116,26 @@ class Painter(nn.Module):
         return nn.tanh(Upsample(self.channels, self.factors[-1], self.dtype)(norm(x)).astype(jnp.float32))
 
 
+def compose(painted: jax.Array, background: jax.Array) -> jax.Array:
+    """[B,T,H,W,C+1], whose last channel says from -1 to 1 how much is foreground, and [B,1,H,W,C] -> [B,T,H,W,C].
+
+    The two streams of Vondrick et al. (2016, section 3.2): what moves, in front of a picture that does not.
+    """
+    mask = (painted[..., -1:] + 1) / 2
+    return mask * painted[..., :-1] + (1 - mask) * background
+
+
 class Generator(nn.Module):
-    """{"video": noise [B,noise]} and a condition [B,F] or None -> video [B,T,H,W,C], all painted from one code."""
+    """{"video": noise [B,noise]} and a condition [B,F] or None -> video [B,T,H,W,C], all painted from one code.
+
+    Attributes:
+      painter: of the video, or with `background` of what moves, with one channel more; see `compose`.
+      background: a painter of one frame.
+      noise: how many normal numbers a video is made of.
+    """
 
     painter: Painter
+    background: Painter | None = None
     noise: int = 100
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -123,7 +144,8 @@ class Generator(nn.Module):
 
     def __call__(self, noise: Noise, condition: jax.Array | None, train: bool) -> jax.Array:
         code = noise["video"] if condition is None else jnp.concatenate([noise["video"], condition], -1)
-        return self.painter(code[:, None], train)
+        painted = self.painter(code[:, None], train)
+        return compose(painted, self.background(code[:, None], train)) if self.background else painted
 
 
 class Critique(NamedTuple):

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvid.models.gan3d import SLOPE, Critique, Head, Limited, Noise, Painter, Trunk
+from jaxvid.models.gan3d import SLOPE, Critique, Head, Limited, Noise, Painter, Trunk, compose
 
 CELLS = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 
@@ -20,11 +20,13 @@ class RecurrentGenerator(nn.Module):
     code of each. Every frame is painted from both, and from the condition, which the recurrent network reads too.
 
     Attributes:
-      painter: of factors 1 in time.
+      painter: of factors 1 in time; with `background` of what moves, with one channel more; see `gan3d.compose`.
+      background: a painter of one frame, from the content alone.
       cell: "gru" or "lstm".
     """
 
     painter: Painter
+    background: Painter | None = None
     content: int = 50
     motion: int = 10
     memory: int = 64
@@ -42,7 +44,8 @@ class RecurrentGenerator(nn.Module):
             content = jnp.concatenate([content, condition], -1)
             motion = jnp.concatenate([motion, over_time(condition, motion.shape[1])], -1)
         codes = read(CELLS[self.cell](self.memory, dtype=self.dtype), motion)
-        return self.painter(jnp.concatenate([over_time(content, codes.shape[1]), codes], -1), train)
+        painted = self.painter(jnp.concatenate([over_time(content, codes.shape[1]), codes], -1), train)
+        return compose(painted, self.background(content[:, None], train)) if self.background else painted
 
 
 class RecurrentDiscriminator(nn.Module):

@@ -26,6 +26,7 @@ def noise_for(network, count: int = 2) -> dict[str, jax.Array]:
 GENERATORS = {
     "conv": gan3d.Generator(painter(), noise=5),
     "residual": gan3d.Generator(painter(residual=True), noise=5),
+    "two streams": gan3d.Generator(painter(channels=4), painter((1, 8, 8), (FRAME, FRAME)), noise=5),
     "gru": recurrent(4),
     "lstm": recurrent(4, "lstm"),
     "dense": gan_fc.DenseGenerator((4, 8, 8, 3), noise=5, width=7),
@@ -56,6 +57,14 @@ def test_the_recurrent_generator_makes_any_number_of_frames_each_from_the_noise_
 
     felt = jnp.abs(jax.grad(middle)(noise["motion"]))[0].sum(-1)
     assert (felt[:4] > 0).all() and (felt[4:] == 0).all()
+
+
+def test_a_background_shows_where_nothing_moves_in_front_and_never_moves() -> None:
+    painted = jax.random.uniform(jax.random.key(0), (2, 3, 4, 4, 4), minval=-1)
+    background = jax.random.uniform(jax.random.key(1), (2, 1, 4, 4, 3), minval=-1)
+    behind = gan3d.compose(painted.at[..., -1].set(-1.0), background)
+    np.testing.assert_array_equal(behind, jnp.broadcast_to(background, behind.shape))
+    np.testing.assert_array_equal(gan3d.compose(painted.at[..., -1].set(1.0), background), painted[..., :-1])
 
 
 def trunk(factors=(DOUBLE, DOUBLE), **fields) -> gan3d.Trunk:
