@@ -1,5 +1,5 @@
 """What is trained, and how: each module exports `make(config, axis_name=None) -> Method`."""
 
-from jaxvid.methods import vqvae
+from jaxvid.methods import vae, vqvae
 
-METHODS = {"vqvae": vqvae.make}
+METHODS = {"vae": vae.make, "vqvae": vqvae.make}
