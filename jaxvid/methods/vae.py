@@ -188,7 +188,7 @@ def make(
         )
 
     def bound(params: Params, video: jax.Array, keys: jax.Array, moment: jax.Array | None = None) -> Bound:
-        posterior, prior, output = model.bind(_variables(params))(video, _noise(keys, shapes), train=True)
+        posterior, prior, output = bind(model, params)(video, draw_noise(keys, shapes), train=True)
         if moment is None:  # that of these videos, as a constant: the gradient is that of the likeliest scale's NLL
             error = jnp.abs(jax.lax.stop_gradient(output) - video)
             moment = parallel.pmean(jnp.mean(error**likelihood.power), axis_name)
@@ -237,27 +237,27 @@ def make(
         return state, metrics
 
     def decode(params: Params, z: vae.Latents) -> jax.Array:
-        return jnp.clip(likelihood.mean(model.bind(_variables(params)).decode(z)), -1, 1)
+        return jnp.clip(likelihood.mean(bind(model, params).decode(z)), -1, 1)
 
     def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
-        video, params = normalize(batch["video"]), _sampled(state)
+        video, params = normalize(batch["video"]), sampled(state)
         key, sample_key = jax.random.split(key)
         keys = parallel.example_keys(key, len(video))
         _, nll, kl, _ = bound(params, video, keys, state.collections[DECODER]["moment"])
-        reconstruction = decode(params, means(model.bind(_variables(params)).encode(video)))
+        reconstruction = decode(params, means(bind(model, params).encode(video)))
         return {
             "loss": nll + sum(map(_per_clip, kl.values())),
             "nll": nll,
             **_kl_of_clips(kl),
-            **{f"kl_{name}_dimensions": _per_dimension(part) for name, part in kl.items()},
+            **{f"kl_{name}_dimensions": per_dimension(part) for name, part in kl.items()},
             "psnr": psnr(reconstruction, video),
             "reconstruction": reconstruction,
             "sample": sample(state, batch, parallel.example_keys(sample_key, len(video))),
         }
 
     def sample(state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
-        params = _sampled(state)
-        return decode(params, model.bind(_variables(params)).sample_prior(_noise(keys, shapes)))
+        params = sampled(state)
+        return decode(params, bind(model, params).sample_prior(draw_noise(keys, shapes)))
 
     return Method(init, train_step, eval_step, sample)
 
@@ -283,15 +283,17 @@ def means(posterior: vae.Gaussians) -> vae.Latents:
     return {name: gaussian.mean for name, gaussian in posterior.items()}
 
 
-def _variables(params: Params) -> dict[str, Any]:
-    return {"params": {"encoder": params[ENCODER], **params[DECODER]}}
+def bind(model: vae.VAE, params: Params) -> vae.VAE:
+    """The model with the parameters of both players, ready to call."""
+    return model.bind({"params": {"encoder": params[ENCODER], **params[DECODER]}})
 
 
-def _sampled(state: TrainState) -> Params:
+def sampled(state: TrainState) -> Params:
+    """The parameters of both players to evaluate and sample with."""
     return {player: sampled_params(state, player) for player in PLAYERS}
 
 
-def _noise(keys: jax.Array, shapes: dict[str, tuple[int, ...]]) -> vae.Latents:
+def draw_noise(keys: jax.Array, shapes: dict[str, tuple[int, ...]]) -> vae.Latents:
     """Standard normal noise [B, ...] for each latent, every example's from its own key."""
 
     def of_example(key: jax.Array) -> vae.Latents:
@@ -306,7 +308,7 @@ def _per_clip(values: jax.Array) -> jax.Array:
     return values.reshape(len(values), -1).sum(1)
 
 
-def _per_dimension(values: jax.Array) -> jax.Array:
+def per_dimension(values: jax.Array) -> jax.Array:
     """Sums [B,...,D] over frames and places to [B,D]."""
     return values.reshape(len(values), -1, values.shape[-1]).sum(1)
 
