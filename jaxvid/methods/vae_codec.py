@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +167,7 @@ def compress(codec: Codec, video: jax.Array, path: str | Path, step: float = 1.0
     """
     if step <= 0:
         raise ValueError(f"step is {step}, expected a number above 0.")
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     video = normalize(jnp.asarray(video))
     for name, (mean, log_variance) in codec.encode(video).items():
         width = step * jnp.exp(0.5 * log_variance).mean(range(mean.ndim - 1))
