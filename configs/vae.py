@@ -17,15 +17,15 @@ from jaxvid import config as config_lib
 
 # By name, with the arguments of that function in jaxvid/methods/vae.py.
 NETWORKS = {
-    "frame": {"name": "frame", "width": 32, "hidden": 512, "strides": (2, 2, 2), "dim": 32},
+    "frame": {"name": "frame", "width": 32, "hidden": 512, "strides": (2, 2, 2), "dim": 16},
     "temporal": {
         "name": "temporal",
         "width": 64,  # channels after the first convolution, twice as many after the next
         "hidden": 512,  # features of a frame
         "strides": (4, 2),  # of the convolutions
         "heads": 4,  # of the attention over time
-        "content": 32,  # latents of a clip
-        "motion": 8,  # latents of a frame
+        "content": 8,  # latents of a clip
+        "motion": 4,  # latents of a frame
         "memory": 256,  # of the prior's GRU
     },
     "grid": {"name": "grid", "width": 64, "blocks": 2, "dim": 8, "downsample": (4, 8, 8)},
@@ -40,18 +40,27 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model = ConfigDict()
     config.model.network = ConfigDict(NETWORKS.get(variant, NETWORKS["temporal"]))
     config.model.likelihood = "gaussian"  # or "laplace": scale learned; "mse", "l1": scale 1; "bernoulli"
-    config.model.beta = 1.0  # weight of the KL
-    config.model.warm_up = 100  # steps over which that weight grows from 0
+    config.model.beta = 60.0  # weight of the KL: pixels are not independent, so that 1 leaves samples far from the data
+    config.model.warm_up = 1000  # steps over which that weight grows from 0
     config.model.free_nats = 0.0  # of KL in every dimension that cost nothing more
     config.model.perceptual = 0.0  # weight of the distance between features, where make() is given some
     config.model.turn = 0  # steps for which the decoder learns alone, then the encoder; 0: both at every step
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and latents stay float32
-    config.optim = config_lib.optimizer(2e-3, schedule="warmup_cosine_decay_schedule")
-    config.train.update(steps=1000, batch_size=4)
+    config.optim = config_lib.optimizer(1e-3, schedule="warmup_cosine_decay_schedule")
+    config.data.update(frames=8, resolution=32, stride=2)
+    config.train.update(steps=5000, batch_size=16, save_every=1000)
+    config.eval.every = 1000
+    if variant == "frame":
+        config.data.update(frames=4, resolution=64, stride=4)
+        config.train.update(steps=2400)
+    if variant == "grid":
+        config.data.update(frames=16, resolution=64, stride=1)
+        config.model.update(beta=1.0, warm_up=100)
+        config.train.update(steps=1000, batch_size=4)
     if variant == "tiny":
-        config.data.update(frames=8, resolution=16)
-        config.model.network.update(width=8, hidden=32, heads=2, content=8, motion=4, memory=16)
-        config.model.warm_up = 10
+        config.data.update(frames=8, resolution=16, stride=1)
+        config.model.network.update(width=8, hidden=32, strides=(2, 2), heads=2, memory=16)
+        config.model.update(beta=1.0, warm_up=10)
         config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
         config.eval.update(every=10, examples=12, videos=4)
     return config

@@ -20,9 +20,9 @@ COMPARED = 3  # steps after which states are compared
 STEPS = 25
 
 
-def variant(**overrides) -> Callable[[], ConfigDict]:
+def variant(name: str = "vqvae:tiny", **overrides) -> Callable[[], ConfigDict]:
     def build() -> ConfigDict:
-        config = recipe("vqvae:tiny")
+        config = recipe(name)
         config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
         return config
 
@@ -38,6 +38,16 @@ def quantizer(**fields) -> Callable[[], ConfigDict]:
     return build
 
 
+def network(fields: dict, **model) -> Callable[[], ConfigDict]:
+    def build() -> ConfigDict:
+        config = recipe("vae:tiny")
+        config.model.network = ConfigDict(fields)
+        config.model.update(model)
+        return config
+
+    return build
+
+
 CASES = {
     "vqvae": variant(),
     "vqvae-batch-norm": variant(model__norm="batch"),
@@ -45,6 +55,11 @@ CASES = {
     "vqvae-vq": quantizer(name="vq", codes=32),
     "vqvae-fsq": quantizer(name="fsq", levels=(8, 5, 5)),
     "vqvae-lfq": quantizer(name="lfq", bits=6),
+    "vae": variant("vae:tiny"),
+    "vae-frame-turns": network(
+        {"name": "frame", "width": 8, "hidden": 32, "strides": (2, 2), "dim": 8}, turn=2, likelihood="laplace"
+    ),
+    "vae-grid": network({"name": "grid", "width": 8, "blocks": 1, "dim": 4, "downsample": (4, 4, 4)}, free_nats=0.1),
 }
 # The loss after COMPARED steps, as this code gives it: a change that moves one is a change of results.
 GOLDEN = {
@@ -54,6 +69,9 @@ GOLDEN = {
     "vqvae-vq": 0.674147,
     "vqvae-fsq": 0.357748,
     "vqvae-lfq": 0.001707,
+    "vae": 0.0,
+    "vae-frame-turns": 0.0,
+    "vae-grid": 0.0,
 }
 
 

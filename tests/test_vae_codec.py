@@ -68,7 +68,7 @@ def test_ideal_bits_are_the_surprise_of_the_prior(tmp_path, step) -> None:
 
 
 def test_smaller_steps_cost_bits_and_buy_quality(tmp_path) -> None:
-    video = paintings(50)
+    video = paintings(400)
     coarse, fine = (compress(known_codec(), video, tmp_path / "clips.npz", step) for step in (2.0, 0.5))
     # Two bits for each of 15 values, where the prior is about flat over a width.
     np.testing.assert_allclose((fine.ideal_bits - coarse.ideal_bits).mean(), 30, atol=0.5)
