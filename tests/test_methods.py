@@ -39,6 +39,16 @@ def quantizer(**fields) -> Callable[[], ConfigDict]:
     return build
 
 
+def network(fields: dict, **model) -> Callable[[], ConfigDict]:
+    def build() -> ConfigDict:
+        config = recipe("vae:tiny")
+        config.model.network = ConfigDict(fields)
+        config.model.update(model)
+        return config
+
+    return build
+
+
 CASES = {
     "vqvae": variant(),
     "vqvae-batch-norm": variant(model__norm="batch"),
@@ -46,6 +56,11 @@ CASES = {
     "vqvae-vq": quantizer(name="vq", codes=32),
     "vqvae-fsq": quantizer(name="fsq", levels=(8, 5, 5)),
     "vqvae-lfq": quantizer(name="lfq", bits=6),
+    "vae": variant("vae:tiny"),
+    "vae-frame-turns": network(
+        {"name": "frame", "width": 8, "hidden": 32, "strides": (2, 2), "dim": 8}, turn=2, likelihood="laplace"
+    ),
+    "vae-grid": network({"name": "grid", "width": 8, "blocks": 1, "dim": 4, "downsample": (4, 4, 4)}, free_nats=0.1),
     "gan3d": variant("gan3d:tiny"),
     "gan-recurrent": variant("gan_rnn:tiny", loss__adversarial="least_squares", loss__feature_matching=0.1),
     "gan-wasserstein": variant(
@@ -58,7 +73,7 @@ CASES = {
     "gan-pixel": variant("pixel_gan:tiny"),
 }
 # What each family learns to make small.
-LOSS = {"vqvae": "reconstruction", "gan": "d_loss"}
+LOSS = {"vqvae": "reconstruction", "vae": "reconstruction", "gan": "d_loss"}
 # The loss of all players after COMPARED steps, as this code gives it: a change that moves one is a change of results.
 GOLDEN = {
     "vqvae": 0.486041,
@@ -67,6 +82,9 @@ GOLDEN = {
     "vqvae-vq": 0.674147,
     "vqvae-fsq": 0.357748,
     "vqvae-lfq": 0.001707,
+    "vae": 6412.517,
+    "vae-frame-turns": 7260.135,
+    "vae-grid": 5761.287,
     "gan3d": 2.02089,
     "gan-recurrent": 1.87589,
     "gan-wasserstein": -0.235414,

@@ -17,7 +17,7 @@ __all__ = ["Batches", "DamagedClip", "Source", "eval_batches", "make_source", "t
 
 # The fields that each source reads, besides frames and resolution, and what the others leave them at.
 READ_BY = {
-    "synthetic": (),
+    "synthetic": ("stride",),
     "moving_mnist": ("path",),
     "folder": ("path", "stride", "fps"),
     "records": ("path",),
@@ -50,7 +50,7 @@ def make_source(options: Mapping[str, Any], split: str) -> Source:
     if name == "synthetic":
         from jaxvid.data.synthetic import Synthetic
 
-        return Synthetic(frames, resolution, split)
+        return Synthetic(frames, resolution, split, stride=options["stride"])
     if name == "moving_mnist":
         from jaxvid.data.moving_mnist import MovingMNIST
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -53,20 +53,23 @@ class Synthetic:
       resolution: R >= 8.
       split: "train" or "eval"; they share no video.
       seed: another seed is another world of the same kind.
+      stride: every stride-th frame of the scene is drawn, >= 1.
 
     Raises:
-      ValueError: frames, resolution or split out of range. IndexError: an index beyond the length.
+      ValueError: frames, resolution, stride or split out of range. IndexError: an index beyond the length.
     """
 
     classes = [f"{shape}_{motion}" for shape in SHAPES for motion in MOTIONS]
     domains = list(COLOURS)
 
-    def __init__(self, frames: int, resolution: int, split: str = "train", seed: int = 0):
+    def __init__(self, frames: int, resolution: int, split: str = "train", seed: int = 0, stride: int = 1):
         if frames < 1 or resolution < 8:
             raise ValueError(f"the synthetic world has frames >= 1 and resolution >= 8, not {frames} and {resolution}")
+        if stride < 1:
+            raise ValueError(f"the synthetic world has stride >= 1, not {stride}")
         if split not in LENGTHS:
             raise ValueError(f"a split is 'train' or 'eval', not {split!r}")
-        self.frames, self.resolution, self.split, self.seed = frames, resolution, split, seed
+        self.frames, self.resolution, self.split, self.seed, self.stride = frames, resolution, split, seed, stride
 
     def __len__(self) -> int:
         return LENGTHS[self.split]
@@ -80,12 +83,13 @@ class Synthetic:
         shape, motion = SHAPES[label // len(MOTIONS)], MOTIONS[label % len(MOTIONS)]
         glyph = str(int(draw(0, 10))) if shape == "digit" else shape
         name = f"digit {glyph}" if shape == "digit" else shape
-        path = _path(motion, draw, self.frames)
+        moments = self.frames * self.stride
+        path = _every(_path(motion, draw, moments), self.stride)
         background, ground = _background(draw, self.resolution)
         bodies = [Body(glyph, COLOURS[self.domains[domain]], path.center[:-1], path.radius, path.angle)]
-        passer, words = _distractor(draw, self.frames, ground)
+        passer, words = _distractor(draw, moments, ground)
         if passer:
-            bodies.insert(int(draw(0, 2)), passer)  # behind or in front
+            bodies.insert(int(draw(0, 2)), _every(passer, self.stride))  # behind or in front
         video, source = _paint(bodies, background, self.frames)
         subject = f"{path.size} {self.domains[domain]} {name}".strip()
         article = "an" if subject[0] in "aeiou" else "a"
@@ -140,6 +144,15 @@ class Body(NamedTuple):
     center: np.ndarray  # [T, 2]
     radius: np.ndarray  # [T]
     angle: np.ndarray  # [T]
+
+
+Moving = TypeVar("Moving", Path, Body)
+
+
+def _every(moving: Moving, stride: int) -> Moving:
+    """Every stride-th frame."""
+    center, radius, angle = (part[::stride] for part in (moving.center, moving.radius, moving.angle))
+    return moving._replace(center=center, radius=radius, angle=angle)
 
 
 def _path(motion: str, draw: Draw, frames: int) -> Path:

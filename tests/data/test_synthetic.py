@@ -197,3 +197,13 @@ def test_what_is_out_of_range_is_named():
         Synthetic(16, 8, "test")
     with pytest.raises(IndexError, match="65536"):
         Synthetic(1, 8, "eval")[2**16]
+
+
+def test_a_stride_keeps_every_other_frame():
+    for index in range(8):
+        whole, some = (Synthetic(frames, 32, stride=stride)[index] for frames, stride in ((12, 1), (4, 3)))
+        np.testing.assert_array_equal(some["video"], whole["video"][::3])
+        np.testing.assert_allclose(some["action"], whole["action"].reshape(4, 3, 2).sum(1), atol=1e-6)
+        assert some["text"] == whole["text"]
+    with pytest.raises(ValueError, match="stride >= 1, not 0"):
+        Synthetic(4, 32, stride=0)
