@@ -25,11 +25,13 @@ class Evaluation(NamedTuple):
     scalars: {name: mean over the examples}; for each histogram `<name>_used` (the share of its K bins that are not
       empty) and `<name>_perplexity` (exp of its entropy; K when all are equally full).
     histograms: {name: counts [K]} over all examples.
+    profiles: {name: mean over the examples [K]}.
     videos: {name: [N,T,H,W,C]} of the first batch, "original" first, padding left out.
     """
 
     scalars: dict[str, float]
     histograms: dict[str, np.ndarray]
+    profiles: dict[str, np.ndarray]
     videos: dict[str, np.ndarray]
 
 
@@ -62,23 +64,25 @@ def evaluate(step: Callable, state: TrainState, batches: Iterable[dict], mesh: M
     The result does not depend on the number of devices: rows that pad the last batch count for nothing.
     """
     sums: dict[str, np.ndarray] = {}
+    wide = {"i": np.int64, "u": np.int64, "f": np.float64}
     count = 0.0
     videos: dict[str, np.ndarray] = {}
     for index, batch in enumerate(batches):
         examples, found, drawn = step(state, parallel.put_batch(batch, mesh), np.uint32(index))
         examples, found = jax.device_get((examples, found))
         count += float(examples)
-        sums = {name: sums.get(name, 0) + np.asarray(value, np.float64) for name, value in found.items()}
+        sums = {name: sums.get(name, 0) + value.astype(wide[value.dtype.kind]) for name, value in found.items()}
         if index == 0:
             real = batch["mask"] > 0
             videos = {"original": batch["video"][real]} | {name: _local(v)[real] for name, v in drawn.items()}
     scalars = {name: float(value) / count for name, value in sums.items() if value.ndim == 0}
-    histograms = {name: value.astype(np.int64) for name, value in sums.items() if value.ndim == 1}
+    histograms = {name: value for name, value in sums.items() if value.ndim == 1 and value.dtype.kind == "i"}
+    profiles = {name: value / count for name, value in sums.items() if value.ndim == 1 and value.dtype.kind == "f"}
     for name, counts in histograms.items():
         share = counts[counts > 0] / counts.sum()
         scalars[f"{name}_used"] = float(np.mean(counts > 0))
         scalars[f"{name}_perplexity"] = float(np.exp(-np.sum(share * np.log(share))))
-    return Evaluation(scalars, histograms, videos)
+    return Evaluation(scalars, histograms, profiles, videos)
 
 
 def make_scorer(

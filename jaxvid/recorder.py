@@ -186,6 +186,7 @@ class Recorder:
             videos=[(int(p.stem[5:]), p) for p in sorted((self._workdir / "samples").glob("step_*.mp4"))],
             video_caption=caption,
             histograms=found.histograms,
+            profiles=found.profiles,
             config={k: config_lib.shown(v) for k, v in config_lib.flatten(config_lib.to_dict(self._config)).items()},
             environment=environment(),
             files={name: name for name in WRITTEN if name != "report.html"},

@@ -220,6 +220,7 @@ def report(
     videos: Sequence[tuple[int, str | Path]] = (),
     video_caption: str = "",
     histograms: Mapping[str, Any] | None = None,
+    profiles: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
     files: Mapping[str, str] | None = None,
@@ -239,6 +240,7 @@ def report(
         evenly chosen. They are part of the page, save files over 8 MiB, which the page loads from where they lie.
       video_caption: names the panels, say "original | reconstruction".
       histograms: by name, how often each code was used, [K], over the evaluation set.
+      profiles: by name, a mean over the evaluation set for each dimension, [K], say of the KL in nats.
       config, environment: settings (nested or flat) and versions.
       files: label -> path relative to the report.
       parameters: the parameter table, as text.
@@ -246,7 +248,8 @@ def report(
     sections = [
         ("Videos", _video_section(videos, video_caption, Path(path).parent)),
         ("Curves", _curve_section(history)),
-        ("Codebook", _code_section(histograms or {})),
+        ("Codebook", _wide_section(_code_chart, histograms or {})),
+        ("Dimensions", _wide_section(_profile_chart, profiles or {})),
     ]
     body = [f"<h2>{name}</h2>{content}" for name, content in sections if content]
     details = [
@@ -343,8 +346,8 @@ def _curve_chart(name: str, series: Mapping[str, Sequence[tuple[int, float]]], l
     return _figure("curves", name, notes, plot, width)
 
 
-def _code_section(histograms: Mapping[str, Any]) -> str:
-    figures = "".join(_code_chart(name, counts) for name, counts in histograms.items())
+def _wide_section(chart: Callable[[str, Any], str], values: Mapping[str, Any]) -> str:
+    figures = "".join(chart(name, value) for name, value in values.items())
     return f'<div class="charts wide">{figures}</div>' if figures else ""
 
 
@@ -357,18 +360,34 @@ def _code_chart(name: str, counts: Any) -> str:
     facts += f", perplexity {math.exp(-(share * np.log(share)).sum()):.1f}</span>" if used.size else "</span>"
     if not used.size:
         return _figure("codes", name, facts, "")
-    bars = [float(part.mean()) for part in np.array_split(used, min(used.size, CURVE_POINTS))]
-    skewed = bars[0] > 50 * np.median(bars)
-    y, marks, logarithmic = _axis([*bars, used[-1] / 2, ordered.mean()] if skewed else [0, *bars])
+    return _bar_chart(name, facts, used, ordered, "code, by times used", "equal use")
+
+
+def _profile_chart(name: str, means: Any) -> str:
+    """The mean of each dimension, the highest first, against the dashed line of their mean."""
+    ordered = np.sort(np.asarray(means, np.float64).ravel())[::-1]
+    if not np.isfinite(ordered).all():
+        return _figure("codes", name, f'<small class="warning">not finite: {(~np.isfinite(ordered)).sum()}</small>', "")
+    facts = (
+        f"<span>{_number(ordered.sum())} in all {_thousands(ordered.size)}, at most {_number(ordered[0])} in one</span>"
+    )
+    return _bar_chart(name, facts, ordered, ordered, "dimension, by value", "mean")
+
+
+def _bar_chart(name: str, facts: str, shown: np.ndarray, ordered: np.ndarray, axis: str, middle: str) -> str:
+    """Bars of the values `shown`, the first of all those `ordered` from high to low, and a dashed line at the mean."""
+    bars = [float(part.mean()) for part in np.array_split(shown, min(shown.size, CURVE_POINTS))]
+    skewed = shown[-1] > 0 and bars[0] > 50 * np.median(bars)
+    y, marks, logarithmic = _axis([*bars, shown[-1] / 2, ordered.mean()] if skewed else [0, *bars])
     width = CODE_WIDTH
-    edges = np.linspace(GUTTER, GUTTER + (width - GUTTER) * used.size / ordered.size, len(bars) + 1)
+    edges = np.linspace(GUTTER, GUTTER + (width - GUTTER) * shown.size / ordered.size, len(bars) + 1)
     area = "".join(f"V{y(bar):.1f}H{edge:.1f}" for bar, edge in zip(bars, edges[1:], strict=True))
-    equal = y(ordered.mean())
+    mean = y(ordered.mean())
     plot = (
         f'<path class="area" d="M{GUTTER} {CHART_HEIGHT}{area}V{CHART_HEIGHT}Z"/>{_rules(width, y, marks, logarithmic)}'
-        f'<line class="equal" x1="{GUTTER}" x2="{width}" y1="{equal:.1f}" y2="{equal:.1f}"/>'
-        f'<text x="{width}" y="{equal - 4:.1f}" text-anchor="end">equal use</text>'
-        f"{_labels(width, '1', 'code, by times used', _number(ordered.size))}"
+        f'<line class="equal" x1="{GUTTER}" x2="{width}" y1="{mean:.1f}" y2="{mean:.1f}"/>'
+        f'<text x="{width}" y="{mean - 4:.1f}" text-anchor="end">{middle}</text>'
+        f"{_labels(width, '1', axis, _number(ordered.size))}"
     )
     return _figure("codes", name, facts, plot, width)
 

@@ -345,6 +345,14 @@ def test_report_shows_how_the_codebook_is_used(tmp_path):
     assert area["d"] == "M36 150V0.0H87.8V75.0H139.5V75.0H191.2V150Z"
 
 
+def test_report_shows_the_mean_of_each_dimension(tmp_path):
+    page = write_report(tmp_path / "report.html", profiles={"kl": [1.0, 0.0, 4.0, 3.0], "diverged": [1.0, np.nan]})
+    assert "Dimensions" in page.text and "8 in all 4, at most 4 in one" in page.text
+    assert "Codebook" not in page.text and "not finite: 1" in page.text
+    (area,) = page.all("path")
+    assert area["d"] == "M36 150V0.0H139.5V37.5H243.0V112.5H346.5V150.0H450.0V150Z"
+
+
 def test_report_codebook_of_many_codes_is_bounded_and_logarithmic_when_skewed(tmp_path):
     page = write_report(tmp_path / "report.html", histograms={"codes": 1e6 / np.arange(1, 65_537) ** 1.2})
     (area,) = page.all("path")

@@ -1,0 +1,319 @@
+"""The VAE method: the evidence lower bound of videos (Kingma and Welling, 2014), with a choice of networks.
+
+    ELBO = E_q(z|x) [log p(x | z)] - KL(q(z | x) || p(z)), summed over frames, in nats per clip
+
+Two players share it: "encoder" is the posterior q, "decoder" the model p, which is the decoder and the prior. Both
+learn at every step, or in turns of `model.turn` steps, as in variational EM: the encoder is fixed while the decoder
+learns, then the reverse.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jaxvid import config as config_lib
+from jaxvid import losses, optim, parallel
+from jaxvid.core import (
+    Batch,
+    Method,
+    Metrics,
+    TrainState,
+    apply_gradients,
+    normalize,
+    sampled_params,
+    step_key,
+    update_ema,
+)
+from jaxvid.metrics.image import psnr
+from jaxvid.models import vae, vqvae
+
+ENCODER, DECODER = PLAYERS = ("encoder", "decoder")
+Size = tuple[int, int, int]  # frames, height, width
+Params = dict[str, Any]  # by player
+
+
+class Bound(NamedTuple):
+    """The parts of an ELBO, and what they are of.
+
+    output: of the decoder.
+    nll: -log p(x | z) in nats, [B].
+    kl: by latent, in nats for each of its dimensions.
+    moment: of the likelihood's scale, [].
+    """
+
+    output: jax.Array
+    nll: jax.Array
+    kl: dict[str, jax.Array]
+    moment: jax.Array
+
+
+class Likelihood(NamedTuple):
+    """p(x | z), from what the decoder says.
+
+    nll: (output, video [B,T,H,W,C] in [-1, 1], logarithm of the scale []) -> nats [B].
+    mean: output -> video about [-1, 1].
+    power: of the absolute error; its mean is the likeliest scale to that power. 0 where the scale is 1.
+    """
+
+    nll: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    mean: Callable[[jax.Array], jax.Array] = lambda output: output
+    power: int = 0
+
+
+LIKELIHOODS = {
+    "mse": Likelihood(losses.gaussian_nll),
+    "gaussian": Likelihood(losses.gaussian_nll, power=2),
+    "l1": Likelihood(losses.laplace_nll),
+    "laplace": Likelihood(losses.laplace_nll, power=1),
+    "bernoulli": Likelihood(
+        lambda logits, video, _: losses.bernoulli_nll(logits, (video + 1) / 2),
+        lambda logits: 2 * jax.nn.sigmoid(logits) - 1,
+    ),
+}
+
+
+def frame(size: Size, dtype: Any, *, width: int, hidden: int, strides: tuple[int, ...], dim: int) -> vae.VAE:
+    """Every frame alone: `dim` latents each, independent and standard normal."""
+    encoder = vae.FrameEncoder(dim, width, hidden, strides, dtype)
+    return vae.VAE(encoder, vae.FrameDecoder(size[1:], width, hidden, strides, dtype=dtype), vae.StandardPrior())
+
+
+def temporal(
+    size: Size,
+    dtype: Any,
+    *,
+    width: int,
+    hidden: int,
+    strides: tuple[int, ...],
+    heads: int,
+    content: int,
+    motion: int,
+    memory: int,
+) -> vae.VAE:
+    """`content` latents a clip and `motion` latents a frame, whose prior is recurrent."""
+    if hidden % heads:
+        raise ValueError(f"model.network.hidden {hidden} must be a multiple of model.network.heads {heads}.")
+    encoder = vae.TemporalEncoder(content, motion, heads, width, hidden, strides, dtype)
+    decoder = vae.FrameDecoder(size[1:], width, hidden, strides, dtype=dtype)
+    return vae.VAE(encoder, decoder, vae.RecurrentPrior(memory))
+
+
+def grid(size: Size, dtype: Any, *, width: int, blocks: int, dim: int, downsample: tuple[int, int, int]) -> vae.VAE:
+    """A grid of latents that is smaller by `downsample` (frames, height, width), independent and standard normal."""
+    if len(downsample) != 3 or any(s % f for s, f in zip(size, downsample, strict=True)):
+        raise ValueError(f"model.network.downsample {downsample} does not divide frames, height and width {size}.")
+    if width % 8:
+        raise ValueError(f"model.network.width is {width}, expected a multiple of 8.")
+    encoder = vqvae.Encoder(vqvae.ResidualStack(blocks, dtype=dtype), width, 2 * dim, downsample, dtype)
+    decoder = vqvae.Decoder(vqvae.ResidualStack(blocks, dtype=dtype), width, downsample, dtype=dtype)
+    return vae.VAE(vae.GridEncoder(encoder), vae.GridDecoder(decoder), vae.StandardPrior())
+
+
+NETWORKS: dict[str, Callable[..., vae.VAE]] = {"frame": frame, "temporal": temporal, "grid": grid}
+
+
+def make_model(config: ConfigDict) -> vae.VAE:
+    """The module of `config.model`: `network.name` of `NETWORKS`, with the other fields of `network` as its arguments.
+
+    Raises:
+      ValueError: sizes do not fit, or a field has no such value.
+    """
+    options, data = config.model.network, config.data
+    name = config_lib.choice("model.network.name", options.name, NETWORKS)
+    known = inspect.getfullargspec(NETWORKS[name]).kwonlyargs
+    for field in {*options, *known} - {"name"}:
+        config_lib.choice(f"a field of model.network {name}", field, known)
+        if field not in options:
+            raise ValueError(f"model.network {name} needs {field}: --config configs/vae.py:{name} is its recipe.")
+        values = options[field] if isinstance(options[field], tuple) else (options[field],)
+        if min(values, default=0) < 1:
+            raise ValueError(f"model.network.{field} is {options[field]}, expected at least 1.")
+    factor = math.prod(options.get("strides", ()))
+    if data.resolution % factor:
+        raise ValueError(
+            f"data.resolution is {data.resolution}, expected a multiple of {factor}, as model.network.strides say."
+        )
+    dtype = jnp.dtype(config_lib.choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
+    fields = {field: options[field] for field in known}
+    return NETWORKS[name]((data.frames, data.resolution, data.resolution), dtype, **fields)
+
+
+def make(
+    config: ConfigDict, axis_name: str | None = None, features: Callable[[jax.Array], jax.Array] | None = None
+) -> Method:
+    """The four functions of a VAE. `sample` draws from the prior.
+
+    Args:
+      config: with `data`, `model`, `optim` and `train.steps`; see `configs/vae.py`.
+      axis_name: the mapped axis under pmap; None under jit.
+      features: video [B,T,H,W,C] in [-1, 1] -> features [B,...], for a perceptual term: `model.perceptual` times the
+        mean squared difference of the features of video and reconstruction joins the loss, for each value of the clip,
+        as the likelihood counts. `METHODS["vae"] = functools.partial(make, features=...)` trains with it.
+
+    Raises:
+      ValueError: sizes do not fit, or a field has no such value.
+    """
+    options = config.model
+    for field in ("beta", "warm_up", "free_nats", "turn", "perceptual"):
+        if options[field] < 0:
+            raise ValueError(f"model.{field} is {options[field]}, expected 0 or more.")
+    if options.perceptual and features is None:
+        raise ValueError(f"model.perceptual is {options.perceptual}, expected 0 unless features are given to make().")
+    model = make_model(config)
+    likelihood = LIKELIHOODS[config_lib.choice("model.likelihood", options.likelihood, LIKELIHOODS)]
+    shapes = latent_shapes(model, (config.data.frames, config.data.resolution, config.data.resolution, 3))
+    tx = optim.make_optimizer(config.optim, max(1, config.train.steps // (2 if options.turn else 1)))
+    decay = optim.ema_decay(config.optim)
+
+    def init(key: jax.Array, batch: Batch) -> TrainState:
+        params_key, key = jax.random.split(key)
+        noise = {name: jnp.zeros((1, *shape)) for name, shape in shapes.items()}
+        params = model.init(params_key, normalize(batch["video"][:1]), noise, train=False)["params"]
+        players = {ENCODER: params.pop("encoder"), DECODER: params}
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            key=key,
+            params=players,
+            opt_state={player: tx.init(params) for player, params in players.items()},
+            collections={DECODER: {"moment": jnp.ones(())}},
+            ema=players,
+        )
+
+    def bound(params: Params, video: jax.Array, keys: jax.Array, moment: jax.Array | None = None) -> Bound:
+        posterior, prior, output = bind(model, params)(video, draw_noise(keys, shapes), train=True)
+        if moment is None:  # that of these videos, as a constant: the gradient is that of the likeliest scale's NLL
+            error = jnp.abs(jax.lax.stop_gradient(output) - video)
+            moment = parallel.pmean(jnp.mean(error**likelihood.power), axis_name)
+        log_scale = jnp.log(moment + 1e-8) / max(likelihood.power, 1)
+        kl = {name: losses.gaussian_kl(*posterior[name], *prior[name]) for name in posterior}
+        return Bound(output, likelihood.nll(output, video, log_scale), kl, moment)
+
+    def objective(learning: Params, state: TrainState, video: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
+        output, nll, kl, moment = bound({**state.params, **learning}, video, keys)
+        mean, beta = likelihood.mean(output), options.beta * warm_up(state.step, options.warm_up)
+        loss = nll + beta * sum(_per_clip(jnp.maximum(part, options.free_nats)) for part in kl.values())
+        values = {"nll": nll, **_kl_of_clips(kl), "psnr": psnr(mean, video)}
+        values["reconstruction"] = losses.mean_squared_error(mean, video)
+        if features is not None:
+            values["perceptual"] = losses.mean_squared_error(features(mean), features(video))
+            loss += options.perceptual * video[0].size * values["perceptual"]
+        metrics = {name: value.mean() for name, value in {"loss": loss, **values}.items()}
+        # By value of the clip, so that gradients are of the same order for every size of video.
+        return loss.mean() / video[0].size, ({**metrics, "beta": beta}, moment)
+
+    def learn(
+        players: tuple[str, ...], state: TrainState, video: jax.Array, keys: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        learning = {player: state.params[player] for player in players}
+        grads, (metrics, moment) = jax.grad(objective, has_aux=True)(learning, state, video, keys)
+        metrics, squares = parallel.pmean(metrics, axis_name), jnp.zeros(())
+        for player in players:
+            state, norm = apply_gradients(state, player, grads[player], tx, axis_name)
+            squares += jnp.square(norm)
+        rate = jnp.maximum(0.01, 9 / (10 + state.step))
+        average = state.collections[DECODER]["moment"] + rate * (moment - state.collections[DECODER]["moment"])
+        state = state.replace(step=state.step + 1, collections={DECODER: {"moment": average}})
+        scale = moment ** (1 / max(likelihood.power, 1))
+        return state, {**metrics, "scale": scale, "grad_norm": jnp.sqrt(squares)}
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        video = normalize(batch["video"])
+        keys = parallel.example_keys(step_key(state), len(video), axis_name)
+        if options.turn:
+            turns = [functools.partial(learn, (player,)) for player in (DECODER, ENCODER)]
+            state, metrics = jax.lax.switch(state.step // options.turn % 2, turns, state, video, keys)
+        else:
+            state, metrics = learn(PLAYERS, state, video, keys)
+        for player in PLAYERS:
+            state = update_ema(state, player, decay)
+        return state, metrics
+
+    def decode(params: Params, z: vae.Latents) -> jax.Array:
+        return jnp.clip(likelihood.mean(bind(model, params).decode(z)), -1, 1)
+
+    def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
+        video, params = normalize(batch["video"]), sampled(state)
+        key, sample_key = jax.random.split(key)
+        keys = parallel.example_keys(key, len(video))
+        _, nll, kl, _ = bound(params, video, keys, state.collections[DECODER]["moment"])
+        reconstruction = decode(params, means(bind(model, params).encode(video)))
+        return {
+            "loss": nll + sum(map(_per_clip, kl.values())),
+            "nll": nll,
+            **_kl_of_clips(kl),
+            **{f"kl_{name}_dimensions": per_dimension(part) for name, part in kl.items()},
+            "psnr": psnr(reconstruction, video),
+            "reconstruction": reconstruction,
+            "sample": sample(state, batch, parallel.example_keys(sample_key, len(video))),
+        }
+
+    def sample(state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
+        params = sampled(state)
+        return decode(params, bind(model, params).sample_prior(draw_noise(keys, shapes)))
+
+    return Method(init, train_step, eval_step, sample)
+
+
+def latent_shapes(model: vae.VAE, shape: tuple[int, int, int, int]) -> dict[str, tuple[int, ...]]:
+    """By name, the shape of the latents of one clip [T,H,W,C], without computing anything."""
+
+    def encode(key: jax.Array, video: jax.Array) -> vae.Gaussians:
+        posterior, _ = model.init_with_output(key, video, method="encode")
+        return posterior
+
+    key, video = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    return {name: gaussian.mean.shape[1:] for name, gaussian in jax.eval_shape(encode, key, video).items()}
+
+
+def warm_up(step: jax.Array, steps: int) -> jax.Array:
+    """From 1/steps at step 0 in equal parts to 1; always 1 where steps is 0."""
+    return jnp.minimum((step + 1) / max(steps, 1), 1.0)
+
+
+def means(posterior: vae.Gaussians) -> vae.Latents:
+    """The mean of every latent."""
+    return {name: gaussian.mean for name, gaussian in posterior.items()}
+
+
+def bind(model: vae.VAE, params: Params) -> vae.VAE:
+    """The model with the parameters of both players, ready to call."""
+    return model.bind({"params": {"encoder": params[ENCODER], **params[DECODER]}})
+
+
+def sampled(state: TrainState) -> Params:
+    """The parameters of both players to evaluate and sample with."""
+    return {player: sampled_params(state, player) for player in PLAYERS}
+
+
+def draw_noise(keys: jax.Array, shapes: dict[str, tuple[int, ...]]) -> vae.Latents:
+    """Standard normal noise [B, ...] for each latent, every example's from its own key."""
+
+    def of_example(key: jax.Array) -> vae.Latents:
+        names = sorted(shapes)
+        return {name: jax.random.normal(jax.random.fold_in(key, i), shapes[name]) for i, name in enumerate(names)}
+
+    return jax.vmap(of_example)(keys)
+
+
+def _per_clip(values: jax.Array) -> jax.Array:
+    """Sums [B, ...] to [B]."""
+    return values.reshape(len(values), -1).sum(1)
+
+
+def per_dimension(values: jax.Array) -> jax.Array:
+    """Sums [B,...,D] over frames and places to [B,D]."""
+    return values.reshape(len(values), -1, values.shape[-1]).sum(1)
+
+
+def _kl_of_clips(kl: dict[str, jax.Array]) -> Metrics:
+    """Nats [B], of each latent and of all."""
+    parts = {f"kl_{name}": _per_clip(part) for name, part in kl.items()}
+    return {"kl": functools.reduce(jnp.add, parts.values()), **parts}
