@@ -2,6 +2,7 @@
 
 python -m jaxvid.sample --workdir runs/gan3d --num 16 --seed 0 [--label square_left] [--text "a red square moves left"]
 python -m jaxvid.sample --workdir runs/vqvae --mode reconstruct --video PATH
+python -m jaxvid.sample --workdir runs/vae --mode interpolate --video PATH --video PATH
 
 In Python:
 
@@ -25,11 +26,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.errors import ScopeParamShapeError
 from ml_collections import ConfigDict
 
 from jaxvid import checkpoint, parallel, viz
+from jaxvid import config as config_lib
 from jaxvid.checkpoint import Run
 from jaxvid.collection import ARRAYS, load_array
 from jaxvid.core import Batch, TrainState
@@ -38,7 +41,8 @@ from jaxvid.data.folder import clip_indices, clip_starts, too_short
 from jaxvid.data.index import IMAGE_ENDINGS, build_index
 from jaxvid.data.video import VideoInfo, probe, probe_images, read_clip
 from jaxvid.evaluate import Parser, attempt
-from jaxvid.methods import METHODS, condition
+from jaxvid.methods import METHODS, condition, vae_codec
+from jaxvid.methods.vae import means
 from jaxvid.metrics.protocol import to_uint8
 from jaxvid.recorder import FPS
 from jaxvid.writer import ProgressLine
@@ -229,19 +233,13 @@ class Made(NamedTuple):
     """What a mode made.
 
     panels: by name, uint8 [N,T,H,W,3], drawn beside each other; the last is the model's, and names the files.
-    told: by condition, what the model was told of each of the N.
+    told: by name, what is to be said of each of the N.
+    note: a sentence to print.
     """
 
     panels: Arrays
     told: dict[str, list[str]]
-
-
-class Mode(NamedTuple):
-    """A use of a trained run: its function, and the options that it needs and takes."""
-
-    make: Callable[[Run, argparse.Namespace], Made]
-    needs: tuple[str, ...] = ()
-    takes: tuple[str, ...] = ()
+    note: str = ""
 
 
 def new_videos(run: Run, options: argparse.Namespace) -> Made:
@@ -253,17 +251,102 @@ def new_videos(run: Run, options: argparse.Namespace) -> Made:
 
 def reconstructed(run: Run, options: argparse.Namespace) -> Made:
     """Given videos, and what the model makes of them."""
-    video = read_videos(options.video, run.config.data.frames, run.config.data)
+    video = read_videos(options.video[0], run.config.data.frames, run.config.data)
     given = condition.from_user(run.config, len(video), **conditions(run, options))
     made = collected(reconstructions(run, video, given, options.batch_size), len(video))
     return Made({"original": video, "reconstruction": made}, told(run, options, given, len(video)))
 
 
+def codec_of(run: Run, options: argparse.Namespace) -> vae_codec.Codec:
+    """The VAE of the run; ValueError where it is none."""
+    if run.config.method != "vae":
+        raise ValueError(
+            f"--mode {options.mode} needs a run of configs/vae.py, and this is one of {run.config.method}."
+        )
+    return vae_codec.codec(run.config, run.state)
+
+
+def read_pairs(run: Run, options: argparse.Namespace, frames: int) -> tuple[jax.Array, jax.Array]:
+    """The first frames of the videos at both paths, as many of each."""
+    first, second = (read_videos(path, frames, run.config.data) for path in options.video)
+    count = min(len(first), len(second))
+    return jnp.asarray(first[:count]), jnp.asarray(second[:count])
+
+
+def interpolated(run: Run, options: argparse.Namespace) -> Made:
+    """Videos on the way from one to another."""
+    codec, pair = codec_of(run, options), read_pairs(run, options, run.config.data.frames)
+    first, second = (means(codec.encode(video[:1])) for video in pair)
+    weights = np.linspace(0, 1, options.num)
+    steps = [vae_codec.interpolate(first, second, float(weight)) for weight in weights]
+    made = codec.decode(jax.tree.map(lambda *parts: jnp.concatenate(parts), *steps))
+    return Made({"interpolation": viz.to_uint8(made)}, {"weight": [f"{weight:.2f}" for weight in weights]})
+
+
+def filled_in(run: Run, options: argparse.Namespace) -> Made:
+    """Videos from one frame to another."""
+    codec, (first, last) = codec_of(run, options), read_pairs(run, options, 1)
+    z = vae_codec.fill_in(codec, first[:, 0], last[:, 0], options.frames or run.config.data.frames)
+    return Made({"infill": viz.to_uint8(codec.decode(z))}, {})
+
+
+def traversed(run: Run, options: argparse.Namespace) -> Made:
+    """A video under other values of one dimension of its latents: of the one that says most of it, if none is named."""
+    codec = codec_of(run, options)
+    video = jnp.asarray(read_videos(options.video[0], run.config.data.frames, run.config.data)[:1])
+    said = {name: np.asarray(nats) for name, nats in vae_codec.information(codec, video).items()}
+    name = max(said, key=lambda name: said[name].max()) if options.latent is None else options.latent
+    if options.dimension is None:
+        config_lib.choice("--latent", name, said)
+    dimension = int(said[name].argmax()) if options.dimension is None else options.dimension
+    offsets = np.linspace(-3, 3, options.num)
+    made = codec.decode(vae_codec.traverse(means(codec.encode(video)), name, dimension, offsets.tolist()))
+    note = f"Dimension {dimension} of {name}, moved by -3 to 3."
+    return Made({"traversal": viz.to_uint8(made)}, {"offset": [f"{offset:+.2f}" for offset in offsets]}, note)
+
+
+def swapped(run: Run, options: argparse.Namespace) -> Made:
+    """What the first videos look like, moving as the second ones do."""
+    codec, (content, motion) = codec_of(run, options), read_pairs(run, options, run.config.data.frames)
+    z = vae_codec.swap(means(codec.encode(content)), means(codec.encode(motion)))
+    return Made(
+        {"content": np.asarray(content), "motion": np.asarray(motion), "swap": viz.to_uint8(codec.decode(z))}, {}
+    )
+
+
+def compressed(run: Run, options: argparse.Namespace) -> Made:
+    """Given videos, and what is left of them in a file of latents, which stays beside the pictures."""
+    codec, path = codec_of(run, options), Path(options.output) / "latents.npz"
+    video = read_videos(options.video[0], run.config.data.frames, run.config.data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = vae_codec.compress(codec, jnp.asarray(video), path)
+    note = (
+        f"{path}: {found.file_bits / found.raw_bits * 8:.4f} bits a value in the file, "
+        f"{found.ideal_bits.sum() / found.raw_bits * 8:.4f} under the model's prior, 8 before; "
+        f"PSNR {found.psnr.mean():.2f} dB."
+    )
+    return Made({"original": video, "decompressed video": viz.to_uint8(vae_codec.decompress(codec, path))}, {}, note)
+
+
+class Mode(NamedTuple):
+    """A use of a trained run: its function, how many --video it needs, and the other options that it takes."""
+
+    make: Callable[[Run, argparse.Namespace], Made]
+    videos: int = 0
+    takes: tuple[str, ...] = ()
+
+
 CONDITIONS = ("label", "text", "first_frames", "actions")
 MODES = {
-    "sample": Mode(new_videos, takes=("num", "seed", "frames", *CONDITIONS)),
-    "reconstruct": Mode(reconstructed, needs=("video",), takes=CONDITIONS),
+    "sample": Mode(new_videos, 0, ("num", "seed", "frames", "batch_size", *CONDITIONS)),
+    "reconstruct": Mode(reconstructed, 1, ("batch_size", *CONDITIONS)),
+    "interpolate": Mode(interpolated, 2, ("num",)),
+    "fill": Mode(filled_in, 2, ("frames",)),
+    "traverse": Mode(traversed, 1, ("num", "latent", "dimension")),
+    "swap": Mode(swapped, 2),
+    "compress": Mode(compressed, 1),
 }
+DEFAULTS = {"num": 16, "seed": 0, "batch_size": BATCH_SIZE}
 
 
 def conditions(run: Run, options: argparse.Namespace) -> dict[str, Any]:
@@ -301,7 +384,7 @@ def write(made: Made, output: Path, step: int) -> list[str]:
     """Writes pictures of the first videos, and all of them as an array with what was told; returns the files' names."""
     names, said = list(made.panels), list(made.told.values())
     panels = [video[:PICTURED] for video in made.panels.values()]
-    stem = output / f"{names[-1]}s"
+    stem = output / f"{names[-1]}s".replace(" ", "_")
     title = f"{' | '.join(names)}, step {step}"
     rows, labels = panels, names if len(names) > 1 else []
     if said and not labels:  # panels have names, so that each video becomes one
@@ -329,6 +412,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         count, frames, height, width, _ = list(made.panels.values())[-1].shape
         print(f"step {step} of {options.workdir}: {count} of {frames}x{height}x{width}")
         print(f"Written to {options.output}: {', '.join(files)}")
+        if made.note:
+            print(made.note)
 
     return attempt(work)
 
@@ -343,7 +428,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m jaxvid.sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", metavar="DIR", required=True, help="the work folder of a run")
-    parser.add_argument("--mode", choices=MODES, default="sample", help="new videos (default), or given ones remade")
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="sample",
+        help="new videos (default), or what a tokenizer or a VAE does with given ones",
+    )
     parser.add_argument("--num", type=int, help="videos (default: 16)")
     parser.add_argument("--seed", type=int, help="of the noise: video i depends on it, on i and on its condition alone")
     parser.add_argument("--frames", type=int, help="of a video (default: as in training; recurrent models make any)")
@@ -351,26 +441,30 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--text", action="append", help="what is to be seen; may be repeated, taken in turn")
     parser.add_argument("--first_frames", metavar="PATH", help="video, image, folder of them, or .npy [T,H,W,3]")
     parser.add_argument("--actions", metavar="FILE", help=".npy [T,A] or [n,T,A]")
-    parser.add_argument("--video", metavar="PATH", help="for --mode reconstruct: as --first_frames")
-    parser.add_argument("--batch_size", type=int, default=BATCH_SIZE, help="made at once (default: %(default)s)")
+    parser.add_argument(
+        "--video", metavar="PATH", action="append", help="as --first_frames; two where a mode joins two"
+    )
+    parser.add_argument("--latent", help="to traverse (default: the one that says most of the video)")
+    parser.add_argument("--dimension", type=int, help="of it (default: the one that says most of the video)")
+    parser.add_argument("--batch_size", type=int, help="made at once (default: 16)")
     parser.add_argument("--output", metavar="DIR", help="receives what is written (default: WORKDIR/generated)")
     options = parser.parse_args(arguments)
     mode = MODES[options.mode]
-    for name in {name: None for each in MODES.values() for name in (*each.needs, *each.takes)}:
-        there = getattr(options, name) is not None
-        if there and name not in (*mode.needs, *mode.takes):
+    for name in {name: None for each in MODES.values() for name in each.takes}:
+        if getattr(options, name) is None:
+            setattr(options, name, DEFAULTS.get(name))
+        elif name not in mode.takes:
             parser.error(f"--{name} does not go with --mode {options.mode}")
-        if not there and name in mode.needs:
-            parser.error(f"--mode {options.mode} needs --{name}")
-    options.num = 16 if options.num is None else options.num
-    options.seed = 0 if options.seed is None else options.seed
+    options.video = options.video or []
+    if len(options.video) != mode.videos:
+        parser.error(f"--mode {options.mode} takes {mode.videos} of --video, not {len(options.video)}")
     try:
         check(options.num, options.seed, options.batch_size, options.frames)
     except ValueError as error:
         parser.error(f"--{error}".rstrip("."))
-    for name in ("first_frames", "actions", "video"):
-        if (path := getattr(options, name)) and not os.path.exists(path):
-            parser.error(f"--{name} {path} does not exist")
+    for path in (options.first_frames, options.actions, *options.video):
+        if path and not os.path.exists(path):
+            parser.error(f"there is no {path}")
     options.output = options.output or os.path.join(options.workdir, "generated")
     output = Path(options.output).absolute()
     nearest = next(folder for folder in (output, *output.parents) if folder.exists())

@@ -109,15 +109,20 @@ def test_the_command_writes_pictures_and_an_array(gan_run: Path, run: checkpoint
         (["--label=square_lefft"], 'no class "square_lefft"; the nearest of those there are: square_left'),
         (["--label=star_up,star_down", "--num=1"], "2 of label for 1 videos"),
         (["--text=a red square"], "trained with label, and not with text"),
-        (["--first_frames=nowhere.png"], "--first_frames nowhere.png does not exist"),
+        (["--first_frames=nowhere.png"], "there is no nowhere.png"),
         (["--first_frames=pixels.npy"], "trained with label, and not with first_frames"),
         (["--first_frames=flat.npy"], "flat.npy is [4, 4], expected [T,h,w,3]"),
         (["--first_frames=text.txt"], "text.txt: FFmpeg cannot read it"),
         (["--actions=flat.npy"], "trained with label, and not with action"),
-        (["--video=pixels.npy"], "--video does not go with --mode sample"),
-        (["--mode=reconstruct"], "--mode reconstruct needs --video"),
+        (["--video=pixels.npy"], "--mode sample takes 0 of --video, not 1"),
+        (["--mode=reconstruct"], "--mode reconstruct takes 1 of --video, not 0"),
         (["--mode=reconstruct", "--video=pixels.npy", "--seed=1"], "--seed does not go with --mode reconstruct"),
         (["--mode=reconstruct", "--video=pixels.npy"], "makes no reconstructions"),
+        (
+            ["--mode=compress", "--video=pixels.npy"],
+            "--mode compress needs a run of configs/vae.py, and this is one of gan",
+        ),
+        (["--mode=swap", "--video=pixels.npy"], "--mode swap takes 2 of --video, not 1"),
         (["--mode=dream"], "invalid choice: 'dream'"),
         (["--output=text.txt/deeper"], "--output text.txt/deeper cannot be written: name another folder"),
         (["--workdir=nowhere"], "nowhere has no config.json"),
@@ -179,6 +184,41 @@ def test_a_tokenizer_reconstructs_and_does_not_sample(tmp_path: Path, monkeypatc
     with np.load(tmp_path / "reconstructions.npz") as found:
         np.testing.assert_array_equal(found["original"], pixels)
         assert np.abs(found["video"] - viz.to_uint8(expected).astype(int)).max() <= 1
+
+
+def test_what_a_vae_does_with_videos(tmp_path: Path, monkeypatch, capsys) -> None:
+    run = untrained(recipe("vae:tiny"))
+    monkeypatch.setattr(checkpoint, "load", lambda workdir: run)
+    pixels = np.stack([data.make_source(run.config.data, "eval")[index]["video"] for index in (0, 1)])
+    paths = [str(tmp_path / name) for name in ("first.npy", "second.npy")]
+    for path, video in zip(paths, pixels, strict=True):
+        np.save(path, video)
+    first, second = viz.to_uint8(sample.reconstruct(run, pixels, batch_size=2)).astype(int)
+
+    def made(mode: str, file: str, *arguments: str) -> tuple[np.ndarray, dict]:
+        assert sample.main(["--workdir=x", f"--mode={mode}", f"--output={tmp_path}", *arguments]) == 0
+        with np.load(tmp_path / f"{file}.npz") as found:
+            return found["video"].astype(int), dict(found)
+
+    both = [f"--video={path}" for path in paths]
+    way, found = made("interpolate", "interpolations", "--num=3", *both)
+    assert np.abs(way[0] - first).max() <= 1 and np.abs(way[2] - second).max() <= 1
+    assert (way[1] != first).any() and found["weight"].tolist() == ["0.00", "0.50", "1.00"]
+    moved, found = made("traverse", "traversals", "--num=3", both[0], "--latent=content", "--dimension=2")
+    assert np.abs(moved[1] - first).max() <= 1 and (moved[0] != first).any() and (moved[2] != moved[0]).any()
+    assert "Dimension 2 of content" in capsys.readouterr().out
+    same, found = made("swap", "swaps", both[0], both[0])
+    assert np.abs(same[0] - first).max() <= 1
+    other, found = made("swap", "swaps", *both)
+    np.testing.assert_array_equal(found["motion"][0], pixels[1])
+    assert (other[0] != first).any() and (other[0] != second).any()
+    filled, _ = made("fill", "infills", "--frames=5", *both)
+    assert filled.shape == (1, 5, 16, 16, 3)
+    capsys.readouterr()
+    left, _ = made("compress", "decompressed_videos", both[0])
+    assert np.abs(left[0] - first).mean() < 8
+    bits = float(capsys.readouterr().out.split("latents.npz: ")[1].split()[0])
+    assert bits == pytest.approx((tmp_path / "latents.npz").stat().st_size * 8 / pixels[0].size, abs=1e-4)
 
 
 def test_given_videos_are_read_as_in_training(tmp_path: Path) -> None:
