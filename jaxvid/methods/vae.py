@@ -188,7 +188,7 @@ def make(
         )
 
     def bound(params: Params, video: jax.Array, keys: jax.Array, moment: jax.Array | None = None) -> Bound:
-        posterior, prior, output = bind(model, params)(video, draw_noise(keys, shapes), train=True)
+        posterior, prior, output = bind(model, params)(video, parallel.example_noise(keys, shapes), train=True)
         if moment is None:  # that of these videos, as a constant: the gradient is that of the likeliest scale's NLL
             error = jnp.abs(jax.lax.stop_gradient(output) - video)
             moment = parallel.pmean(jnp.mean(error**likelihood.power), axis_name)
@@ -257,7 +257,7 @@ def make(
 
     def sample(state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
         params = sampled(state)
-        return decode(params, bind(model, params).sample_prior(draw_noise(keys, shapes)))
+        return decode(params, bind(model, params).sample_prior(parallel.example_noise(keys, shapes)))
 
     return Method(init, train_step, eval_step, sample)
 
@@ -291,16 +291,6 @@ def bind(model: vae.VAE, params: Params) -> vae.VAE:
 def sampled(state: TrainState) -> Params:
     """The parameters of both players to evaluate and sample with."""
     return {player: sampled_params(state, player) for player in PLAYERS}
-
-
-def draw_noise(keys: jax.Array, shapes: dict[str, tuple[int, ...]]) -> vae.Latents:
-    """Standard normal noise [B, ...] for each latent, every example's from its own key."""
-
-    def of_example(key: jax.Array) -> vae.Latents:
-        names = sorted(shapes)
-        return {name: jax.random.normal(jax.random.fold_in(key, i), shapes[name]) for i, name in enumerate(names)}
-
-    return jax.vmap(of_example)(keys)
 
 
 def _per_clip(values: jax.Array) -> jax.Array:

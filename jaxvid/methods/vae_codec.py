@@ -19,9 +19,9 @@ from jax.scipy.special import log_ndtr
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
-from jaxvid import losses
+from jaxvid import losses, parallel
 from jaxvid.core import TrainState, normalize
-from jaxvid.methods.vae import LIKELIHOODS, bind, draw_noise, latent_shapes, make_model, means, per_dimension, sampled
+from jaxvid.methods.vae import LIKELIHOODS, bind, latent_shapes, make_model, means, per_dimension, sampled
 from jaxvid.metrics.image import psnr
 from jaxvid.models.vae import Gaussians, Latents
 
@@ -54,7 +54,7 @@ def codec(config: ConfigDict, state: TrainState) -> Codec:
 
     @functools.partial(jax.jit, static_argnums=2)
     def draw(params: dict, keys: jax.Array, frames: int) -> Latents:
-        noise = draw_noise(keys, latent_shapes(model, (frames, *size, 3)))
+        noise = parallel.example_noise(keys, latent_shapes(model, (frames, *size, 3)))
         return bind(model, params).sample_prior(noise)
 
     # The parameters are arguments, since constants would be compiled into the program.

@@ -48,7 +48,12 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return ConvTranspose(self.features, kernel(self.factor), self.factor, dtype=self.dtype)(x)
+        # Each output meets one tap in `places`: without their number the variance would fall with each layer, and first
+        # samples would all be the same grey. 2 / (1 + slope^2) makes up for the activation before.
+        places = math.prod(self.factor)
+        keep = nn.initializers.variance_scaling(2 * places / (1 + SLOPE**2), "fan_in", "truncated_normal")
+        shape = kernel(self.factor)
+        return ConvTranspose(self.features, shape, self.factor, dtype=self.dtype, kernel_init=keep)(x)
 
 
 class ResidualUpsample(nn.Module):
