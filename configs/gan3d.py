@@ -35,7 +35,14 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.model.discriminators = ConfigDict()
     config.model.discriminators.video = ConfigDict(
-        {"widths": (64, 128), "factors": (DOUBLE, DOUBLE), "norm": "none", "spectral": False, "residual": False}
+        {
+            "widths": (64, 128),
+            "factors": (DOUBLE, DOUBLE),
+            "norm": "none",
+            "spectral": False,
+            "residual": False,
+            "deviation": True,
+        }
     )
     config.condition = config_lib.condition(())
     config.loss = config_lib.gan_loss("non_saturating", r1=10.0)

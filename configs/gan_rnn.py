@@ -35,7 +35,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "background": True,  # a picture that does not move, painted apart
         }
     )
-    stages = {"norm": "none", "spectral": False, "residual": False}
+    stages = {"norm": "none", "spectral": False, "residual": False, "deviation": True}
     config.model.discriminators = ConfigDict()
     config.model.discriminators.video = ConfigDict({"widths": (48, 96), "factors": (DOUBLE, DOUBLE), **stages})
     config.model.discriminators.frames = ConfigDict({"widths": (32, 64), "factors": (FRAME, FRAME), **stages})

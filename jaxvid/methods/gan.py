@@ -33,7 +33,7 @@ from jaxvid.models import gan3d, gan_fc, gan_rnn
 from jaxvid.models.gan3d import Critique
 from jaxvid.nn.augment import POLICIES, augment
 from jaxvid.nn.condition import ConditionEncoder
-from jaxvid.nn.norm import NORMS
+from jaxvid.nn.norm import NORMS, Deviation
 
 GENERATOR, DISCRIMINATOR = PLAYERS = ("generator", "discriminator")
 PROBABILITIES = ("minimax", "non_saturating")
@@ -127,7 +127,8 @@ def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) ->
         if name == "recurrent":
             members.append(gan_rnn.RecurrentDiscriminator(trunk, head, options.memory, dtype=dtype))
         else:
-            members.append(gan3d.Discriminator(trunk, head, frames=name == "frames"))
+            deviation = Deviation(axis_name) if options.deviation else None
+            members.append(gan3d.Discriminator(trunk, head, name == "frames", deviation))
     if not members:
         raise ValueError("model.discriminators is empty, expected one at least, say video.")
     return gan3d.Conditioned(gan3d.Panel(tuple(members)), encoder(config, dtype) if conditioning != "none" else None)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvid.nn.conv import Conv, ConvTranspose, depth_to_space
-from jaxvid.nn.norm import Normalization
+from jaxvid.nn.norm import Deviation, Normalization
 
 SLOPE = 0.2  # of the leaky ReLU, below 0
 Triple = tuple[int, int, int]
@@ -247,10 +247,12 @@ class Discriminator(nn.Module):
     trunk: Trunk
     head: Head
     frames: bool = False
+    deviation: Deviation | None = None
 
     def __call__(self, video: jax.Array, condition: jax.Array | None, train: bool) -> Critique:
         features = self.trunk(video, train)
-        rows = features[-1].reshape(len(video), video.shape[1] if self.frames else 1, -1)
+        last = self.deviation(features[-1], train) if self.deviation else features[-1]
+        rows = last.reshape(len(video), video.shape[1] if self.frames else 1, -1)
         return Critique(*self.head(rows, condition, train), features)
 
 

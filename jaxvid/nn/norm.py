@@ -72,6 +72,29 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype or x.dtype).reshape(x.shape)
 
 
+class Deviation(nn.Module):
+    """Features [B,...,C] -> [B,...,C+1]: the last says how much the features of a batch differ, everywhere the same.
+
+    The standard deviation over the batch, averaged over all features (Karras et al., 2018, section 3): a discriminator
+    that sees it notices where samples are too much alike. Without `train` a running average serves, as in batch norm
+    (collection `batch_stats`: `deviation` []), so that an example is judged by itself.
+    """
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        running = self.variable("batch_stats", "deviation", jnp.zeros, ())
+        deviation = running.value
+        if train:
+            rows = x.astype(jnp.float32)
+            mean, square = pmean((rows.mean(0), jnp.square(rows).mean(0)), self.axis_name)
+            deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-8).mean()
+            if not self.is_initializing():
+                running.value = 0.9 * running.value + 0.1 * lax.stop_gradient(deviation)
+        return jnp.concatenate([x, jnp.broadcast_to(deviation, (*x.shape[:-1], 1)).astype(x.dtype)], -1)
+
+
 class Normalization(nn.Module):
     """One of NORMS: "group" (8 groups, no statistics over examples), "batch", or "none"."""
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.nn.norm import BatchNorm, GroupNorm
+from jaxvid.nn.norm import BatchNorm, Deviation, GroupNorm
 
 
 def video(seed: int, *shape: int) -> jax.Array:
@@ -100,3 +100,21 @@ def test_statistics_of_bfloat16_are_float32(module):
 def test_group_norm_names_what_does_not_divide():
     with pytest.raises(ValueError, match="multiple of groups=4, got 6"):
         GroupNorm(4).init(jax.random.key(0), jnp.ones((1, 2, 2, 2, 6)))
+
+
+def test_deviation_tells_a_batch_of_copies_from_one_of_strangers():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, 3, 3, 4)), jnp.float32)
+    variables = Deviation().init(jax.random.key(0), x, False)
+
+    def seen(batch: jax.Array, train: bool) -> tuple[jax.Array, dict]:
+        y, changed = Deviation().apply(variables, batch, train, mutable=["batch_stats"])
+        np.testing.assert_array_equal(y[..., :-1], batch)
+        assert len(np.unique(y[..., -1])) == 1
+        return y[0, 0, 0, 0, -1], changed
+
+    expected = np.asarray(x).std(0).mean()
+    found, changed = seen(x, True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert seen(jnp.repeat(x[:1], 6, 0), True)[0] < 1e-3
+    np.testing.assert_allclose(changed["batch_stats"]["deviation"], 0.1 * expected, rtol=1e-5)
+    assert seen(x, False)[0] == 0  # what it remembers, not what the other examples are
