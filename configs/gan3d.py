@@ -26,17 +26,17 @@ def get_config(variant: str = "") -> ConfigDict:
         {
             "name": "conv",
             "noise": 100,
-            "widths": (128, 64),
+            "widths": (64, 32),
             "factors": (DOUBLE, DOUBLE),
             "norm": "group",  # or "batch", "none"
             "residual": False,
-            "background": True,  # a picture that does not move, painted apart
+            "background": False,  # or a picture that does not move, painted apart
         }
     )
     config.model.discriminators = ConfigDict()
     config.model.discriminators.video = ConfigDict(
         {
-            "widths": (64, 128),
+            "widths": (32, 64),
             "factors": (DOUBLE, DOUBLE),
             "norm": "none",
             "spectral": False,
@@ -48,9 +48,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.loss = config_lib.gan_loss("non_saturating", r1=10.0)
     config.optim = ConfigDict()
     adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0}
-    config.optim.generator = config_lib.optimizer(1e-3, **adam, ema_decay=0.995)
-    config.optim.discriminator = config_lib.optimizer(5e-4, **adam)
-    config.train.update(steps=2000, batch_size=32, save_every=500)
+    config.optim.generator = config_lib.optimizer(1e-3, **adam, ema_decay=0.99)
+    config.optim.discriminator = config_lib.optimizer(1e-3, **adam)
+    config.train.update(steps=2500, batch_size=32, save_every=500)
     config.eval.update(every=500, examples=256)
     if variant == "dcgan":
         config.model.generator.update(widths=(256, 128), norm="batch", background=False)

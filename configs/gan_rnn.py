@@ -28,24 +28,24 @@ def get_config(variant: str = "") -> ConfigDict:
             "motion": 10,
             "memory": 64,
             "cell": "gru",  # or "lstm"
-            "widths": (96, 48),
+            "widths": (64, 32),
             "factors": (FRAME, FRAME),
             "norm": "group",  # or "batch", "none"
             "residual": False,
-            "background": True,  # a picture that does not move, painted apart
+            "background": False,  # or a picture that does not move, painted apart
         }
     )
     stages = {"norm": "none", "spectral": False, "residual": False, "deviation": True}
     config.model.discriminators = ConfigDict()
-    config.model.discriminators.video = ConfigDict({"widths": (48, 96), "factors": (DOUBLE, DOUBLE), **stages})
+    config.model.discriminators.video = ConfigDict({"widths": (32, 64), "factors": (DOUBLE, DOUBLE), **stages})
     config.model.discriminators.frames = ConfigDict({"widths": (32, 64), "factors": (FRAME, FRAME), **stages})
     config.condition = config_lib.condition(())
     config.loss = config_lib.gan_loss("non_saturating", r1=10.0)
     config.optim = ConfigDict()
     adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0}
     config.optim.generator = config_lib.optimizer(1e-3, **adam, ema_decay=0.99)
-    config.optim.discriminator = config_lib.optimizer(5e-4, **adam)
-    config.train.update(steps=1000, batch_size=32, save_every=500)
+    config.optim.discriminator = config_lib.optimizer(1e-3, **adam)
+    config.train.update(steps=2000, batch_size=32, save_every=500)
     config.eval.update(every=500, examples=256)
     if variant == "tiny":
         config.data.update(frames=8)

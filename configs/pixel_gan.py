@@ -28,7 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
     adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0}
     config.optim.generator = config_lib.optimizer(1e-3, schedule="warmup_cosine_decay_schedule", **adam)
     config.optim.discriminator = config_lib.optimizer(2e-4, **adam)
-    config.train.update(steps=3000, batch_size=32, save_every=1000)
+    config.train.update(steps=2000, batch_size=32, save_every=1000)
     config.eval.update(every=500, examples=256)
     if variant == "tiny":
         config.data.update(frames=8)

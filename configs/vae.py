@@ -51,7 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and latents stay float32
     config.optim = config_lib.optimizer(1e-3, schedule="warmup_cosine_decay_schedule")
     config.data.update(frames=8, resolution=32, stride=2)
-    config.train.update(steps=5000, batch_size=16, save_every=1000)
+    config.train.update(steps=4000, batch_size=16, save_every=1000)
     config.eval.every = 1000
     if variant == "frame":
         config.data.update(frames=4, resolution=64, stride=4)
