@@ -3,6 +3,7 @@
     python -m jaxvid.main --config configs/gan3d.py
 
 `:dcgan`: the widths and batch of the literature, batch norm on both sides; too slow for two cores, not run to its end.
+`:64`, `:128`: residual blocks for 16x64x64 and 16x128x128, for accelerators; not run to their end.
 `:tiny`: seconds, for tests.
 """
 
@@ -10,12 +11,12 @@ from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
 
-DOUBLE = (2, 2, 2)  # frames, height, width
+DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)  # frames, height, width
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    config_lib.choice("the variant of configs/gan3d.py", variant or "dcgan", ("dcgan", "tiny"))
+    config_lib.choice("the variant of configs/gan3d.py", variant or "dcgan", ("dcgan", "64", "128", "tiny"))
     config = config_lib.base()
     config.method = "gan"
     config.data.update(frames=16, resolution=16)
@@ -54,8 +55,19 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval.update(every=500, examples=256)
     if variant == "dcgan":
         config.model.generator.update(widths=(256, 128), norm="batch", background=False)
-        config.model.discriminators.video.update(widths=(128, 256), norm="batch")
+        config.model.discriminators.video.update(widths=(128, 256), norm="batch", deviation=False)
+        config.loss = config_lib.gan_loss("non_saturating")
+        for options in config.optim.values():
+            options.learning_rate = 2e-4
         config.train.update(batch_size=64)
+    if variant in ("64", "128"):
+        widths, factors = (256, 128, 64, 32, 16), (DOUBLE, DOUBLE, FRAME, FRAME, FRAME)
+        if variant == "64":
+            widths, factors = widths[1:], factors[:-1]
+        config.data.resolution = int(variant)
+        config.model.generator.update(widths=widths, factors=factors, residual=True)
+        config.model.discriminators.video.update(widths=widths[::-1], factors=factors[::-1], residual=True)
+        config.train.update(batch_size=8)
     if variant == "tiny":
         config.data.update(frames=8)
         config.model.generator.update(widths=(16, 8), noise=16)

@@ -42,18 +42,19 @@ def _call(functions: Mapping[str, Callable], field: str, name: str, given: Mappi
     return functions[name](**arguments)
 
 
-def make_schedule(options: Mapping[str, Any], steps: int) -> optax.Schedule:
+def make_schedule(options: Mapping[str, Any], steps: int, field: str = "optim") -> optax.Schedule:
     """The learning rate over optimizer steps.
 
     Args:
       options: `learning_rate` (the peak), `schedule` (the name of a function in `optax.schedules`) and
         `schedule_arguments` for it. Unless given a length, a warm-up takes 1/20 of the run, and a decay ends with it.
       steps: optimizer steps of the run.
+      field: where the options stand in the config, for errors.
     """
     rate = options["learning_rate"]
     return _call(
         _schedules(),
-        "optim.schedule",
+        f"{field}.schedule",
         options["schedule"],
         options["schedule_arguments"],
         value=rate,
@@ -65,34 +66,35 @@ def make_schedule(options: Mapping[str, Any], steps: int) -> optax.Schedule:
     )
 
 
-def make_optimizer(options: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
+def make_optimizer(options: Mapping[str, Any], steps: int, field: str = "optim") -> optax.GradientTransformation:
     """Clipping, the optimizer and gradient accumulation, from a config.
 
     Args:
       options: as for `make_schedule`; besides `name` (a function in optax), `arguments` for it, `clip` (the global norm
         that gradients are clipped to; 0 for none) and `accumulate` (train steps per optimizer step).
       steps: train steps of the run.
+      field: where the options stand in the config, for errors.
 
     Raises:
       ValueError: optax has no such function or argument, or a number is out of its range.
     """
     every = options["accumulate"]
-    for field, wanted, holds in (
+    for name, wanted, holds in (
         ("accumulate", f"1 to the {steps} train.steps", 1 <= every <= steps),
         ("learning_rate", "0 or more, and finite", 0 <= options["learning_rate"] < math.inf),
         ("clip", "a norm above 0, or 0 for none", options["clip"] >= 0),
         ("ema_decay", "0 <= decay < 1", 0 <= options["ema_decay"] < 1),
     ):
         if not holds:
-            raise ValueError(f"optim.{field} is {options[field]}, expected {wanted}.")
-    schedule = make_schedule(options, max(1, steps // every))
+            raise ValueError(f"{field}.{name} is {options[name]}, expected {wanted}.")
+    schedule = make_schedule(options, max(1, steps // every), field)
     name, arguments = options["name"], options["arguments"]
-    optimizer = _call(_optimizers(), "optim.name", name, arguments, learning_rate=schedule)
+    optimizer = _call(_optimizers(), f"{field}.name", name, arguments, learning_rate=schedule)
     try:
         number = jax.ShapeDtypeStruct((1, 1), jnp.float32)
         jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x), number)
     except TypeError as error:
-        raise ValueError(f"optim.name {name} needs more than gradients, which no method here gives it.") from error
+        raise ValueError(f"{field}.name {name} needs more than gradients, which no method here gives it.") from error
     if options["clip"] > 0:
         optimizer = optax.chain(optax.clip_by_global_norm(options["clip"]), optimizer)
     if every > 1:

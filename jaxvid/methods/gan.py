@@ -83,6 +83,7 @@ def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan
     options, field = config.model.generator, "model.generator"
     size: Shape = (config.data.frames, config.data.resolution, config.data.resolution, 3)
     name = config_lib.choice(f"{field}.name", options.name, ("conv", "recurrent", "dense"))
+    positive(field, options)
     network: Any
     if name == "dense":
         network = gan_fc.DenseGenerator(size, options.noise, options.width, dtype)
@@ -117,6 +118,7 @@ def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) ->
     for name, options in config.model.discriminators.items():
         field = f"model.discriminators.{name}"
         config_lib.choice("a field of model.discriminators", name, ("video", "frames", "recurrent", "dense"))
+        positive(field, options)
         head = gan3d.Head(classes, conditioning == "projection", options.spectral, dtype=dtype)
         if name == "dense":
             members.append(gan_fc.DenseDiscriminator(tuple(options.widths), head, dtype))
@@ -137,6 +139,13 @@ def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) ->
 def encoder(config: ConfigDict, dtype: Any) -> ConditionEncoder | None:
     """A player's own module for the conditions of `config.condition`; None where there are none."""
     return condition.make_encoder(config.condition, dtype) if config.condition.on else None
+
+
+def positive(field: str, options: ConfigDict) -> None:
+    """Raises ValueError where a size of a network is below 1."""
+    for name, value in options.items():
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+            raise ValueError(f"{field}.{name} is {value}, expected at least 1.")
 
 
 def still(field: str, options: ConfigDict) -> None:
@@ -203,7 +212,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         make_generator(config, axis_name, dtype),
         make_discriminator(config, axis_name, dtype),
         losses.ADVERSARIAL[config.loss.adversarial],
-        {player: optim.make_optimizer(config.optim[player], steps[player]) for player in PLAYERS},
+        {player: optim.make_optimizer(config.optim[player], steps[player], f"optim.{player}") for player in PLAYERS},
         axis_name,
     )
     bound = functools.partial

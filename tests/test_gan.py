@@ -1,0 +1,104 @@
+"""What the GAN method refuses, warns of, and does in a step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import recipe
+
+from jaxvid.methods import gan
+from jaxvid.models.gan3d import Critique
+
+DOUBLE = (2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"loss.adversarial": "hing"}, "loss.adversarial .* did you mean hinge"),
+        ({"loss.augment": ("color",)}, "an item of loss.augment .* did you mean colour"),
+        ({"loss.r1": -1.0}, "loss.r1 is -1.0, expected 0 or more"),
+        ({"loss.adversarial": "hinge", "loss.smoothing": 0.1}, "loss.smoothing is for .* not for hinge"),
+        ({"loss.smoothing": 0.6}, "expected less than 0.5"),
+        ({"loss.n_critic": 3}, "batch_size 8 is shared by the loss.n_critic 3 .* a multiple"),
+        ({"loss.n_critic": 0}, "expected a multiple"),
+        ({"loss.classes": 1.0}, "needs data with classes"),
+        ({"model.generator.name": "convolution"}, "model.generator.name .* did you mean conv"),
+        ({"model.generator.widths": (16,)}, "model.generator has widths .* one factor"),
+        ({"model.generator.widths": (16, 0)}, "whole numbers of at least 1"),
+        ({"model.generator.widths": (16, 12)}, "model.generator.widths are .* multiples of 8"),
+        ({"model.generator.norm": "layer"}, "model.generator.norm .* did you mean"),
+        ({"model.generator.factors": (DOUBLE, (8, 2, 2))}, "do not divide the video: frames 8 by 16"),
+        ({"data.resolution": 18}, "do not divide the video: height 18 by 4"),
+        ({"model.generator.noise": 0}, "model.generator.noise is 0, expected at least 1"),
+        ({"model.conditioning": "project"}, "model.conditioning .* did you mean projection"),
+        ({"model.dtype": "float16"}, "model.dtype .* did you mean"),
+        ({"model.discriminators": {}}, "model.discriminators is empty"),
+        ({"optim.generator.name": "adum"}, "optim.generator.name is .adum"),
+        ({"condition.on": ("labels",)}, "condition.on .* did you mean label"),
+        ({"condition.on": ("first_frames",), "condition.first_frames": 8}, "fewer than the 8"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(fields: dict, sentence: str) -> None:
+    config = recipe("gan3d:tiny")
+    for name, value in fields.items():
+        *path, last = name.split(".")
+        part = config
+        for step in path:
+            part = part[step]
+        part[last] = type(config)(value) if isinstance(value, dict) else value
+    with pytest.raises(ValueError, match=sentence):
+        gan.make(config)
+
+
+def test_a_network_that_goes_frame_by_frame_keeps_time() -> None:
+    config = recipe("gan_rnn:tiny")
+    config.model.discriminators.frames.factors = (DOUBLE, DOUBLE)
+    with pytest.raises(ValueError, match="model.discriminators.frames.factors .* goes frame by frame"):
+        gan.make(config)
+
+
+def test_a_saturated_discriminator_and_samples_all_alike_are_said() -> None:
+    healthy = {"d_accuracy": 0.8, "diversity": 0.5, "data_diversity": 0.6}
+    assert gan.warnings(healthy) == []
+    (saturated,) = gan.warnings({**healthy, "d_accuracy": 0.995})
+    assert "tells 100% of the pairs apart" in saturated and "loss.r1" in saturated
+    (collapsed,) = gan.warnings({**healthy, "diversity": 0.06})
+    assert "10% as much as the data" in collapsed
+
+
+def critique(logits: list, classes: list | None = None) -> Critique:
+    return Critique(jnp.asarray(logits), None if classes is None else jnp.asarray(classes), (jnp.asarray(logits),))
+
+
+def test_scores_count_pairs_and_give_probabilities_where_there_are_any() -> None:
+    real, fake = critique([[2.0, 0.0], [1.0, 1.0]]), critique([[1.0, 1.0], [0.0, 2.0]])
+    found = gan.scores("non_saturating", [real], [fake])
+    np.testing.assert_allclose(found["d_accuracy"], [0.5, 0.5])
+    np.testing.assert_allclose(found["d_real"], [(1 / (1 + np.exp(-2)) + 0.5) / 2, 1 / (1 + np.exp(-1))], rtol=1e-6)
+    np.testing.assert_allclose(gan.scores("wasserstein", [real, real], [fake, fake])["d_fake"], [1.0, 1.0])
+
+
+def test_feature_matching_compares_means_over_the_batch() -> None:
+    real, fake = critique([[1.0, 2.0], [3.0, 4.0]]), critique([[0.0, 0.0], [2.0, 0.0]])
+    np.testing.assert_allclose(gan.feature_distance([real], [fake], None), ((2 - 1) ** 2 + (3 - 0) ** 2) / 2)
+
+
+def test_the_classifiers_error_is_the_cross_entropy_of_its_votes() -> None:
+    logits = np.asarray([[[2.0, 0.0, 1.0]], [[0.0, 1.0, 3.0]]], np.float32)
+    error, right = gan.classified([critique([[0.0], [0.0]], logits.tolist())], jnp.asarray([0, 1]))
+    expected = np.log(np.exp(logits[:, 0]).sum(-1)) - logits[[0, 1], 0, [0, 1]]
+    np.testing.assert_allclose(error, expected, rtol=1e-6)
+    assert right.tolist() == [1.0, 0.0]
+
+
+def test_samples_begin_with_the_frames_that_are_given() -> None:
+    config = recipe("pixel_gan:tiny")
+    method = gan.make(config)
+    video = jax.random.uniform(jax.random.key(0), (2, 8, 16, 16, 3), minval=-1)
+    state = jax.jit(method.init)(jax.random.key(1), {"video": video})
+    keys = jax.random.split(jax.random.key(2), 2)
+    made = jax.jit(method.sample)(state, {"first_frames": video[:, :2]}, keys)
+    np.testing.assert_array_equal(made[:, :2], video[:, :2])
+    other = jax.jit(method.sample)(state, {"first_frames": -video[:, :2]}, keys)
+    assert jnp.abs(other[:, 2:] - made[:, 2:]).max() > 1e-3
