@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.condition = config_lib.condition(("text",))
     config.loss = config_lib.gan_loss("non_saturating", r1=10.0, classes=1.0)
     config.optim = ConfigDict()
-    adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0}
+    adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0, "schedule": "cosine_decay_schedule"}
     config.optim.generator = config_lib.optimizer(1e-3, **adam, ema_decay=0.99)
     config.optim.discriminator = config_lib.optimizer(1e-3, **adam)
     config.train.update(steps=2500, batch_size=32, save_every=500)

@@ -258,12 +258,15 @@ def reconstructed(run: Run, options: argparse.Namespace) -> Made:
 
 
 def codec_of(run: Run, options: argparse.Namespace) -> vae_codec.Codec:
-    """The VAE of the run; ValueError where it is none."""
+    """The VAE of the run, told the same of all clips; ValueError where it is none, or is to be told more."""
     if run.config.method != "vae":
         raise ValueError(
             f"--mode {options.mode} needs a run of configs/vae.py, and this is one of {run.config.method}."
         )
-    return vae_codec.codec(run.config, run.state)
+    if "label" in run.config.condition.on and not options.label:
+        raise ValueError("The model was trained with labels: say which class the videos show (--label).")
+    given = condition.from_user(run.config, 1, **conditions(run, options))
+    return vae_codec.codec(run.config, run.state, jax.tree.map(jnp.asarray, given))
 
 
 def read_pairs(run: Run, options: argparse.Namespace, frames: int) -> tuple[jax.Array, jax.Array]:
@@ -340,11 +343,11 @@ CONDITIONS = ("label", "text", "first_frames", "actions")
 MODES = {
     "sample": Mode(new_videos, 0, ("num", "seed", "frames", "batch_size", *CONDITIONS)),
     "reconstruct": Mode(reconstructed, 1, ("batch_size", *CONDITIONS)),
-    "interpolate": Mode(interpolated, 2, ("num",)),
-    "fill": Mode(filled_in, 2, ("frames",)),
-    "traverse": Mode(traversed, 1, ("num", "latent", "dimension")),
-    "swap": Mode(swapped, 2),
-    "compress": Mode(compressed, 1),
+    "interpolate": Mode(interpolated, 2, ("num", *CONDITIONS)),
+    "fill": Mode(filled_in, 2, ("frames", *CONDITIONS)),
+    "traverse": Mode(traversed, 1, ("num", "latent", "dimension", *CONDITIONS)),
+    "swap": Mode(swapped, 2, CONDITIONS),
+    "compress": Mode(compressed, 1, CONDITIONS),
 }
 DEFAULTS = {"num": 16, "seed": 0, "batch_size": BATCH_SIZE}
 

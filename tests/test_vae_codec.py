@@ -145,14 +145,18 @@ def test_swapping_takes_each_latent_from_its_clip() -> None:
 def test_the_codec_of_a_run_computes_what_the_method_does() -> None:
     config = recipe("vae:tiny")
     config.model.likelihood = "bernoulli"
+    config.condition.on, config.condition.classes = ("label",), ("left", "right")
     method, video = vae.make(config), jnp.asarray(RNG.integers(0, 256, (2, 8, 16, 16, 3), np.uint8))
     compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    state, keys = compiled(method.init)(jax.random.key(0), {"video": video}), jax.random.split(jax.random.key(1))
-    codec = vae_codec.codec(config, state)
+    batch, label = {"video": video, "label": jnp.ones(2, jnp.int32)}, jnp.ones(1, jnp.int32)
+    state, keys = compiled(method.init)(jax.random.key(0), batch), jax.random.split(jax.random.key(1))
+    codec = vae_codec.codec(config, state, {"label": label})
     z = vae.means(codec.encode(video))
     assert {name: part.shape[1:] for name, part in z.items()} == codec.latents
     reconstruction = compiled(lambda *inputs: method.eval_step(*inputs)["reconstruction"])
-    expected = reconstruction(state, {"video": video}, jax.random.key(0))
+    expected = reconstruction(state, batch, jax.random.key(0))
     np.testing.assert_allclose(codec.decode(z), expected, atol=1e-5)
-    np.testing.assert_allclose(codec.decode(codec.draw(keys, 8)), compiled(method.sample)(state, {}, keys), atol=1e-5)
+    drawn, sample = codec.decode(codec.draw(keys, 8)), compiled(method.sample)
+    np.testing.assert_allclose(drawn, sample(state, {"label": batch["label"]}, keys), atol=1e-5)
+    assert jnp.abs(drawn - sample(state, {"label": 0 * batch["label"]}, keys)).max() > 1e-3  # another class
     assert jax.tree.map(jnp.shape, codec.draw(keys, 12)) == {"content": (2, 8), "motion": (2, 12, 4)}

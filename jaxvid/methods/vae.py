@@ -32,6 +32,7 @@ from jaxvid.core import (
     step_key,
     update_ema,
 )
+from jaxvid.methods import condition
 from jaxvid.metrics.image import psnr
 from jaxvid.models import vae, vqvae
 
@@ -143,7 +144,9 @@ def make_model(config: ConfigDict) -> vae.VAE:
         )
     dtype = jnp.dtype(config_lib.choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
     fields = {field: options[field] for field in known}
-    return NETWORKS[name]((data.frames, data.resolution, data.resolution), dtype, **fields)
+    condition.check(config.condition, data.frames)
+    encoder = condition.make_encoder(config.condition, dtype) if config.condition.on else None
+    return NETWORKS[name]((data.frames, data.resolution, data.resolution), dtype, **fields).clone(condition=encoder)
 
 
 def make(
@@ -176,7 +179,8 @@ def make(
     def init(key: jax.Array, batch: Batch) -> TrainState:
         params_key, key = jax.random.split(key)
         noise = {name: jnp.zeros((1, *shape)) for name, shape in shapes.items()}
-        params = model.init(params_key, normalize(batch["video"][:1]), noise, train=False)["params"]
+        given = jax.tree.map(lambda x: x[:1], condition.take(config.condition, batch))
+        params = model.init(params_key, normalize(batch["video"][:1]), noise, train=False, given=given)["params"]
         players = {ENCODER: params.pop("encoder"), DECODER: params}
         return TrainState(
             step=jnp.zeros((), jnp.int32),
@@ -187,8 +191,10 @@ def make(
             ema=players,
         )
 
-    def bound(params: Params, video: jax.Array, keys: jax.Array, moment: jax.Array | None = None) -> Bound:
-        posterior, prior, output = bind(model, params)(video, parallel.example_noise(keys, shapes), train=True)
+    def bound(params: Params, batch: Batch, keys: jax.Array, moment: jax.Array | None = None) -> Bound:
+        video, given = normalize(batch["video"]), condition.take(config.condition, batch)
+        noise = parallel.example_noise(keys, shapes)
+        posterior, prior, output = bind(model, params)(video, noise, train=True, given=given)
         if moment is None:  # that of these videos, as a constant: the gradient is that of the likeliest scale's NLL
             error = jnp.abs(jax.lax.stop_gradient(output) - video)
             moment = parallel.pmean(jnp.mean(error**likelihood.power), axis_name)
@@ -196,8 +202,9 @@ def make(
         kl = {name: losses.gaussian_kl(*posterior[name], *prior[name]) for name in posterior}
         return Bound(output, likelihood.nll(output, video, log_scale), kl, moment)
 
-    def objective(learning: Params, state: TrainState, video: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
-        output, nll, kl, moment = bound({**state.params, **learning}, video, keys)
+    def objective(learning: Params, state: TrainState, batch: Batch, keys: jax.Array) -> tuple[jax.Array, Any]:
+        output, nll, kl, moment = bound({**state.params, **learning}, batch, keys)
+        video = normalize(batch["video"])
         mean, beta = likelihood.mean(output), options.beta * warm_up(state.step, options.warm_up)
         loss = nll + beta * sum(_per_clip(jnp.maximum(part, options.free_nats)) for part in kl.values())
         values = {"nll": nll, **_kl_of_clips(kl), "psnr": psnr(mean, video)}
@@ -209,11 +216,9 @@ def make(
         # By value of the clip, so that gradients are of the same order for every size of video.
         return loss.mean() / video[0].size, ({**metrics, "beta": beta}, moment)
 
-    def learn(
-        players: tuple[str, ...], state: TrainState, video: jax.Array, keys: jax.Array
-    ) -> tuple[TrainState, Metrics]:
+    def learn(players: tuple[str, ...], state: TrainState, batch: Batch, keys: jax.Array) -> tuple[TrainState, Metrics]:
         learning = {player: state.params[player] for player in players}
-        grads, (metrics, moment) = jax.grad(objective, has_aux=True)(learning, state, video, keys)
+        grads, (metrics, moment) = jax.grad(objective, has_aux=True)(learning, state, batch, keys)
         metrics, squares = parallel.pmean(metrics, axis_name), jnp.zeros(())
         for player in players:
             state, norm = apply_gradients(state, player, grads[player], tx, axis_name)
@@ -225,26 +230,26 @@ def make(
         return state, {**metrics, "scale": scale, "grad_norm": jnp.sqrt(squares)}
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        video = normalize(batch["video"])
-        keys = parallel.example_keys(step_key(state), len(video), axis_name)
+        keys = parallel.example_keys(step_key(state), len(batch["video"]), axis_name)
         if options.turn:
             turns = [functools.partial(learn, (player,)) for player in (DECODER, ENCODER)]
-            state, metrics = jax.lax.switch(state.step // options.turn % 2, turns, state, video, keys)
+            state, metrics = jax.lax.switch(state.step // options.turn % 2, turns, state, batch, keys)
         else:
-            state, metrics = learn(PLAYERS, state, video, keys)
+            state, metrics = learn(PLAYERS, state, batch, keys)
         for player in PLAYERS:
             state = update_ema(state, player, decay)
         return state, metrics
 
-    def decode(params: Params, z: vae.Latents) -> jax.Array:
-        return jnp.clip(likelihood.mean(bind(model, params).decode(z)), -1, 1)
+    def decode(params: Params, z: vae.Latents, told: jax.Array | None) -> jax.Array:
+        return jnp.clip(likelihood.mean(bind(model, params).decode(z, told)), -1, 1)
 
     def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
         video, params = normalize(batch["video"]), sampled(state)
         key, sample_key = jax.random.split(key)
         keys = parallel.example_keys(key, len(video))
-        _, nll, kl, _ = bound(params, video, keys, state.collections[DECODER]["moment"])
-        reconstruction = decode(params, means(bind(model, params).encode(video)))
+        _, nll, kl, _ = bound(params, batch, keys, state.collections[DECODER]["moment"])
+        told = bind(model, params).tell(condition.take(config.condition, batch))
+        reconstruction = decode(params, means(bind(model, params).encode(video)), told)
         return {
             "loss": nll + sum(map(_per_clip, kl.values())),
             "nll": nll,
@@ -257,7 +262,8 @@ def make(
 
     def sample(state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
         params = sampled(state)
-        return decode(params, bind(model, params).sample_prior(parallel.example_noise(keys, shapes)))
+        told = bind(model, params).tell(condition.take(config.condition, batch))
+        return decode(params, bind(model, params).sample_prior(parallel.example_noise(keys, shapes), told), told)
 
     return Method(init, train_step, eval_step, sample)
 

@@ -21,9 +21,10 @@ from ml_collections import ConfigDict
 from jaxvid import config as config_lib
 from jaxvid import losses, parallel
 from jaxvid.core import TrainState, normalize
+from jaxvid.methods import condition
 from jaxvid.methods.vae import LIKELIHOODS, bind, latent_shapes, make_model, means, per_dimension, sampled
 from jaxvid.metrics.image import psnr
-from jaxvid.models.vae import Gaussians, Latents
+from jaxvid.models.vae import Conditions, Gaussians, Latents
 
 PIXEL_BITS = 8
 
@@ -47,20 +48,33 @@ class Codec(NamedTuple):
     draw: Callable[[jax.Array, int], Latents]
 
 
-def codec(config: ConfigDict, state: TrainState) -> Codec:
-    """The VAE of a trained run, with the parameters that it is sampled with."""
+def codec(config: ConfigDict, state: TrainState, given: Conditions | None = None) -> Codec:
+    """The VAE of a trained run, with the parameters that it is sampled with.
+
+    Args:
+      config, state: of the run.
+      given: conditions [1, ...] of a model that was trained with them, from `methods.condition.from_user`: what all
+        clips are told.
+    """
     model, params, size = make_model(config), sampled(state), [config.data.resolution] * 2
     mean = LIKELIHOODS[config_lib.choice("model.likelihood", config.model.likelihood, LIKELIHOODS)].mean
 
     @functools.partial(jax.jit, static_argnums=2)
     def draw(params: dict, keys: jax.Array, frames: int) -> Latents:
         noise = parallel.example_noise(keys, latent_shapes(model, (frames, *size, 3)))
-        return bind(model, params).sample_prior(noise)
+        return bind(model, params).sample_prior(noise, told(params, len(keys)))
+
+    def told(params: dict, clips: int) -> jax.Array | None:
+        vector = bind(model, params).tell(condition.take(config.condition, given or {}))
+        return None if vector is None else jnp.repeat(vector, clips, 0)
+
+    def clips(z: Latents) -> int:
+        return len(next(iter(z.values())))
 
     # The parameters are arguments, since constants would be compiled into the program.
     encode = jax.jit(lambda params, video: bind(model, params).encode(normalize(video)))
-    decode = jax.jit(lambda params, z: jnp.clip(mean(bind(model, params).decode(z)), -1, 1))
-    prior = jax.jit(lambda params, z: bind(model, params).prior_of(z))
+    decode = jax.jit(lambda params, z: jnp.clip(mean(bind(model, params).decode(z, told(params, clips(z)))), -1, 1))
+    prior = jax.jit(lambda params, z: bind(model, params).prior_of(z, told(params, clips(z))))
     shapes = latent_shapes(model, (config.data.frames, *size, 3))
     return Codec(shapes, *(functools.partial(function, params) for function in (encode, decode, prior, draw)))
 

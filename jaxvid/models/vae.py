@@ -7,6 +7,7 @@ content of two clips is `{**z, "content": other["content"]}`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from jaxvid.models import vqvae
 from jaxvid.nn.conv import Conv, ConvTranspose
 
 Latents = dict[str, jax.Array]
+Conditions = Mapping[str, jax.Array]
 SHARP = -4.0  # log variance about which posteriors start: learning begins with little noise
 SLOPE = 0.2  # of the leaky ReLU, below 0
 # There are no norms: they hide how bright a frame is, and made learning slower. So the variance of features must
@@ -133,6 +135,7 @@ class FrameDecoder(nn.Module):
 
     The mirror of `FrameFeatures`: two dense layers, then a transposed convolution for each of the strides, from the
     last to the first. Latents [B,D] serve all frames of the clip, latents [B,T,D] one frame each; at least one is such.
+    A condition is one more of the former.
     """
 
     size: tuple[int, int]  # height and width
@@ -145,7 +148,8 @@ class FrameDecoder(nn.Module):
     @nn.compact
     def __call__(self, z: Latents, train: bool) -> jax.Array:
         frames = max(part.shape[1] for part in z.values() if part.ndim == 3)
-        over_time = [part if part.ndim == 3 else jnp.repeat(part[:, None], frames, 1) for part in z.values()]
+        parts = [z[name] for name in sorted(z)]
+        over_time = [part if part.ndim == 3 else jnp.repeat(part[:, None], frames, 1) for part in parts]
         x = jnp.concatenate(over_time, -1)
         factor, widest = math.prod(self.strides), self.width * 2 ** (len(self.strides) - 1)
         shape = (*(size // factor for size in self.size), widest)
@@ -171,22 +175,28 @@ class GridEncoder(nn.Module):
 
 
 class GridDecoder(nn.Module):
-    """{"grid": [B,T/t,H/h,W/w,dim]} -> video [B,T,H,W,C], float32."""
+    """{"grid": [B,T/t,H/h,W/w,dim]} -> video [B,T,H,W,C], float32; a "condition" [B,F] is the same at every place."""
 
     network: vqvae.Decoder
 
     def __call__(self, z: Latents, train: bool) -> jax.Array:
-        return self.network(z["grid"], train)
+        grid = z["grid"]
+        if "condition" in z:
+            everywhere = jnp.broadcast_to(
+                z["condition"][:, None, None, None], (*grid.shape[:-1], z["condition"].shape[-1])
+            )
+            grid = jnp.concatenate([grid, everywhere], -1)
+        return self.network(grid, train)
 
 
 class StandardPrior(nn.Module):
-    """Every latent is standard normal, and there is nothing to learn."""
+    """Every latent is standard normal whatever the condition, and there is nothing to learn."""
 
-    def __call__(self, z: Latents) -> Gaussians:
+    def __call__(self, z: Latents, told: jax.Array | None) -> Gaussians:
         """The prior at latents z, in their shapes."""
         return {name: standard_normal(part.shape) for name, part in z.items()}
 
-    def draw(self, noise: Latents) -> Latents:
+    def draw(self, noise: Latents, told: jax.Array | None) -> Latents:
         """Latents made of standard normal noise: itself."""
         return noise
 
@@ -209,7 +219,8 @@ class RecurrentPrior(nn.Module):
     """p(motion) = prod_t N(z_t; mean and variance from a GRU that has read z_<t); all other latents standard normal.
 
     The prior of Chung et al. 2015 (VRNN, eq. 5), with a memory of the latents alone: videos are drawn without decoding
-    them on the way. Content and motion are independent, so that either can be exchanged.
+    them on the way. Content and motion are independent, so that either can be exchanged. A condition [B,F] decides what
+    the GRU remembers at first.
     """
 
     memory: int
@@ -223,58 +234,69 @@ class RecurrentPrior(nn.Module):
             out_axes=1,
         )
         self.steps = scan(self.memory)
+        self.first = nn.Dense(self.memory)
 
-    def __call__(self, z: Latents) -> Gaussians:
+    def __call__(self, z: Latents, told: jax.Array | None) -> Gaussians:
         """The prior at latents z; that of z_t has read z_<t alone."""
         prior = {name: standard_normal(part.shape) for name, part in z.items()}
-        return {**prior, "motion": self._unroll(z["motion"], drawing=False)[0]}
+        return {**prior, "motion": self._unroll(z["motion"], told, drawing=False)[0]}
 
-    def draw(self, noise: Latents) -> Latents:
+    def draw(self, noise: Latents, told: jax.Array | None) -> Latents:
         """Latents made of standard normal noise, one frame after another."""
-        return {**noise, "motion": self._unroll(noise["motion"], drawing=True)[1]}
+        return {**noise, "motion": self._unroll(noise["motion"], told, drawing=True)[1]}
 
-    def _unroll(self, given: jax.Array, drawing: bool) -> tuple[Gaussian, jax.Array]:
-        return self.steps(jnp.zeros((len(given), self.memory)), given, drawing)[1]
+    def _unroll(self, given: jax.Array, told: jax.Array | None, drawing: bool) -> tuple[Gaussian, jax.Array]:
+        memory = jnp.zeros((len(given), self.memory)) if told is None else jnp.tanh(self.first(told))
+        return self.steps(memory, given, drawing)[1]
 
 
 class VAE(nn.Module):
-    """Encoder, decoder, prior (Kingma and Welling 2014).
+    """Encoder, decoder, prior (Kingma and Welling 2014); with conditions, what Sohn et al. (2015) make of it.
 
     Attributes:
-      encoder: (video, train) -> posterior Gaussians.
+      encoder: (video, train) -> posterior Gaussians; it sees what the condition says in the video.
       decoder: (latents, train) -> video, or logits of it.
-      prior: latents -> prior Gaussians, and `draw`.
+      prior: (latents, told) -> prior Gaussians, and `draw`.
+      condition: conditions -> what decoder and prior are told, [B,F]; None where there are none.
     """
 
     encoder: nn.Module
     decoder: nn.Module
     prior: nn.Module
+    condition: nn.Module | None = None
 
-    def __call__(self, video: jax.Array, noise: Latents, train: bool) -> tuple[Gaussians, Gaussians, jax.Array]:
+    def __call__(
+        self, video: jax.Array, noise: Latents, train: bool, given: Conditions | None = None
+    ) -> tuple[Gaussians, Gaussians, jax.Array]:
         """Video [B,T,H,W,C] in [-1, 1] -> posterior, prior, and what the decoder makes of a sample of the posterior.
 
         Args:
           noise: standard normal, in the shapes of the latents; zeros for the posterior's means.
+          given: the conditions, where there are any.
         """
-        posterior = self.encode(video, train)
+        posterior, told = self.encode(video, train), self.tell(given)
         z = {name: gaussian.sample(noise[name]) for name, gaussian in posterior.items()}
-        return posterior, self.prior(z), self.decode(z, train)
+        return posterior, self.prior(z, told), self.decode(z, told, train)
+
+    def tell(self, given: Conditions | None) -> jax.Array | None:
+        """Conditions -> [B,F]; None without."""
+        return self.condition(given) if self.condition else None
 
     def encode(self, video: jax.Array, train: bool = False) -> Gaussians:
         """Video [B,T,H,W,C] in [-1, 1] -> the posterior of each latent."""
         return self.encoder(video, train)
 
-    def decode(self, z: Latents, train: bool = False) -> jax.Array:
+    def decode(self, z: Latents, told: jax.Array | None = None, train: bool = False) -> jax.Array:
         """Latents -> video [B,T,H,W,C], or logits of it, not clipped."""
-        return self.decoder(z, train)
+        return self.decoder(z if told is None else {**z, "condition": told}, train)
 
-    def prior_of(self, z: Latents) -> Gaussians:
+    def prior_of(self, z: Latents, told: jax.Array | None = None) -> Gaussians:
         """The prior of each latent, given those before it."""
-        return self.prior(z)
+        return self.prior(z, told)
 
-    def sample_prior(self, noise: Latents) -> Latents:
+    def sample_prior(self, noise: Latents, told: jax.Array | None = None) -> Latents:
         """Standard normal noise, in the shapes of the latents -> latents of the prior."""
-        return self.prior.draw(noise)
+        return self.prior.draw(noise, told)
 
 
 def positions(frames: int, channels: int) -> jax.Array:
