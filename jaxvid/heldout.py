@@ -25,7 +25,7 @@ class Evaluation(NamedTuple):
     scalars: {name: mean over the examples}; for each histogram `<name>_used` (the share of its K bins that are not
       empty) and `<name>_perplexity` (exp of its entropy; K when all are equally full).
     histograms: {name: counts [K]} over all examples.
-    profiles: {name: mean over the examples [K]}.
+    profiles: {name: mean over the examples that are not nan there [K]}.
     videos: {name: [N,T,H,W,C]} of the first batch, "original" first, padding left out.
     """
 
@@ -41,12 +41,7 @@ def make_eval(eval_step: Callable[[TrainState, Batch, jax.Array], Metrics], mesh
     def step(state: TrainState, batch: Batch, index: jax.Array) -> tuple[jax.Array, Metrics, Metrics]:
         values = eval_step(state, batch, jax.random.fold_in(jax.random.key(SEED), index))
         mask = batch["mask"]
-        # Counts times a mask of floats would be exact only up to 2^24.
-        sums = {
-            name: jnp.sum(value * mask) if value.ndim == 1 else jnp.sum(jnp.where(mask[:, None] > 0, value, 0), 0)
-            for name, value in values.items()
-            if value.ndim <= 2
-        }
+        sums = {name: masked_sum(value, mask) for name, value in values.items() if value.ndim <= 2}
         return mask.sum(), sums, {name: value for name, value in values.items() if value.ndim == 5}
 
     whole, rows = parallel.replicated(mesh), parallel.sharded(mesh)
@@ -56,6 +51,19 @@ def make_eval(eval_step: Callable[[TrainState, Batch, jax.Array], Metrics], mesh
         out_shardings=(whole, whole, rows),
         compiler_options=parallel.compiler_options(),
     )
+
+
+def masked_sum(value: jax.Array, mask: jax.Array) -> jax.Array:
+    """Over the examples that count: the sum [] of [B], counts [K] of integers [B,K]; of floats [B,K] sums and numbers of
+    those that are not nan, [2,K].
+    """
+    if value.ndim == 1:
+        return jnp.sum(value * mask)
+    counted = mask[:, None] > 0  # counts times a mask of floats would be exact only up to 2^24
+    if jnp.issubdtype(value.dtype, jnp.integer):
+        return jnp.sum(jnp.where(counted, value, 0), 0)
+    counted &= ~jnp.isnan(value)
+    return jnp.stack([jnp.sum(jnp.where(counted, value, 0), 0), counted.sum(0).astype(value.dtype)])
 
 
 def evaluate(step: Callable, state: TrainState, batches: Iterable[dict], mesh: Mesh) -> Evaluation:
@@ -76,8 +84,8 @@ def evaluate(step: Callable, state: TrainState, batches: Iterable[dict], mesh: M
             real = batch["mask"] > 0
             videos = {"original": batch["video"][real]} | {name: _local(v)[real] for name, v in drawn.items()}
     scalars = {name: float(value) / count for name, value in sums.items() if value.ndim == 0}
-    histograms = {name: value for name, value in sums.items() if value.ndim == 1 and value.dtype.kind == "i"}
-    profiles = {name: value / count for name, value in sums.items() if value.ndim == 1 and value.dtype.kind == "f"}
+    histograms = {name: value for name, value in sums.items() if value.ndim == 1}
+    profiles = {name: value[0] / np.maximum(value[1], 1) for name, value in sums.items() if value.ndim == 2}
     for name, counts in histograms.items():
         share = counts[counts > 0] / counts.sum()
         scalars[f"{name}_used"] = float(np.mean(counts > 0))

@@ -17,6 +17,7 @@ def eval_step(state: float, batch: dict, key: jax.Array) -> dict:
         "brightness": state * video.mean((1, 2, 3, 4)),
         "codes": jax.vmap(lambda row: jnp.zeros(10, jnp.int32).at[row].add(1))(codes),
         "columns": video.mean((1, 2, 4)),
+        "bright_columns": jnp.where(video.mean((1, 2, 4)) > 127, video.mean((1, 2, 4)), jnp.nan),
         "negative": 255 - video,
     }
 
@@ -38,7 +39,10 @@ def test_means_and_counts_are_those_of_the_real_rows(devices: int, size: int) ->
     counts = np.bincount((VIDEOS // 32).ravel(), minlength=10)
     np.testing.assert_array_equal(found.histograms["codes"], counts)
     np.testing.assert_allclose(found.profiles["columns"], VIDEOS.mean((0, 1, 2, 4)), rtol=1e-6)
-    assert found.histograms.keys() == {"codes"} and found.profiles.keys() == {"columns"}
+    columns = VIDEOS.mean((1, 2, 4))
+    bright = np.nanmean(np.where(columns > 127, columns, np.nan), 0)
+    np.testing.assert_allclose(found.profiles["bright_columns"], bright, rtol=1e-6)
+    assert found.histograms.keys() == {"codes"} and found.profiles.keys() == {"columns", "bright_columns"}
     assert found.scalars["codes_used"] == 0.8
     share = counts[:8] / counts.sum()
     np.testing.assert_allclose(found.scalars["codes_perplexity"], np.exp(-(share * np.log(share)).sum()), rtol=1e-9)

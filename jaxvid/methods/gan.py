@@ -400,9 +400,9 @@ def eval_step(players: Players, state: TrainState, batch: Batch, key: jax.Array)
     if loss.reconstruction:
         values["l1"] = losses.mean_absolute_error(fake, real)
     if loss.classes:
-        right = votes(of_fake).argmax(-1) == batch["label"]
-        asked = jax.nn.one_hot(batch["label"], len(players.config.condition.classes), dtype=jnp.int32)
-        values |= {"class_accuracy": right.astype(jnp.float32), "asked": asked, "recognised": asked * right[:, None]}
+        right = (votes(of_fake).argmax(-1) == batch["label"]).astype(jnp.float32)
+        asked = jax.nn.one_hot(batch["label"], len(players.config.condition.classes), dtype=bool)
+        values["class_accuracy"], values["accuracy_by_class"] = right, jnp.where(asked, right[:, None], jnp.nan)
     return values
 
 
