@@ -54,8 +54,8 @@ def make_eval(eval_step: Callable[[TrainState, Batch, jax.Array], Metrics], mesh
 
 
 def masked_sum(value: jax.Array, mask: jax.Array) -> jax.Array:
-    """Over the examples that count: the sum [] of [B], counts [K] of integers [B,K]; of floats [B,K] sums and numbers of
-    those that are not nan, [2,K].
+    """Over the examples that count: the sum [] of [B]; counts [K] of integers [B,K]; of floats [B,K] the sums and the
+    numbers of those that are not nan, [2,K].
     """
     if value.ndim == 1:
         return jnp.sum(value * mask)
