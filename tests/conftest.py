@@ -9,8 +9,7 @@ from ml_collections import ConfigDict
 
 # Before JAX starts: simulated CPU devices deadlock on few cores unless NPROC says there are at least twice as many.
 os.environ.setdefault("NPROC", "16")
-# Most of the tests' time is compiling, which takes half as long where nothing is optimized.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # there are as many test workers as cores
 
