@@ -1,7 +1,15 @@
-"""Video GAN of 3-D convolutions: noise to clips, in the layout of DCGAN.
+"""Auxiliary-classifier video GAN (Odena et al., 2017): a class and noise to clips.
+
+The discriminator also says which class it sees. It learns that from real clips alone, so that it cannot agree with the
+generator on a false one.
 
     python -m jaxvid.main --config configs/acgan.py
 
+Default: 16x16x16 clips of moving shapes, drawn as it goes, 40 classes (shape x motion). On two CPU cores, with other work
+beside it: 8 min 10 s, 1.09 GB. Not good enough yet: samples are coloured blobs that move as asked on dark and light
+grounds, without the asked shape. `jaxvid.evaluate --classifier runs/classifier --references --num 1024` finds the asked
+class in 14 % of the samples (untrained: 2.5 %, held-out clips: 99 %); Frechet distance in the classifier's features 623
+(untrained 3872, other held-out clips 13), in motion features 5.0 (28.8, 0.04).
 `:tiny`: seconds, for tests.
 """
 

@@ -2,6 +2,10 @@
 
     python -m jaxvid.main --config configs/gan3d.py
 
+Default: 16x16x16 clips of moving shapes, drawn as it goes. On two CPU cores, with other work beside it: 7 min 46 s,
+1.04 GB. Not good enough yet: samples are coloured blobs that move on dark and light grounds, and change their colour on
+the way; no shape is told from another. Frechet distance of 1024 samples to held-out clips in the features of
+configs/classifier.py: 865 (untrained 3872, other held-out clips 13), in motion features 2.6 (29, 0.04).
 `:dcgan`: the widths and batch of the literature, batch norm on both sides; too slow for two cores, not run to its end.
 `:64`, `:128`: residual blocks for 16x64x64 and 16x128x128, for accelerators; not run to their end.
 `:tiny`: seconds, for tests.
@@ -48,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.condition = config_lib.condition(())
     config.loss = config_lib.gan_loss("non_saturating", r1=10.0)
     config.optim = ConfigDict()
-    adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0, "schedule": "cosine_decay_schedule"}
+    adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0}
     config.optim.generator = config_lib.optimizer(1e-3, **adam, ema_decay=0.99)
     config.optim.discriminator = config_lib.optimizer(1e-3, **adam)
     config.train.update(steps=2500, batch_size=32, save_every=500)

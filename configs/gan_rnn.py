@@ -1,8 +1,11 @@
 """Recurrent video GAN after MoCoGAN: a content code for the clip, a motion code for each frame, any number of frames.
 
+A video discriminator judges the motion, a frame discriminator the pictures.
+
     python -m jaxvid.main --config configs/gan_rnn.py
 
-`:tiny`: seconds, for tests.
+Default: 16x16x16 clips of moving shapes. Nobody has run it to its end yet: no time, memory or score.
+`:tiny`: seconds, for tests; with a recurrent discriminator too.
 """
 
 from ml_collections import ConfigDict

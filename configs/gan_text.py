@@ -1,7 +1,10 @@
-"""Video GAN of 3-D convolutions: noise to clips, in the layout of DCGAN.
+"""Text-to-video GAN: a caption and noise to clips, the text encoder trained with it on the data's own captions.
+
+Captions are projected into the discriminator, which besides says which class it sees, where the data have classes.
 
     python -m jaxvid.main --config configs/gan_text.py
 
+Default: 16x16x16 clips of moving shapes. Nobody has run it to its end yet: no time, memory or score.
 `:tiny`: seconds, for tests.
 """
 

@@ -51,7 +51,7 @@ def network(fields: dict, **model) -> Callable[[], ConfigDict]:
 
 CASES = {
     "vqvae": variant(),
-    "vqvae-attention": variant(model__heads=2, model__norm="batch"),
+    "vqvae-attention": variant(model__heads=2),
     "vqvae-fsq": quantizer(name="fsq", levels=(8, 5, 5)),
     "vqvae-lfq": quantizer(name="lfq", bits=6),
     "vae": variant("vae:tiny", condition__on=("label", "action")),
@@ -74,16 +74,16 @@ LOSS = {"vqvae": "reconstruction", "vae": "reconstruction", "gan": "d_loss"}
 # The loss of all players after COMPARED steps, as this code gives it: a change that moves one is a change of results.
 GOLDEN = {
     "vqvae": 0.486041,
-    "vqvae-attention": 0.628293,
+    "vqvae-attention": 0.590872,
     "vqvae-fsq": 0.357748,
     "vqvae-lfq": 0.001707,
     "vae": 6272.63,
     "vae-frame-turns": 7260.135,
     "vae-grid": 5761.287,
-    "gan-text": 2.2243,
-    "gan-recurrent": 2.20127,
-    "gan-wasserstein": 0.152253,
-    "gan-pixel": 1.96043,
+    "gan-text": 2.24533,
+    "gan-recurrent": 2.71075,
+    "gan-wasserstein": 0.17832,
+    "gan-pixel": 1.96389,
 }
 
 
@@ -97,7 +97,7 @@ def with_sgd(config: ConfigDict) -> ConfigDict:
     # Adam's first steps are signs of gradients, which rounding flips; equality tests need a continuous optimizer.
     players = [config.optim] if "name" in config.optim else config.optim.values()
     for options in players:
-        options.name, options.learning_rate = "sgd", 0.1 if len(players) == 1 else 0.005
+        options.name, options.learning_rate = "sgd", 0.1 if len(players) == 1 else 0.002
         options.arguments = ConfigDict({"momentum": 0.9})
         options.schedule = "constant_schedule"
     return config

@@ -39,12 +39,7 @@ def untrained(config: ConfigDict) -> checkpoint.Run:
 
 
 def recurrent(*on: str) -> checkpoint.Run:
-    config = recipe("gan3d:tiny")
-    networks = {"widths": (8, 8), "factors": ((1, 2, 2), (1, 2, 2)), "norm": "none", "residual": False}
-    config.model.generator = ConfigDict(
-        {"name": "recurrent", "content": 4, "motion": 4, "memory": 8, "cell": "gru", **networks}
-    )
-    config.model.discriminators = ConfigDict({"frames": {**networks, "spectral": False}})
+    config = recipe("gan_rnn:tiny")
     config.condition = config_lib.condition(on)
     return untrained(config)
 
