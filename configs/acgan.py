@@ -5,11 +5,11 @@ generator on a false one.
 
     python -m jaxvid.main --config configs/acgan.py
 
-Default: 16x16x16 clips of moving shapes, drawn as it goes, 40 classes (shape x motion). On two CPU cores, with other work
-beside it: 8 min 10 s, 1.09 GB. Not good enough yet: samples are coloured blobs that move as asked on dark and light
-grounds, without the asked shape. `jaxvid.evaluate --classifier runs/classifier --references --num 1024` finds the asked
-class in 14 % of the samples (untrained: 2.5 %, held-out clips: 99 %); Frechet distance in the classifier's features 623
-(untrained 3872, other held-out clips 13), in motion features 5.0 (28.8, 0.04).
+Default: 16x16x16 clips of moving shapes, drawn as it goes, 40 classes (shape x motion). On two CPU cores, with other
+work beside it: 8 min 10 s, 1.09 GB. Not good enough yet: samples are coloured blobs that move as asked on dark and
+light grounds, without the asked shape. `jaxvid.evaluate --classifier runs/classifier --references --num 1024` finds
+the asked class in 14 % of the samples (untrained: 2.5 %, held-out clips: 99 %); Frechet distance in the classifier's
+features 623 (untrained 3872, other held-out clips 13), in motion features 5.0 (28.8, 0.04).
 `:tiny`: seconds, for tests.
 """
 

@@ -1,11 +1,12 @@
-"""Pixel-wise GAN: one dense layer from the noise, one from the condition, and one from both to every pixel of the clip.
+"""Pixel-wise GAN: one dense layer from the noise, one from the condition, and one from both to every pixel of the
+clip.
 
 The condition is the first two frames; the mean absolute error (times 100) holds the rest near the real clip.
 
     python -m jaxvid.main --config configs/pixel_gan.py
 
-Default: 16x16x16 clips of moving shapes. Not run to its end: after 1000 of 2000 steps a mean absolute error of 0.058 (of
-values in [-1, 1]) on held-out clips; at step 500 what follows the given frames was a stain, no shape.
+Default: 16x16x16 clips of moving shapes. Not run to its end: after 1000 of 2000 steps a mean absolute error of 0.058
+(of values in [-1, 1]) on held-out clips; at step 500 what follows the given frames was a stain, no shape.
 `:tiny`: seconds, for tests.
 """
 
