@@ -31,28 +31,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.conditioning = (
         "none"  # the discriminator is not told the class; "projection" or "concatenation": it is
     )
-    config.model.generator = ConfigDict(
-        {
-            "name": "conv",
-            "noise": 100,
-            "widths": (64, 32),
-            "factors": (DOUBLE, DOUBLE),
-            "norm": "group",  # or "batch", "none"
-            "residual": False,
-            "background": False,  # or a picture that does not move, painted apart
-        }
-    )
+    config.model.generator = config_lib.painter((64, 32), (DOUBLE, DOUBLE), name="conv", noise=100)
     config.model.discriminators = ConfigDict()
-    config.model.discriminators.video = ConfigDict(
-        {
-            "widths": (32, 64),
-            "factors": (DOUBLE, DOUBLE),
-            "norm": "none",
-            "spectral": False,
-            "residual": False,
-            "deviation": True,
-        }
-    )
+    config.model.discriminators.video = config_lib.discriminator((32, 64), (DOUBLE, DOUBLE))
     config.condition = config_lib.condition(("label",))
     config.loss = config_lib.gan_loss("non_saturating", r1=10.0, classes=1.0)
     config.optim = ConfigDict()
@@ -62,9 +43,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.update(steps=2500, batch_size=32, save_every=500)
     config.eval.update(every=500, examples=256)
     if variant == "tiny":
-        config.data.update(frames=8)
+        config_lib.tiny(config)
         config.model.generator.update(widths=(16, 8), noise=16)
         config.model.discriminators.video.update(widths=(8, 16))
-        config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
-        config.eval.update(every=10, examples=12, videos=4)
     return config

@@ -37,8 +37,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.widths = (32, 48, 64, 128)
         config.model.strides = ((1, 2, 2), *config.model.strides)
     if variant == "tiny":
-        config.data.update(frames=8)
+        config_lib.tiny(config)
         config.model.update(widths=(8, 16), strides=((1, 2, 2), (2, 2, 2)), features=16)
-        config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
-        config.eval.update(every=10, examples=12, videos=4)
     return config

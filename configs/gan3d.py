@@ -27,28 +27,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model = ConfigDict()
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
     config.model.conditioning = "projection"  # or "concatenation"
-    config.model.generator = ConfigDict(
-        {
-            "name": "conv",
-            "noise": 100,
-            "widths": (64, 32),
-            "factors": (DOUBLE, DOUBLE),
-            "norm": "group",  # or "batch", "none"
-            "residual": False,
-            "background": False,  # or a picture that does not move, painted apart
-        }
-    )
+    config.model.generator = config_lib.painter((64, 32), (DOUBLE, DOUBLE), name="conv", noise=100)
     config.model.discriminators = ConfigDict()
-    config.model.discriminators.video = ConfigDict(
-        {
-            "widths": (32, 64),
-            "factors": (DOUBLE, DOUBLE),
-            "norm": "none",
-            "spectral": False,
-            "residual": False,
-            "deviation": True,
-        }
-    )
+    config.model.discriminators.video = config_lib.discriminator((32, 64), (DOUBLE, DOUBLE))
     config.condition = config_lib.condition(())
     config.loss = config_lib.gan_loss("non_saturating", r1=10.0)
     config.optim = ConfigDict()
@@ -73,9 +54,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.discriminators.video.update(widths=widths[::-1], factors=factors[::-1], residual=True)
         config.train.update(batch_size=8)
     if variant == "tiny":
-        config.data.update(frames=8)
+        config_lib.tiny(config)
         config.model.generator.update(widths=(16, 8), noise=16)
         config.model.discriminators.video.update(widths=(8, 16))
-        config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
-        config.eval.update(every=10, examples=12, videos=4)
     return config

@@ -24,24 +24,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model = ConfigDict()
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
     config.model.conditioning = "projection"  # or "concatenation"
-    config.model.generator = ConfigDict(
-        {
-            "name": "recurrent",
-            "content": 50,
-            "motion": 10,
-            "memory": 64,
-            "cell": "gru",  # or "lstm"
-            "widths": (64, 32),
-            "factors": (FRAME, FRAME),
-            "norm": "group",  # or "batch", "none"
-            "residual": False,
-            "background": False,  # or a picture that does not move, painted apart
-        }
-    )
-    stages = {"norm": "none", "spectral": False, "residual": False, "deviation": True}
+    codes = {"content": 50, "motion": 10, "memory": 64, "cell": "gru"}  # or "lstm"
+    config.model.generator = config_lib.painter((64, 32), (FRAME, FRAME), name="recurrent", **codes)
     config.model.discriminators = ConfigDict()
-    config.model.discriminators.video = ConfigDict({"widths": (32, 64), "factors": (DOUBLE, DOUBLE), **stages})
-    config.model.discriminators.frames = ConfigDict({"widths": (32, 64), "factors": (FRAME, FRAME), **stages})
+    config.model.discriminators.video = config_lib.discriminator((32, 64), (DOUBLE, DOUBLE))
+    config.model.discriminators.frames = config_lib.discriminator((32, 64), (FRAME, FRAME))
     config.condition = config_lib.condition(())
     config.loss = config_lib.gan_loss("non_saturating", r1=10.0)
     config.optim = ConfigDict()
@@ -51,13 +38,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.update(steps=2000, batch_size=32, save_every=500)
     config.eval.update(every=500, examples=256)
     if variant == "tiny":
-        config.data.update(frames=8)
+        config_lib.tiny(config)
         config.model.generator.update(widths=(16, 8), content=8, motion=4, memory=8)
         config.model.discriminators.video.update(widths=(8, 16))
         config.model.discriminators.frames.update(widths=(8, 16))
-        config.model.discriminators.recurrent = ConfigDict(
-            {"widths": (8, 8), "factors": (FRAME, FRAME), "memory": 8, **stages}
-        )
-        config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
-        config.eval.update(every=10, examples=12, videos=4)
+        config.model.discriminators.recurrent = config_lib.discriminator((8, 8), (FRAME, FRAME), memory=8)
     return config

@@ -36,9 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.update(steps=2000, batch_size=32, save_every=1000)
     config.eval.update(every=500, examples=256)
     if variant == "tiny":
-        config.data.update(frames=8)
+        config_lib.tiny(config)
         config.model.generator.update(width=32, noise=16)
         config.model.discriminators.dense.update(widths=(32, 16))
-        config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
-        config.eval.update(every=10, examples=12, videos=4)
     return config

@@ -62,9 +62,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.update(beta=1.0, warm_up=100)
         config.train.update(steps=1000, batch_size=4)
     if variant == "tiny":
-        config.data.update(frames=8, resolution=16, stride=1)
+        config_lib.tiny(config)
+        config.data.stride = 1
         config.model.network.update(width=8, hidden=32, strides=(2, 2), heads=2, memory=16)
         config.model.update(beta=1.0, warm_up=10)
-        config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
-        config.eval.update(every=10, examples=12, videos=4)
     return config

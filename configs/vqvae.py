@@ -53,11 +53,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optim = config_lib.optimizer(5e-3, schedule="warmup_cosine_decay_schedule")
     config.train.steps = 500
     if variant == "tiny":
-        config.data.update(frames=8, resolution=16)
+        config_lib.tiny(config)
         config.model.update(width=16, blocks=1, dim=8)
         config.model.quantizer.update(codes=32, warm_up=0)
-        config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
-        config.eval.update(every=10, examples=12, videos=4)
     if variant == "ucf101":
         config.data.update(name="tfds", dataset="ucf101", resolution=128)
         config.model.update(width=256, blocks=6, heads=4, dim=64, dtype="bfloat16", remat=True)

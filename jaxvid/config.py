@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -67,6 +67,34 @@ def optimizer(learning_rate: float, **fields: Any) -> ConfigDict:
     options.clip = 1.0  # global norm; 0: no clipping
     options.accumulate = 1  # train steps per optimizer step
     options.ema_decay = 0.99  # of the parameters that are evaluated
+    options.update(fields)
+    return options
+
+
+def tiny(config: ConfigDict) -> None:
+    """Makes of a recipe what the tests run in seconds; its networks are left to it."""
+    config.data.update(frames=8, resolution=16)
+    config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
+    config.eval.update(every=10, examples=12, videos=4)
+
+
+def painter(widths: Sequence[int], factors: Sequence[tuple[int, int, int]], **fields: Any) -> ConfigDict:
+    """The fields of a convolutional generator, with defaults; those of its noise are left to the recipe."""
+    options = ConfigDict({"widths": tuple(widths), "factors": tuple(factors)})
+    options.norm = "group"  # or "batch", "none"
+    options.residual = False  # stages with a skip connection, for large videos
+    options.background = False  # or a picture that does not move, painted apart
+    options.update(fields)
+    return options
+
+
+def discriminator(widths: Sequence[int], factors: Sequence[tuple[int, int, int]], **fields: Any) -> ConfigDict:
+    """The fields of a convolutional discriminator, with defaults."""
+    options = ConfigDict({"widths": tuple(widths), "factors": tuple(factors)})
+    options.norm = "none"  # or "group", "batch"
+    options.residual = False  # as of the generator
+    options.spectral = False  # kernels divided by their largest singular value
+    options.deviation = True  # it sees how much the videos of a batch differ: samples that are all alike give way
     options.update(fields)
     return options
 

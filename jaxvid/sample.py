@@ -1,6 +1,6 @@
 """Makes videos with the newest checkpoint of a run, and writes them as pictures and as an array.
 
-python -m jaxvid.sample --workdir runs/gan3d --num 16 --seed 0 [--label square_left] [--text "a red square moves left"]
+python -m jaxvid.sample --workdir runs/acgan --num 16 --seed 0 [--label square_left] [--text "a red square moves left"]
 python -m jaxvid.sample --workdir runs/vqvae --mode reconstruct --video PATH
 python -m jaxvid.sample --workdir runs/vae --mode interpolate --video PATH --video PATH
 
@@ -8,7 +8,7 @@ In Python:
 
     from jaxvid import checkpoint, sample
 
-    run = checkpoint.load("runs/gan3d")
+    run = checkpoint.load("runs/acgan")
     videos = sample.draw(run, 16, seed=0, label="square_left")  # float32 [16,T,H,W,3] in [-1, 1]
 """
 
@@ -119,8 +119,6 @@ def prepare(run: Run, num: int, frames: int | None, **conditions: Any) -> tuple[
         config = run.config.copy_and_resolve_references()
         config.data.frames = frames
         try:
-            if config.get("condition"):
-                condition.check(config.condition, config.data.frames)
             run = Run(config, METHODS[config.method](config), run.state)
         except ValueError as error:
             raise ValueError(f"This model makes videos of {trained} frames, and none of {frames}: {error}") from error
@@ -130,12 +128,6 @@ def prepare(run: Run, num: int, frames: int | None, **conditions: Any) -> tuple[
         jax.eval_shape(run.method.sample, run.state, one, jax.random.key(0)[None])
     except ScopeParamShapeError as error:
         raise ValueError(f"This model makes videos of exactly {trained} frames, and none of {frames}.") from error
-    except KeyError as missing:
-        if missing.args != ("video",):
-            raise
-        raise ValueError(
-            "This model makes no videos of its own: it reconstructs those that it is given (--mode reconstruct)."
-        ) from missing
     return run, given
 
 

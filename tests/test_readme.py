@@ -21,13 +21,13 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory, gan_run) -> dict:
-    """What the examples take for granted: trained runs in runs/vqvae and runs/gan3d, a config, and videos."""
+    """What the examples take for granted: trained runs in runs/vqvae and runs/acgan, a config, and videos."""
     config = recipe("vqvae:tiny")
     config.train.update(steps=2, batch_size=8)
     config.eval.examples = 8
     folder = tmp_path_factory.mktemp("readme")
     train(config, folder / "runs" / "vqvae")
-    (folder / "runs" / "gan3d").symlink_to(gan_run)
+    (folder / "runs" / "acgan").symlink_to(gan_run)
     video = np.random.default_rng(0).integers(0, 256, (2, 8, 16, 16, 3), np.uint8)
     real, fake = np.random.default_rng(1).integers(0, 256, (2, 8, 9, 16, 16, 3), np.uint8)
     return {"config": config, "video": video, "folder": folder, "real": real, "fake": fake}

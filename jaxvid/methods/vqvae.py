@@ -162,6 +162,8 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         }
 
     def sample(state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
+        if "video" not in batch:
+            raise ValueError("A tokenizer makes no videos of its own: it reconstructs given ones (--mode reconstruct).")
         return reconstruct(state, normalize(batch["video"]))[1]
 
     return Method(init, train_step, eval_step, sample)

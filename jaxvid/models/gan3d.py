@@ -181,14 +181,16 @@ class Trunk(nn.Module):
     """Video [B,T,H,W,C] -> features after each stage; the last [B,T/t,H/h,W/w,widths[-1]].
 
     The mirror of `Painter`: strided convolutions, each but the first behind a norm, all with leaky ReLU; `residual`
-    adds the mean-pooled input, mapped by a 1x1x1 convolution.
+    adds the mean-pooled input, mapped by a 1x1x1 convolution. With `deviation` the last features have one channel more,
+    see `nn.norm.Deviation`.
     """
 
     widths: Sequence[int]
     factors: Sequence[Triple]
     norm: str = "batch"
-    spectral: bool = False
     residual: bool = False
+    spectral: bool = False
+    deviation: bool = False
     axis_name: str | None = None
     dtype: Any = None
 
@@ -206,6 +208,8 @@ class Trunk(nn.Module):
                 h += Limited(Conv(width, (1, 1, 1), dtype=self.dtype), self.spectral)(pooled, train)
             x = h
             features.append(x)
+        if self.deviation:
+            features[-1] = Deviation(self.axis_name)(x, train)
         return tuple(features)
 
 
@@ -247,12 +251,10 @@ class Discriminator(nn.Module):
     trunk: Trunk
     head: Head
     frames: bool = False
-    deviation: Deviation | None = None
 
     def __call__(self, video: jax.Array, condition: jax.Array | None, train: bool) -> Critique:
         features = self.trunk(video, train)
-        last = self.deviation(features[-1], train) if self.deviation else features[-1]
-        rows = last.reshape(len(video), video.shape[1] if self.frames else 1, -1)
+        rows = features[-1].reshape(len(video), video.shape[1] if self.frames else 1, -1)
         return Critique(*self.head(rows, condition, train), features)
 
 

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -372,8 +373,13 @@ def test_progress_is_shown_when_it_takes_long(monkeypatch, capsys):
 
 def test_an_interrupt_does_not_wait_for_the_rest():
     begun = []
+
+    def work(item):
+        begun.append(item)
+        time.sleep(0.01 * bool(item))  # without a rest all may be done before the first is even looked at
+
     with pytest.raises(KeyboardInterrupt):
-        for item, _ in in_parallel(begun.append, range(10_000), 1, "indexed"):
+        for item, _ in in_parallel(work, range(10_000), 1, "indexed"):
             if item == 0:
                 raise KeyboardInterrupt
     assert len(begun) < 10_000

@@ -1,0 +1,108 @@
+"""The networks of `config.model` for `methods.gan`: a generator, and a panel of discriminators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvid import config as config_lib
+from jaxvid.methods import condition
+from jaxvid.models import gan3d, gan_fc, gan_rnn
+from jaxvid.nn.condition import ConditionEncoder
+from jaxvid.nn.norm import NORMS
+
+Shape = tuple[int, int, int, int]
+
+
+def stages(field: str, options: ConfigDict, size: Sequence[int]) -> dict[str, Any]:
+    """Widths and factors of a network of stages; raises ValueError where they do not fit each other or the video."""
+    widths, factors = tuple(options.widths), tuple(map(tuple, options.factors))
+    if not widths or len(widths) != len(factors) or any(len(factor) != 3 for factor in factors):
+        raise ValueError(
+            f"{field} has widths {widths} and factors {factors}, expected one factor (time, height, width) per width."
+        )
+    if any(n < 1 for n in (*widths, *sum(factors, ()))):
+        raise ValueError(f"{field} has widths {widths} and factors {factors}, expected whole numbers of at least 1.")
+    config_lib.choice(f"{field}.norm", options.norm, NORMS)
+    if options.norm == "group" and any(width % 8 for width in widths):
+        raise ValueError(f"{field}.widths are {widths}, expected multiples of 8, since {field}.norm is group.")
+    grows = "discriminators" not in field  # a strided convolution takes any size, unless what it skips is pooled
+    for axis, length, factor in zip(("frames", "height", "width"), size, gan3d.total(factors), strict=True):
+        if length % factor and (grows or options.residual):
+            raise ValueError(f"{field}.factors {factors} do not divide the video: {axis} {length} by {factor}.")
+    return {"widths": widths, "factors": factors, "norm": options.norm, "residual": options.residual}
+
+
+def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan3d.Conditioned:
+    """The module of `config.model.generator`."""
+    options, field = config.model.generator, "model.generator"
+    size: Shape = (config.data.frames, config.data.resolution, config.data.resolution, 3)
+    name = config_lib.choice(f"{field}.name", options.name, ("conv", "recurrent", "dense"))
+    positive(field, options)
+    network: Any
+    if name == "dense":
+        network = gan_fc.DenseGenerator(size, options.noise, options.width, dtype)
+        return gan3d.Conditioned(network, encoder(config, dtype))
+    fields, background = {**stages(field, options, size[:3]), "axis_name": axis_name, "dtype": dtype}, None
+    painter = gan3d.Painter(size[:3], **fields, channels=4 if options.background else 3)
+    if options.background:
+        # Without a norm, which would take away what tells a dark picture from a light one.
+        fields |= {"factors": tuple((1, *factor[1:]) for factor in fields["factors"]), "norm": "none"}
+        background = gan3d.Painter((1, *size[1:3]), **fields)
+    if name == "conv":
+        network = gan3d.Generator(painter, background, options.noise)
+    else:
+        still(field, options)
+        codes = options.content, options.motion, options.memory
+        cell = config_lib.choice(f"{field}.cell", options.cell, gan_rnn.CELLS)
+        network = gan_rnn.RecurrentGenerator(painter, background, *codes, cell, dtype)
+    return gan3d.Conditioned(network, encoder(config, dtype))
+
+
+def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan3d.Conditioned:
+    """The panel of `config.model.discriminators`: some of "video", "frames", "recurrent" and "dense"."""
+    size = (config.data.frames, config.data.resolution, config.data.resolution)
+    conditioning = config_lib.choice(
+        "model.conditioning", config.model.conditioning, ("projection", "concatenation", "none")
+    )
+    classes = len(config.condition.classes) if config.loss.classes else 0
+    members: list[Any] = []
+    for name, options in config.model.discriminators.items():
+        field = f"model.discriminators.{name}"
+        config_lib.choice("a field of model.discriminators", name, ("video", "frames", "recurrent", "dense"))
+        positive(field, options)
+        head = gan3d.Head(classes, conditioning == "projection", options.spectral, dtype=dtype)
+        if name == "dense":
+            members.append(gan_fc.DenseDiscriminator(tuple(options.widths), head, dtype))
+            continue
+        fields = {**stages(field, options, size), "spectral": options.spectral, "deviation": options.deviation}
+        trunk = gan3d.Trunk(**fields, axis_name=axis_name, dtype=dtype)
+        if name != "video":
+            still(field, options)
+        if name == "recurrent":
+            members.append(gan_rnn.RecurrentDiscriminator(trunk, head, options.memory, dtype=dtype))
+        else:
+            members.append(gan3d.Discriminator(trunk, head, frames=name == "frames"))
+    if not members:
+        raise ValueError("model.discriminators is empty, expected one at least, say video.")
+    return gan3d.Conditioned(gan3d.Panel(tuple(members)), encoder(config, dtype) if conditioning != "none" else None)
+
+
+def encoder(config: ConfigDict, dtype: Any) -> ConditionEncoder | None:
+    """A player's own module for the conditions of `config.condition`; None where there are none."""
+    return condition.make_encoder(config.condition, dtype) if config.condition.on else None
+
+
+def positive(field: str, options: ConfigDict) -> None:
+    """Raises ValueError where a size of a network is below 1."""
+    for name, value in options.items():
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+            raise ValueError(f"{field}.{name} is {value}, expected at least 1.")
+
+
+def still(field: str, options: ConfigDict) -> None:
+    """Raises ValueError where the stages of a network that goes frame by frame change time."""
+    if any(factor[0] != 1 for factor in options.factors):
+        raise ValueError(f"{field}.factors are {tuple(options.factors)}, expected 1 in time: it goes frame by frame.")
