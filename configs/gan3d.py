@@ -21,40 +21,30 @@ DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)  # frames, height, width
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
     config_lib.choice("the variant of configs/gan3d.py", variant or "dcgan", ("dcgan", "64", "128", "tiny"))
-    config = config_lib.base()
-    config.method = "gan"
-    config.data.update(frames=16, resolution=16)
-    config.model = ConfigDict()
-    config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
-    config.model.conditioning = "projection"  # or "concatenation"
-    config.model.generator = config_lib.painter((64, 32), (DOUBLE, DOUBLE), name="conv", noise=100)
-    config.model.discriminators = ConfigDict()
-    config.model.discriminators.video = config_lib.discriminator((32, 64), (DOUBLE, DOUBLE))
-    config.condition = config_lib.condition(())
-    config.loss = config_lib.gan_loss("non_saturating", r1=10.0)
-    config.optim = ConfigDict()
-    adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0}
-    config.optim.generator = config_lib.optimizer(1e-3, **adam, ema_decay=0.99)
-    config.optim.discriminator = config_lib.optimizer(1e-3, **adam)
-    config.train.update(steps=2500, batch_size=32, save_every=500)
-    config.eval.update(every=500, examples=256)
+    config = config_lib.toy_gan()
+    shape = {"norm": "batch", "residual": True, "modulated": True}
+    config.model.generator = config_lib.painter((48, 48), (FRAME, DOUBLE), name="conv", noise=100, **shape)
     if variant == "dcgan":
-        config.model.generator.update(widths=(256, 128), norm="batch", background=False)
-        config.model.discriminators.video.update(widths=(128, 256), norm="batch", deviation=False)
+        config.data.update(frames=16, stride=1)
+        dcgan = {"factors": (DOUBLE, DOUBLE), "norm": "batch"}
+        config.model.generator.update(widths=(256, 128), residual=False, modulated=False, **dcgan)
+        config.model.discriminators.video.update(widths=(128, 256), pooled=False, deviation=False, **dcgan)
         config.loss = config_lib.gan_loss("non_saturating")
         for options in config.optim.values():
-            options.learning_rate = 2e-4
-        config.train.update(batch_size=64)
+            options.update(learning_rate=2e-4, schedule="constant_schedule")
+        config.train.update(steps=2500, batch_size=64)
     if variant in ("64", "128"):
         widths, factors = (256, 128, 64, 32, 16), (DOUBLE, DOUBLE, FRAME, FRAME, FRAME)
         if variant == "64":
             widths, factors = widths[1:], factors[:-1]
-        config.data.resolution = int(variant)
-        config.model.generator.update(widths=widths, factors=factors, residual=True)
+        config.data.update(frames=16, resolution=int(variant), stride=1)
+        config.model.generator.update(widths=widths, factors=factors)
         config.model.discriminators.video.update(widths=widths[::-1], factors=factors[::-1], residual=True)
         config.train.update(batch_size=8)
     if variant == "tiny":
         config_lib.tiny(config)
-        config.model.generator.update(widths=(16, 8), noise=16)
-        config.model.discriminators.video.update(widths=(8, 16))
+        config.data.stride = 1
+        config.loss.penalized = 2
+        config.model.generator.update(widths=(16, 8), factors=(DOUBLE, DOUBLE), noise=16)
+        config.model.discriminators.video.update(widths=(8, 16), factors=(DOUBLE, DOUBLE))
     return config

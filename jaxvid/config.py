@@ -78,11 +78,34 @@ def tiny(config: ConfigDict) -> None:
     config.eval.update(every=10, examples=12, videos=4)
 
 
+def toy_gan() -> ConfigDict:
+    """What the recipes of GANs share: short clips of moving shapes, a discriminator, and a training of minutes."""
+    config = base()
+    config.method = "gan"
+    config.data.update(frames=8, resolution=16, stride=2)
+    config.model = ConfigDict()
+    config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
+    config.model.conditioning = "projection"  # of D; or "concatenation", or "none": it is not told the condition
+    config.model.discriminators = ConfigDict()
+    stages = ((2, 2, 2), (2, 2, 2), (1, 1, 1))
+    config.model.discriminators.video = discriminator((32, 96, 128), stages, pooled=True)
+    config.condition = condition(())
+    config.loss = gan_loss("non_saturating", r1=1.0, penalized=8)
+    config.optim = ConfigDict()
+    adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0, "schedule": "cosine_decay_schedule"}
+    config.optim.generator = optimizer(3e-3, **adam)
+    config.optim.discriminator = optimizer(1.5e-3, **adam)
+    config.train.update(steps=4000, batch_size=32, save_every=500)
+    config.eval.update(every=500, examples=256)
+    return config
+
+
 def painter(widths: Sequence[int], factors: Sequence[tuple[int, int, int]], **fields: Any) -> ConfigDict:
     """The fields of a convolutional generator, with defaults; those of its noise are left to the recipe."""
     options = ConfigDict({"widths": tuple(widths), "factors": tuple(factors)})
     options.norm = "group"  # or "batch", "none"
     options.residual = False  # stages with a skip connection, for large videos
+    options.modulated = False  # the noise and the condition scale and shift the features of every stage
     options.background = False  # or a picture that does not move, painted apart
     options.update(fields)
     return options
@@ -94,6 +117,7 @@ def discriminator(widths: Sequence[int], factors: Sequence[tuple[int, int, int]]
     options.norm = "none"  # or "group", "batch"
     options.residual = False  # as of the generator
     options.spectral = False  # kernels divided by their largest singular value
+    options.pooled = False  # judged by mean and maximum over space, and one layer more, instead of place by place
     options.deviation = True  # it sees how much the videos of a batch differ: samples that are all alike give way
     options.update(fields)
     return options
@@ -107,6 +131,7 @@ def gan_loss(adversarial: str, **fields: Any) -> ConfigDict:
     loss.smoothing = 0.0  # one-sided: real videos are to be judged as 1 - smoothing
     loss.gradient_penalty = 0.0  # weight of (slope - 1)^2 between real and generated videos
     loss.r1 = 0.0  # weight of slope^2 / 2 at real videos
+    loss.penalized = 1  # every n-th video of the batch pays for slopes: they cost as much as all the rest
     loss.lecam = 0.0  # weight of LeCam's regularizer
     loss.feature_matching = 0.0  # weight of the distance between mean features of real and generated videos
     loss.reconstruction = 0.0  # weight of the mean absolute error against the real video of the same condition

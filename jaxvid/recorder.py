@@ -178,6 +178,8 @@ class Recorder:
 
     def _report(self, step: int, found: Evaluation, warnings: Sequence[str], caption: str) -> None:
         end = self._config.train.steps
+        classes = self._config.get("condition", {}).get("classes", ())
+        by_class = {k: dict(zip(classes, v, strict=True)) for k, v in found.profiles.items() if k.endswith("_by_class")}
         viz.report(
             self._workdir / "report.html",
             title=f"{self._config.method} on {self._config.data.name} {self._config.data.path}".strip(),
@@ -188,7 +190,7 @@ class Recorder:
             videos=[(int(p.stem[5:]), p) for p in sorted((self._workdir / "samples").glob("step_*.mp4"))],
             video_caption=caption,
             histograms=found.histograms,
-            profiles=found.profiles,
+            profiles={**found.profiles, **by_class},
             warnings=warnings,
             config={k: config_lib.shown(v) for k, v in config_lib.flatten(config_lib.to_dict(self._config)).items()},
             environment=environment(),

@@ -24,6 +24,7 @@ READABLE = 128  # pixels: smaller panels are enlarged by a whole factor to at le
 SEPARATOR = 128  # mid-grey tells dark and bright frames apart
 FILM_FRAMES = 8
 CURVE_POINTS = 500
+NAMED = 8  # classes, the lowest
 EMBEDDED_VIDEOS = 5
 EMBEDDED_BYTES = 8 * 2**20  # a larger video is linked, not embedded
 CURVE_WIDTH, CODE_WIDTH, CHART_HEIGHT, GUTTER = 300, 450, 150, 36  # of charts, in their own units
@@ -242,7 +243,8 @@ def report(
       video_caption: names the panels, say "original | reconstruction".
       histograms: by name, how often each code was used, [K], over the evaluation set.
       warnings: sentences about what looks wrong, shown first.
-      profiles: by name, a mean over the evaluation set for each dimension, [K], say of the KL in nats.
+      profiles: by name, a mean over the evaluation set for each dimension, [K], say of the KL in nats; or for each
+        class, by its name.
       config, environment: settings (nested or flat) and versions.
       files: label -> path relative to the report.
       parameters: the parameter table, as text.
@@ -367,13 +369,17 @@ def _code_chart(name: str, counts: Any) -> str:
 
 
 def _profile_chart(name: str, means: Any) -> str:
-    """The mean of each dimension, the highest first, against the dashed line of their mean."""
-    ordered = np.sort(np.asarray(means, np.float64).ravel())[::-1]
+    """The mean of each dimension, the highest first, beside their mean; of classes, the lowest by name."""
+    values = np.asarray(list(means.values()) if isinstance(means, Mapping) else means, np.float64).ravel()
+    ordered = np.sort(values)[::-1]
     if not np.isfinite(ordered).all():
         return _figure("codes", name, f'<small class="warning">not finite: {(~np.isfinite(ordered)).sum()}</small>', "")
     facts = (
         f"<span>{_number(ordered.sum())} in all {_thousands(ordered.size)}, at most {_number(ordered[0])} in one</span>"
     )
+    if isinstance(means, Mapping):
+        named = [f"{label} {_number(value)}" for label, value in sorted(means.items(), key=lambda item: item[1])]
+        facts += f"<span>lowest: {escape(', '.join(named[:NAMED]))}</span>"
     return _bar_chart(name, facts, ordered, ordered, "dimension, by value", "mean")
 
 

@@ -76,6 +76,11 @@ def check(config: ConfigDict) -> None:
         )
     if loss.classes and len(config.condition.classes) < 2:
         raise ValueError("loss.classes trains an auxiliary classifier, which needs data with classes: set it to 0.")
+    if not 1 <= loss.penalized <= config.train.batch_size // loss.n_critic:
+        raise ValueError(
+            f"loss.penalized is {loss.penalized}, expected at least 1 (every video) and at most as many as the "
+            f"discriminator sees in a step, {config.train.batch_size // loss.n_critic}."
+        )
     condition.check(config.condition, config.data.frames)
 
 
@@ -225,20 +230,22 @@ def discriminator_loss(
     loss, given = players.config.loss, examples.given
     of_real, collections = judge(players, old, params, real, given)
     of_fake, collections = judge(players, collections, params, fake, given)
+    few = slice(None, None, loss.penalized)  # strided as the shares of `train_step` are
 
     def logits(video: jax.Array) -> jax.Array:
-        return over(lambda c: c.logits * c.logits.shape[1], judge(players, old, params, video, given)[0])
+        told = jax.tree.map(lambda rows: rows[few], given)
+        return over(lambda c: c.logits * c.logits.shape[1], judge(players, old, params, video, told)[0])
 
     target = 1.0 - loss.smoothing
     total = over(lambda r, f: players.game.real(r.logits, target) + players.game.fake(f.logits), of_real, of_fake)
     metrics = {"d_loss": total, **scores(loss.adversarial, of_real, of_fake)}
     if loss.gradient_penalty:
         share = jax.vmap(jax.random.uniform)(fold(examples.keys, 3)).reshape(-1, 1, 1, 1, 1)
-        slopes = losses.gradient_norms(logits, share * real + (1 - share) * fake)
-        metrics["gradient_penalty"] = jnp.square(slopes - 1)
+        slopes = losses.gradient_norms(logits, (share * real + (1 - share) * fake)[few])
+        metrics["gradient_penalty"] = jnp.square(slopes - 1).mean()
         total += loss.gradient_penalty * metrics["gradient_penalty"]
     if loss.r1:
-        metrics["r1"] = jnp.square(losses.gradient_norms(logits, real)) / 2
+        metrics["r1"] = jnp.square(losses.gradient_norms(logits, real[few])).mean() / 2
         total += loss.r1 * metrics["r1"]
     if loss.lecam:
         held = old["lecam"]["real"], old["lecam"]["fake"]

@@ -46,6 +46,7 @@ def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan
         network = gan_fc.DenseGenerator(size, options.noise, options.width, dtype)
         return gan3d.Conditioned(network, encoder(config, dtype))
     fields, background = {**stages(field, options, size[:3]), "axis_name": axis_name, "dtype": dtype}, None
+    fields["modulated"] = options.modulated
     painter = gan3d.Painter(size[:3], **fields, channels=4 if options.background else 3)
     if options.background:
         # Without a norm, which would take away what tells a dark picture from a light one.
@@ -77,7 +78,8 @@ def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) ->
         if name == "dense":
             members.append(gan_fc.DenseDiscriminator(tuple(options.widths), head, dtype))
             continue
-        fields = {**stages(field, options, size), "spectral": options.spectral, "deviation": options.deviation}
+        fields = {**stages(field, options, size), "spectral": options.spectral}
+        fields |= {"deviation": options.deviation, "pooled": options.pooled}
         trunk = gan3d.Trunk(**fields, axis_name=axis_name, dtype=dtype)
         if name != "video":
             still(field, options)

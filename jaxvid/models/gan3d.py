@@ -18,8 +18,14 @@ from jaxvid.nn.conv import Conv, ConvTranspose, depth_to_space
 from jaxvid.nn.norm import Deviation, Normalization
 
 SLOPE = 0.2  # of the leaky ReLU, below 0
+DIM = 1 / 16  # variance of first samples, about
 Triple = tuple[int, int, int]
 Noise = dict[str, jax.Array]
+
+
+def keep(gain: float = 2 / (1 + SLOPE**2)) -> nn.initializers.Initializer:
+    """Kernels that multiply the variance of what they meet; the default makes up for a leaky ReLU."""
+    return nn.initializers.variance_scaling(gain, "fan_in", "truncated_normal")
 
 
 def total(factors: Sequence[Triple]) -> Triple:
@@ -29,8 +35,8 @@ def total(factors: Sequence[Triple]) -> Triple:
 
 
 def kernel(factor: Triple) -> Triple:
-    """Twice the factor, so that every place is met equally often, and 1 along axes that keep their size."""
-    time, height, width = (2 * f if f > 1 else 1 for f in factor)
+    """Twice the factor, so that every place is met equally often; where the size stays 3, and 1 in time."""
+    time, height, width = (2 * f if f > 1 else least for f, least in zip(factor, (1, 3, 3), strict=True))
     return time, height, width
 
 
@@ -40,20 +46,24 @@ def repeat(x: jax.Array, factor: Triple) -> jax.Array:
 
 
 class Upsample(nn.Module):
-    """Features [B,T,H,W,C] -> [B,T*t,H*h,W*w,features] for factor (t,h,w): a transposed convolution of that stride."""
+    """Features [B,T,H,W,C] -> [B,T*t,H*h,W*w,features] for factor (t,h,w): a transposed convolution of that stride.
+
+    Attributes:
+      gain: of the variance, from leaky features to what comes out, at first.
+    """
 
     features: int
     factor: Triple
+    gain: float = 1.0
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         # Each output meets one tap in `places`: without their number the variance would fall with each layer, and first
-        # samples would all be the same grey. 2 / (1 + slope^2) makes up for the activation before.
+        # samples would all be the same grey.
         places = math.prod(self.factor)
-        keep = nn.initializers.variance_scaling(2 * places / (1 + SLOPE**2), "fan_in", "truncated_normal")
-        shape = kernel(self.factor)
-        return ConvTranspose(self.features, shape, self.factor, dtype=self.dtype, kernel_init=keep)(x)
+        shape, init = kernel(self.factor), keep(self.gain * places * 2 / (1 + SLOPE**2))
+        return ConvTranspose(self.features, shape, self.factor, dtype=self.dtype, kernel_init=init)(x)
 
 
 class ResidualUpsample(nn.Module):
@@ -92,6 +102,7 @@ class Painter(nn.Module):
       widths, factors: of the stages, as many of each.
       norm: one of `nn.norm.NORMS`.
       residual: stages are `ResidualUpsample` instead of single transposed convolutions.
+      modulated: before each stage the codes also scale and shift every channel, as in Karras et al. (2019, equation 1).
     """
 
     size: Triple
@@ -99,14 +110,21 @@ class Painter(nn.Module):
     factors: Sequence[Triple]
     norm: str = "batch"
     residual: bool = False
+    modulated: bool = False
     channels: int = 3
     axis_name: str | None = None
     dtype: Any = None
 
     @nn.compact
     def __call__(self, codes: jax.Array, train: bool) -> jax.Array:
-        def norm(h: jax.Array) -> jax.Array:
-            return nn.leaky_relu(Normalization(self.norm, self.axis_name, self.dtype)(h, train), SLOPE)
+        def activate(h: jax.Array) -> jax.Array:
+            h = Normalization(self.norm, self.axis_name, self.dtype)(h, train)
+            if self.modulated:
+                style = nn.Dense(2 * h.shape[-1], dtype=self.dtype)(codes)[:, :, None, None, None]
+                scale, shift = jnp.split(style, 2, -1)
+                parts = h.reshape(batch, count, -1, *h.shape[2:])
+                h = (parts * (1 + scale) + shift).reshape(h.shape)
+            return nn.leaky_relu(h, SLOPE)
 
         batch, count = codes.shape[:2]
         time, height, width = (n // f for n, f in zip(self.size, total(self.factors), strict=True))
@@ -117,8 +135,10 @@ class Painter(nn.Module):
             if self.residual:
                 x = ResidualUpsample(features, factor, self.norm, self.axis_name, self.dtype)(x, train)
             else:
-                x = Upsample(features, factor, self.dtype)(norm(x))
-        return nn.tanh(Upsample(self.channels, self.factors[-1], self.dtype)(norm(x)).astype(jnp.float32))
+                x = Upsample(features, factor, dtype=self.dtype)(activate(x))
+        # Within the straight part of tanh: where first samples are black and white, hardly a gradient comes back.
+        pixels = Upsample(self.channels, self.factors[-1], DIM, self.dtype)(activate(x))
+        return nn.tanh(pixels.astype(jnp.float32))
 
 
 def compose(painted: jax.Array, background: jax.Array) -> jax.Array:
@@ -182,7 +202,8 @@ class Trunk(nn.Module):
 
     The mirror of `Painter`: strided convolutions, each but the first behind a norm, all with leaky ReLU; `residual`
     adds the mean-pooled input, mapped by a 1x1x1 convolution. With `deviation` the last features have one channel more,
-    see `nn.norm.Deviation`.
+    see `nn.norm.Deviation`; `pooled` adds features [B,T/t,2*C], the mean and the maximum of these over space: what
+    a video shows, wherever it is.
     """
 
     widths: Sequence[int]
@@ -191,6 +212,7 @@ class Trunk(nn.Module):
     residual: bool = False
     spectral: bool = False
     deviation: bool = False
+    pooled: bool = False
     axis_name: str | None = None
     dtype: Any = None
 
@@ -198,7 +220,8 @@ class Trunk(nn.Module):
     def __call__(self, video: jax.Array, train: bool) -> tuple[jax.Array, ...]:
         x, features = video, []
         for index, (width, factor) in enumerate(zip(self.widths, self.factors, strict=True)):
-            h = Limited(Conv(width, kernel(factor), factor, dtype=self.dtype), self.spectral)(x, train)
+            conv = Conv(width, kernel(factor), factor, dtype=self.dtype, kernel_init=keep())
+            h = Limited(conv, self.spectral)(x, train)
             if index:
                 h = Normalization(self.norm, self.axis_name, self.dtype)(h, train)
             h = nn.leaky_relu(h, SLOPE)
@@ -210,6 +233,8 @@ class Trunk(nn.Module):
             features.append(x)
         if self.deviation:
             features[-1] = Deviation(self.axis_name)(x, train)
+        if self.pooled:
+            features.append(jnp.concatenate([features[-1].mean((2, 3)), features[-1].max((2, 3))], -1))
         return tuple(features)
 
 
@@ -245,16 +270,21 @@ class Head(nn.Module):
 class Discriminator(nn.Module):
     """Video [B,T,H,W,C] and a condition [B,F] or None -> a critique of the whole, or of each frame (N=T).
 
-    Frames are judged by a trunk that keeps time: factors and kernels of 1 there.
+    Frames are judged by a trunk that keeps time: factors and kernels of 1 there. Pooled features pass one dense layer
+    more.
     """
 
     trunk: Trunk
     head: Head
     frames: bool = False
 
+    @nn.compact
     def __call__(self, video: jax.Array, condition: jax.Array | None, train: bool) -> Critique:
         features = self.trunk(video, train)
         rows = features[-1].reshape(len(video), video.shape[1] if self.frames else 1, -1)
+        if self.trunk.pooled:
+            dense = nn.Dense(self.head.width, dtype=self.head.dtype, kernel_init=keep())
+            rows = nn.leaky_relu(Limited(dense, self.head.spectral)(rows, train), SLOPE)
         return Critique(*self.head(rows, condition, train), features)
 
 
