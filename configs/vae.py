@@ -63,7 +63,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.train.update(steps=1000, batch_size=4)
     if variant == "tiny":
         config_lib.tiny(config)
-        config.data.stride = 1
         config.model.network.update(width=8, hidden=32, strides=(2, 2), heads=2, memory=16)
         config.model.update(beta=1.0, warm_up=10)
     return config

@@ -73,7 +73,7 @@ def optimizer(learning_rate: float, **fields: Any) -> ConfigDict:
 
 def tiny(config: ConfigDict) -> None:
     """Makes of a recipe what the tests run in seconds; its networks are left to it."""
-    config.data.update(frames=8, resolution=16)
+    config.data.update(frames=8, resolution=16, stride=1)
     config.train.update(steps=20, batch_size=8, log_every=1, save_every=10)
     config.eval.update(every=10, examples=12, videos=4)
 

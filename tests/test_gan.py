@@ -22,11 +22,16 @@ DOUBLE = (2, 2, 2)
         ({"loss.smoothing": 0.6}, "expected less than 0.5"),
         ({"loss.n_critic": 3}, "batch_size 8 is shared by the loss.n_critic 3 .* a multiple"),
         ({"loss.n_critic": 0}, "expected a multiple"),
+        ({"loss.penalized": 0}, "loss.penalized is 0, expected at least 1"),
+        ({"loss.penalized": 9}, "loss.penalized is 9, .* at most as many as .* in a step, 8"),
         ({"loss.classes": 1.0}, "needs data with classes"),
         ({"model.generator.name": "convolution"}, "model.generator.name .* did you mean conv"),
         ({"model.generator.widths": (16,)}, "model.generator has widths .* one factor"),
         ({"model.generator.widths": (16, 0)}, "whole numbers of at least 1"),
-        ({"model.generator.widths": (16, 12)}, "model.generator.widths are .* multiples of 8"),
+        (
+            {"model.generator.norm": "group", "model.generator.widths": (16, 12)},
+            "model.generator.widths are .* multiples of 8",
+        ),
         ({"model.generator.norm": "layer"}, "model.generator.norm .* did you mean"),
         ({"model.generator.factors": (DOUBLE, (8, 2, 2))}, "do not divide the video: frames 8 by 16"),
         ({"data.resolution": 18}, "do not divide the video: height 18 by 4"),
@@ -102,3 +107,19 @@ def test_samples_begin_with_the_frames_that_are_given() -> None:
     np.testing.assert_array_equal(made[:, :2], video[:, :2])
     other = jax.jit(method.sample)(state, {"first_frames": -video[:, :2]}, keys)
     assert jnp.abs(other[:, 2:] - made[:, 2:]).max() > 1e-3
+
+
+def test_only_every_nth_video_pays_for_its_slope() -> None:
+    batch = {"video": jax.random.uniform(jax.random.key(0), (8, 8, 16, 16, 3), minval=-1)}
+    few = {"video": batch["video"].at[1::2].multiply(-1)}  # what does not pay may differ
+
+    def r1(penalized: int, batch: dict) -> float:
+        config = recipe("gan3d:tiny")
+        config.loss.penalized = penalized
+        config.model.discriminators.video.deviation = False
+        method = gan.make(config)
+        state = jax.jit(method.init)(jax.random.key(1), batch)
+        return float(jax.jit(method.train_step)(state, batch)[1]["r1"])
+
+    np.testing.assert_allclose(r1(2, batch), r1(2, few), rtol=1e-5)
+    assert abs(r1(1, batch) / r1(1, few) - 1) > 1e-4

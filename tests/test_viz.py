@@ -353,6 +353,12 @@ def test_report_shows_the_mean_of_each_dimension(tmp_path):
     assert area["d"] == "M36 150V0.0H139.5V37.5H243.0V112.5H346.5V150.0H450.0V150Z"
 
 
+def test_report_names_the_classes_that_fare_worst(tmp_path):
+    accuracy = {f"class {index}": 1 - index / 20 for index in range(20)}
+    page = write_report(tmp_path / "report.html", profiles={"accuracy_by_class": accuracy})
+    assert "lowest: class 19 0.05, class 18 0.1" in page.text and "class 11" not in page.text
+
+
 def test_report_codebook_of_many_codes_is_bounded_and_logarithmic_when_skewed(tmp_path):
     page = write_report(tmp_path / "report.html", histograms={"codes": 1e6 / np.arange(1, 65_537) ** 1.2})
     (area,) = page.all("path")

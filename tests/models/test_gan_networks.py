@@ -134,3 +134,24 @@ def test_the_large_layout_makes_large_videos() -> None:
 
     video, logits = jax.eval_shape(both, jax.random.key(0))
     assert video.shape == (2, 16, 128, 128, 3) and logits.shape == (2, 1)
+
+
+def test_a_modulated_painter_paints_each_frame_from_its_own_code() -> None:
+    painter = gan3d.Painter((4, 8, 8), (8, 8), ((1, 2, 2), (1, 2, 2)), norm="none", modulated=True)
+    codes = jax.random.normal(jax.random.key(0), (2, 4, 5))
+    variables = painter.init(jax.random.key(1), codes, train=False)
+    video = painter.apply(variables, codes, train=False)
+    other = painter.apply(variables, codes.at[:, 2].add(1.0), train=False)
+    changed = np.abs(np.asarray(video - other)).max((0, 2, 3, 4))
+    np.testing.assert_array_equal(changed > 1e-4, [False, False, True, False])
+
+
+def test_a_pooled_discriminator_does_not_ask_where() -> None:
+    trunk = gan3d.Trunk((8, 8), ((1, 2, 2), (1, 2, 2)), norm="none", pooled=True)
+    discriminator = gan3d.Discriminator(trunk, gan3d.Head())
+    shape = jax.random.normal(jax.random.key(0), (1, 2, 4, 4, 3))
+    at = [jnp.zeros((1, 2, 24, 24, 3)).at[:, :, y : y + 4, x : x + 4].set(shape) for y, x in ((8, 8), (12, 8))]
+    variables = discriminator.init(jax.random.key(1), at[0], None, train=False)
+    first, second = (discriminator.apply(variables, video, None, train=False) for video in at)
+    np.testing.assert_allclose(first.logits, second.logits, rtol=1e-4)
+    assert abs(float(first.logits[0, 0])) > 1e-3 and first.features[-1].shape == (1, 2, 16)
