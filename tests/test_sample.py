@@ -35,7 +35,8 @@ def untrained(config: ConfigDict) -> checkpoint.Run:
     abstract = checkpoint.abstract_state(method, described)
     arrays = abstract.replace(key=np.zeros(0))
     state = jax.tree.map(lambda x: RNG.normal(0, 0.1, x.shape).astype(x.dtype), arrays)
-    return checkpoint.Run(config, method, state.replace(key=jax.random.key(0)))
+    positive = jax.tree.map(np.abs, state.collections)  # there are variances among them
+    return checkpoint.Run(config, method, state.replace(key=jax.random.key(0), collections=positive))
 
 
 def recurrent(*on: str) -> checkpoint.Run:
