@@ -61,6 +61,10 @@ def test_a_network_that_goes_frame_by_frame_keeps_time() -> None:
     config.model.discriminators.frames.factors = (DOUBLE, DOUBLE)
     with pytest.raises(ValueError, match="model.discriminators.frames.factors .* goes frame by frame"):
         gan.make(config)
+    config = recipe("gan_rnn:tiny")
+    config.model.generator.residual = True
+    with pytest.raises(ValueError, match="model.generator.residual is True, .* see the frames beside: set it to False"):
+        gan.make(config)
 
 
 def test_a_saturated_discriminator_and_samples_all_alike_are_said() -> None:

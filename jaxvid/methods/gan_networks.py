@@ -105,6 +105,8 @@ def positive(field: str, options: ConfigDict) -> None:
 
 
 def still(field: str, options: ConfigDict) -> None:
-    """Raises ValueError where the stages of a network that goes frame by frame change time."""
+    """Raises ValueError where the stages of a network that goes frame by frame change time, or look beside a frame."""
     if any(factor[0] != 1 for factor in options.factors):
         raise ValueError(f"{field}.factors are {tuple(options.factors)}, expected 1 in time: it goes frame by frame.")
+    if options.residual:
+        raise ValueError(f"{field}.residual is True, and such stages see the frames beside: set it to False.")

@@ -18,7 +18,7 @@ from jaxvid.nn.conv import Conv, ConvTranspose, depth_to_space
 from jaxvid.nn.norm import Deviation, Normalization
 
 SLOPE = 0.2  # of the leaky ReLU, below 0
-DIM = 1 / 16  # variance of first samples, about
+FIRST_VARIANCE = 1 / 16  # of first samples, about
 Triple = tuple[int, int, int]
 Noise = dict[str, jax.Array]
 
@@ -66,10 +66,33 @@ class Upsample(nn.Module):
         return ConvTranspose(self.features, shape, self.factor, dtype=self.dtype, kernel_init=init)(x)
 
 
+class Activation(nn.Module):
+    """Features [B,T,H,W,C] -> a norm, a style where there are codes, and leaky ReLU.
+
+    The style scales and shifts every channel (Karras et al., 2019, equation 1): each of the codes [B,N,D] sets those of
+    its own T/N frames.
+    """
+
+    norm: str
+    axis_name: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, codes: jax.Array | None, train: bool) -> jax.Array:
+        x = Normalization(self.norm, self.axis_name, self.dtype)(x, train)
+        if codes is not None:
+            style = nn.Dense(2 * x.shape[-1], dtype=self.dtype)(codes)[:, :, None, None, None]
+            scale, shift = jnp.split(style, 2, -1)
+            parts = x.reshape(*codes.shape[:2], -1, *x.shape[2:])
+            x = (parts * (1 + scale) + shift).reshape(x.shape)
+        return nn.leaky_relu(x, SLOPE)
+
+
 class ResidualUpsample(nn.Module):
     """Upsampling by repetition, plus two 3x3x3 convolutions of which the first makes the new places.
 
     Features [B,T,H,W,C] -> [B,T*t,H*h,W*w,features] for factor (t,h,w). The repeated part passes a 1x1x1 convolution.
+    Codes, or None, are those of `Activation`.
     """
 
     features: int
@@ -79,15 +102,15 @@ class ResidualUpsample(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        def norm(h: jax.Array) -> jax.Array:
-            return nn.leaky_relu(Normalization(self.norm, self.axis_name, self.dtype)(h, train), SLOPE)
+    def __call__(self, x: jax.Array, codes: jax.Array | None, train: bool) -> jax.Array:
+        def activate(h: jax.Array) -> jax.Array:
+            return Activation(self.norm, self.axis_name, self.dtype)(h, codes, train)
 
         places = math.prod(self.factor)
         skip = Conv(self.features, (1, 1, 1), dtype=self.dtype)(x)
         skip = repeat(skip, self.factor)
-        h = Conv(self.features * places, (3, 3, 3), dtype=self.dtype)(norm(x))
-        h = Conv(self.features, (3, 3, 3), dtype=self.dtype)(norm(depth_to_space(h, self.factor)))
+        h = Conv(self.features * places, (3, 3, 3), dtype=self.dtype)(activate(x))
+        h = Conv(self.features, (3, 3, 3), dtype=self.dtype)(activate(depth_to_space(h, self.factor)))
         return skip + h
 
 
@@ -102,7 +125,7 @@ class Painter(nn.Module):
       widths, factors: of the stages, as many of each.
       norm: one of `nn.norm.NORMS`.
       residual: stages are `ResidualUpsample` instead of single transposed convolutions.
-      modulated: before each stage the codes also scale and shift every channel, as in Karras et al. (2019, equation 1).
+      modulated: the codes also set the styles of every `Activation`.
     """
 
     size: Triple
@@ -117,14 +140,10 @@ class Painter(nn.Module):
 
     @nn.compact
     def __call__(self, codes: jax.Array, train: bool) -> jax.Array:
+        styles = codes if self.modulated else None
+
         def activate(h: jax.Array) -> jax.Array:
-            h = Normalization(self.norm, self.axis_name, self.dtype)(h, train)
-            if self.modulated:
-                style = nn.Dense(2 * h.shape[-1], dtype=self.dtype)(codes)[:, :, None, None, None]
-                scale, shift = jnp.split(style, 2, -1)
-                parts = h.reshape(batch, count, -1, *h.shape[2:])
-                h = (parts * (1 + scale) + shift).reshape(h.shape)
-            return nn.leaky_relu(h, SLOPE)
+            return Activation(self.norm, self.axis_name, self.dtype)(h, styles, train)
 
         batch, count = codes.shape[:2]
         time, height, width = (n // f for n, f in zip(self.size, total(self.factors), strict=True))
@@ -133,11 +152,11 @@ class Painter(nn.Module):
         x = x.reshape(batch, time, height, width, -1)
         for features, factor in zip(self.widths[1:], self.factors, strict=False):
             if self.residual:
-                x = ResidualUpsample(features, factor, self.norm, self.axis_name, self.dtype)(x, train)
+                x = ResidualUpsample(features, factor, self.norm, self.axis_name, self.dtype)(x, styles, train)
             else:
                 x = Upsample(features, factor, dtype=self.dtype)(activate(x))
         # Within the straight part of tanh: where first samples are black and white, hardly a gradient comes back.
-        pixels = Upsample(self.channels, self.factors[-1], DIM, self.dtype)(activate(x))
+        pixels = Upsample(self.channels, self.factors[-1], FIRST_VARIANCE, self.dtype)(activate(x))
         return nn.tanh(pixels.astype(jnp.float32))
 
 

@@ -136,14 +136,22 @@ def test_the_large_layout_makes_large_videos() -> None:
     assert video.shape == (2, 16, 128, 128, 3) and logits.shape == (2, 1)
 
 
-def test_a_modulated_painter_paints_each_frame_from_its_own_code() -> None:
-    painter = gan3d.Painter((4, 8, 8), (8, 8), ((1, 2, 2), (1, 2, 2)), norm="none", modulated=True)
+@pytest.mark.parametrize("residual", [False, True])
+def test_styles_alone_reach_every_frame_from_its_own_code(residual: bool) -> None:
+    network = painter((4, 8, 8), (FRAME, FRAME), residual=residual, modulated=True)
     codes = jax.random.normal(jax.random.key(0), (2, 4, 5))
-    variables = painter.init(jax.random.key(1), codes, train=False)
-    video = painter.apply(variables, codes, train=False)
-    other = painter.apply(variables, codes.at[:, 2].add(1.0), train=False)
-    changed = np.abs(np.asarray(video - other)).max((0, 2, 3, 4))
-    np.testing.assert_array_equal(changed > 1e-4, [False, False, True, False])
+    variables = compiled(lambda: network.init(jax.random.key(1), codes, train=False))()
+    # The first grid is the same in all frames, so that only styles tell them apart.
+    variables["params"]["Dense_0"]["kernel"] *= 0
+    variables["params"]["Dense_0"]["bias"] += 1
+
+    def changes(codes: jax.Array) -> np.ndarray:
+        video = network.apply(variables, codes, train=False)
+        return np.abs(np.asarray(video - other)).max((0, 2, 3, 4)) > 1e-4
+
+    other = network.apply(variables, codes.at[:, 2].add(1.0), train=False)
+    # Convolutions of residual stages are three frames wide.
+    np.testing.assert_array_equal(changes(codes), [residual, residual, True, residual])
 
 
 def test_a_pooled_discriminator_does_not_ask_where() -> None:
