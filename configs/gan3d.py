@@ -20,7 +20,7 @@ DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)  # frames, height, width
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
     config_lib.choice("the variant of configs/gan3d.py", variant or "dcgan", ("dcgan", "64", "128", "tiny"))
-    config = config_lib.toy_gan()
+    config = config_lib.gan_base()
     shape = {"norm": "batch", "residual": True, "modulated": True}
     config.model.generator = config_lib.painter((48, 48), (FRAME, DOUBLE), name="conv", noise=100, **shape)
     if variant == "dcgan":

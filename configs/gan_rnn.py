@@ -19,7 +19,7 @@ DOUBLE, FRAME, SAME = (2, 2, 2), (1, 2, 2), (1, 1, 1)  # frames, height, width
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
     config_lib.choice("the variant of configs/gan_rnn.py", variant or "tiny", ("tiny",))
-    config = config_lib.toy_gan()
+    config = config_lib.gan_base()
     codes = {"name": "recurrent", "content": 50, "motion": 10, "memory": 64, "cell": "gru"}  # or "lstm"
     config.model.generator = config_lib.painter((64, 64), (FRAME, FRAME), norm="batch", modulated=True, **codes)
     frames = config_lib.discriminator((32, 64, 64), (FRAME, FRAME, SAME), pooled=True)

@@ -18,23 +18,16 @@ from jaxvid import config as config_lib
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
     config_lib.choice("the variant of configs/pixel_gan.py", variant or "tiny", ("tiny",))
-    config = config_lib.base()
-    config.method = "gan"
-    config.data.update(frames=16, resolution=16)
-    config.model = ConfigDict()
-    config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
+    config = config_lib.gan_base()
+    config.data.update(frames=16, stride=1)
     config.model.conditioning = "none"  # the discriminator sees the given frames in the video
     config.model.generator = ConfigDict({"name": "dense", "noise": 100, "width": 512})
-    config.model.discriminators = ConfigDict()
-    config.model.discriminators.dense = ConfigDict({"widths": (256, 128), "spectral": True})
+    config.model.discriminators = ConfigDict({"dense": {"widths": (256, 128), "spectral": True}})
     config.condition = config_lib.condition(("first_frames",), first_frames=2, features=50)
     config.loss = config_lib.gan_loss("non_saturating", reconstruction=100.0)
-    config.optim = ConfigDict()
-    adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0}
-    config.optim.generator = config_lib.optimizer(1e-3, schedule="warmup_cosine_decay_schedule", **adam)
-    config.optim.discriminator = config_lib.optimizer(2e-4, **adam)
-    config.train.update(steps=2000, batch_size=32, save_every=1000)
-    config.eval.update(every=500, examples=256)
+    config.optim.generator.update(learning_rate=1e-3, schedule="warmup_cosine_decay_schedule")
+    config.optim.discriminator.update(learning_rate=2e-4, schedule="constant_schedule")
+    config.train.update(steps=2000, save_every=1000)
     if variant == "tiny":
         config_lib.tiny(config)
         config.model.generator.update(width=32, noise=16)

@@ -78,8 +78,8 @@ def tiny(config: ConfigDict) -> None:
     config.eval.update(every=10, examples=12, videos=4)
 
 
-def toy_gan() -> ConfigDict:
-    """What the recipes of GANs share: short clips of moving shapes, a discriminator, and a training of minutes."""
+def gan_base() -> ConfigDict:
+    """The fields of a GAN's recipe, with defaults for short clips of moving shapes; a recipe adds `model.generator`."""
     config = base()
     config.method = "gan"
     config.data.update(frames=8, resolution=16, stride=2)

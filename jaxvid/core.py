@@ -45,7 +45,8 @@ class Method(NamedTuple):
     train_step: (state, batch) -> (TrainState, metrics); metrics are scalars.
     eval_step: (state, batch, key) -> metrics with one value per example. Its rank says what it is: [B] is averaged over
       the evaluation set, [B,T,H,W,C] is drawn beside the batch's video; [B, K] is summed to a histogram where it holds
-      integers, which are counts, and averaged to a profile where it holds floats (over those that are not nan).
+      integers, which are counts, and averaged to a profile where it holds floats (over those that are not nan). A name
+      that ends in "_by_class" says that K counts the classes.
     sample: (state, batch, keys) -> video [B,T,H,W,C] in [-1, 1]; batch holds conditions only, and each video is drawn
       from its own of the B keys, so that it does not depend on the videos beside it.
     warnings: an evaluation's averages, by name -> sentences about what looks wrong.

@@ -25,7 +25,7 @@ class Evaluation(NamedTuple):
     scalars: {name: mean over the examples}; for each histogram `<name>_used` (the share of its K bins that are not
       empty) and `<name>_perplexity` (exp of its entropy; K when all are equally full).
     histograms: {name: counts [K]} over all examples.
-    profiles: {name: mean over the examples that are not nan there [K]}.
+    profiles: {name: mean over the examples that are not nan there [K]}; nan where all are.
     videos: {name: [N,T,H,W,C]} of the first batch, "original" first, padding left out.
     """
 
@@ -85,7 +85,8 @@ def evaluate(step: Callable, state: TrainState, batches: Iterable[dict], mesh: M
             videos = {"original": batch["video"][real]} | {name: _local(v)[real] for name, v in drawn.items()}
     scalars = {name: float(value) / count for name, value in sums.items() if value.ndim == 0}
     histograms = {name: value for name, value in sums.items() if value.ndim == 1}
-    profiles = {name: value[0] / np.maximum(value[1], 1) for name, value in sums.items() if value.ndim == 2}
+    with np.errstate(invalid="ignore"):
+        profiles = {name: value[0] / value[1] for name, value in sums.items() if value.ndim == 2}
     for name, counts in histograms.items():
         share = counts[counts > 0] / counts.sum()
         scalars[f"{name}_used"] = float(np.mean(counts > 0))

@@ -244,7 +244,7 @@ def report(
       histograms: by name, how often each code was used, [K], over the evaluation set.
       warnings: sentences about what looks wrong, shown first.
       profiles: by name, a mean over the evaluation set for each dimension, [K], say of the KL in nats; or for each
-        class, by its name.
+        class, by its name; nan for classes without an example, which are left out.
       config, environment: settings (nested or flat) and versions.
       files: label -> path relative to the report.
       parameters: the parameter table, as text.
@@ -370,17 +370,19 @@ def _code_chart(name: str, counts: Any) -> str:
 
 def _profile_chart(name: str, means: Any) -> str:
     """The mean of each dimension, the highest first, beside their mean; of classes, the lowest by name."""
-    values = np.asarray(list(means.values()) if isinstance(means, Mapping) else means, np.float64).ravel()
-    ordered = np.sort(values)[::-1]
+    classes, axis = "", "dimension, by value"
+    if isinstance(means, Mapping):
+        means = {label: value for label, value in means.items() if not np.isnan(value)}
+        named = [f"{label} {_number(value)}" for label, value in sorted(means.items(), key=lambda item: item[1])]
+        classes, axis = f"<span>lowest: {escape(', '.join(named[:NAMED]))}</span>", "class, by value"
+        means = list(means.values())
+    ordered = np.sort(np.asarray(means, np.float64).ravel())[::-1]
     if not np.isfinite(ordered).all():
         return _figure("codes", name, f'<small class="warning">not finite: {(~np.isfinite(ordered)).sum()}</small>', "")
     facts = (
         f"<span>{_number(ordered.sum())} in all {_thousands(ordered.size)}, at most {_number(ordered[0])} in one</span>"
     )
-    if isinstance(means, Mapping):
-        named = [f"{label} {_number(value)}" for label, value in sorted(means.items(), key=lambda item: item[1])]
-        facts += f"<span>lowest: {escape(', '.join(named[:NAMED]))}</span>"
-    return _bar_chart(name, facts, ordered, ordered, "dimension, by value", "mean")
+    return _bar_chart(name, facts + classes, ordered, ordered, axis, "mean")
 
 
 def _bar_chart(name: str, facts: str, shown: np.ndarray, ordered: np.ndarray, axis: str, middle: str) -> str:

@@ -18,6 +18,7 @@ def eval_step(state: float, batch: dict, key: jax.Array) -> dict:
         "codes": jax.vmap(lambda row: jnp.zeros(10, jnp.int32).at[row].add(1))(codes),
         "columns": video.mean((1, 2, 4)),
         "bright_columns": jnp.where(video.mean((1, 2, 4)) > 127, video.mean((1, 2, 4)), jnp.nan),
+        "never": jnp.full((len(video), 2), jnp.nan),
         "negative": 255 - video,
     }
 
@@ -42,7 +43,8 @@ def test_means_and_counts_are_those_of_the_real_rows(devices: int, size: int) ->
     columns = VIDEOS.mean((1, 2, 4))
     bright = np.nanmean(np.where(columns > 127, columns, np.nan), 0)
     np.testing.assert_allclose(found.profiles["bright_columns"], bright, rtol=1e-6)
-    assert found.histograms.keys() == {"codes"} and found.profiles.keys() == {"columns", "bright_columns"}
+    assert np.isnan(found.profiles["never"]).tolist() == [True, True]
+    assert found.histograms.keys() == {"codes"} and found.profiles.keys() == {"columns", "bright_columns", "never"}
     assert found.scalars["codes_used"] == 0.8
     share = counts[:8] / counts.sum()
     np.testing.assert_allclose(found.scalars["codes_perplexity"], np.exp(-(share * np.log(share)).sum()), rtol=1e-9)

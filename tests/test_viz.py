@@ -355,7 +355,9 @@ def test_report_shows_the_mean_of_each_dimension(tmp_path):
 
 def test_report_names_the_classes_that_fare_worst(tmp_path):
     accuracy = {f"class {index}": 1 - index / 20 for index in range(20)}
-    page = write_report(tmp_path / "report.html", profiles={"accuracy_by_class": accuracy})
+    absent = {"class 20": np.nan}
+    page = write_report(tmp_path / "report.html", profiles={"accuracy_by_class": accuracy | absent})
+    assert "in all 20" in page.text and "class 20" not in page.text
     assert "lowest: class 19 0.05, class 18 0.1" in page.text and "class 11" not in page.text
 
 
