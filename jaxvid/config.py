@@ -131,7 +131,7 @@ def gan_loss(adversarial: str, **fields: Any) -> ConfigDict:
     loss.smoothing = 0.0  # one-sided: real videos are to be judged as 1 - smoothing
     loss.gradient_penalty = 0.0  # weight of (slope - 1)^2 between real and generated videos
     loss.r1 = 0.0  # weight of slope^2 / 2 at real videos
-    loss.penalized = 1  # every n-th video of the batch pays for slopes: they cost as much as all the rest
+    loss.penalized = 1  # every n-th video of a batch is asked for its slope: with n above 1 a step is shorter
     loss.lecam = 0.0  # weight of LeCam's regularizer
     loss.feature_matching = 0.0  # weight of the distance between mean features of real and generated videos
     loss.reconstruction = 0.0  # weight of the mean absolute error against the real video of the same condition
