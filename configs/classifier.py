@@ -1,7 +1,7 @@
 """Video classifier: which of 40 classes does a clip show? It judges the samples of conditional generators.
 
     python -m jaxvid.main --config configs/classifier.py
-    python -m jaxvid.evaluate --workdir runs/acgan --classifier runs/classifier --references --num 2048
+    python -m jaxvid.evaluate --workdir runs/acgan --classifier runs/classifier --references --num 512
 
 Default: clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second moment, as the recipes of GANs have
 them. One run on one of two cores, with other work beside it: 3 min 23 s, 0.95 GB, 98.9 % of the 1024 evaluation clips.

@@ -4,8 +4,11 @@ Captions are projected into the discriminator, which besides says which class it
 
     python -m jaxvid.main --config configs/gan_text.py
 
-Default: clips of moving shapes, 8 frames of 16x16 at every second moment; networks as in configs/acgan.py. Nobody has
-run it to its end yet: no time, memory or score.
+Default: clips of moving shapes, 8 frames of 16x16 at every second moment; networks as in configs/acgan.py. On one CPU
+core 8 min 44 s, 1.4 GB. Not good enough yet: colour, ground, place and motion are mostly those of the caption, but
+the shapes are blobs. configs/classifier.py finds the class of the caption in 32 % of 512 samples (29 to 37 %; 99 % of
+held-out clips, chance 2.5 %); Frechet distance in its features 384 (untrained 3051, other held-out clips 20), in
+motion features 4.6 (10.7, 0.1).
 `:tiny`: seconds, for tests.
 """
 
