@@ -35,4 +35,5 @@ def get_config(variant: str = "") -> ConfigDict:
         config.loss.penalized = 2
         config.model.generator.update(widths=(16, 8), content=8, motion=4, memory=8)
         config.model.discriminators.video.update(widths=(8, 16), factors=(DOUBLE, DOUBLE))
+        config.model.discriminators.frames.update(widths=(8, 16), factors=(FRAME, FRAME))
     return config

@@ -25,6 +25,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config = config_lib.gan_base()
     shape = {"norm": "batch", "residual": True, "modulated": True}
     config.model.generator = config_lib.painter((48, 48), (FRAME, DOUBLE), name="conv", noise=100, **shape)
+    if variant in ("dcgan", "64", "128"):
+        del config.model.discriminators.frames
     if variant == "dcgan":
         config.data.update(frames=16, stride=1)
         dcgan = {"factors": (DOUBLE, DOUBLE), "norm": "batch"}
@@ -47,4 +49,5 @@ def get_config(variant: str = "") -> ConfigDict:
         config.loss.penalized = 2
         config.model.generator.update(widths=(16, 8), factors=(DOUBLE, DOUBLE), noise=16)
         config.model.discriminators.video.update(widths=(8, 16), factors=(DOUBLE, DOUBLE))
+        config.model.discriminators.frames.update(widths=(8, 16), factors=(FRAME, FRAME))
     return config

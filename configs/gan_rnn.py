@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
 
-DOUBLE, FRAME, SAME = (2, 2, 2), (1, 2, 2), (1, 1, 1)  # frames, height, width
+DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)  # frames, height, width
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -22,13 +22,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config = config_lib.gan_base()
     codes = {"name": "recurrent", "content": 50, "motion": 10, "memory": 64, "cell": "gru"}  # or "lstm"
     config.model.generator = config_lib.painter((64, 64), (FRAME, FRAME), norm="batch", modulated=True, **codes)
-    frames = config_lib.discriminator((32, 64, 64), (FRAME, FRAME, SAME), pooled=True)
-    config.model.discriminators.frames = frames
     if variant == "tiny":
         config_lib.tiny(config)
         config.loss.penalized = 2
         config.model.generator.update(widths=(16, 8), content=8, motion=4, memory=8)
         config.model.discriminators.video.update(widths=(8, 16), factors=(DOUBLE, DOUBLE))
-        frames.update(widths=(8, 16), factors=(FRAME, FRAME))
+        config.model.discriminators.frames.update(widths=(8, 16), factors=(FRAME, FRAME), shown=2)
         config.model.discriminators.recurrent = config_lib.discriminator((8, 8), (FRAME, FRAME), memory=8)
     return config

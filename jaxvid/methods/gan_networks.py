@@ -85,8 +85,12 @@ def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) ->
             still(field, options)
         if name == "recurrent":
             members.append(gan_rnn.RecurrentDiscriminator(trunk, head, options.memory, dtype=dtype))
+        elif name == "frames":
+            if size[0] % options.shown:
+                raise ValueError(f"{field}.shown is {options.shown}, expected a divisor of data.frames {size[0]}.")
+            members.append(gan3d.Discriminator(trunk, head, options.shown))
         else:
-            members.append(gan3d.Discriminator(trunk, head, frames=name == "frames"))
+            members.append(gan3d.Discriminator(trunk, head))
     if not members:
         raise ValueError("model.discriminators is empty, expected one at least, say video.")
     return gan3d.Conditioned(gan3d.Panel(tuple(members)), encoder(config, dtype) if conditioning != "none" else None)

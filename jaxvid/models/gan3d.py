@@ -286,19 +286,36 @@ class Head(nn.Module):
         return logits, classes
 
 
+def glimpse(video: jax.Array, count: int, axis_name: str | None = None) -> jax.Array:
+    """[B,T,H,W,C] -> [B,count,H,W,C]: every (T/count)-th frame of each video, and of its neighbour in the batch the next.
+
+    So the videos of a batch show all moments alike. Under pmap `axis_name` says how many videos come before.
+    """
+    gap = video.shape[1] // count
+    before: Any = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(video)
+    moments = (before + jnp.arange(len(video))[:, None]) % gap + gap * jnp.arange(count)
+    return jnp.take_along_axis(video, moments[..., None, None, None], axis=1)
+
+
 class Discriminator(nn.Module):
-    """Video [B,T,H,W,C] and a condition [B,F] or None -> a critique of the whole, or of each frame (N=T).
+    """Video [B,T,H,W,C] and a condition [B,F] or None -> a critique of the whole, or of each of its frames.
 
     Frames are judged by a trunk that keeps time: factors and kernels of 1 there. Pooled features pass one dense layer
     more.
+
+    Attributes:
+      frames: how many frames of each video are judged in training, see `glimpse` (Tulyakov et al., 2018, judge one;
+        outside training it is all of them); None: the video as a whole.
     """
 
     trunk: Trunk
     head: Head
-    frames: bool = False
+    frames: int | None = None
 
     @nn.compact
     def __call__(self, video: jax.Array, condition: jax.Array | None, train: bool) -> Critique:
+        if self.frames and train:
+            video = glimpse(video, self.frames, self.trunk.axis_name)
         features = self.trunk(video, train)
         rows = features[-1].reshape(len(video), video.shape[1] if self.frames else 1, -1)
         if self.trunk.pooled:

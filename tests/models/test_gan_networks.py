@@ -78,7 +78,7 @@ def trunk(factors=(DOUBLE, DOUBLE), **fields) -> gan3d.Trunk:
 DISCRIMINATORS = {
     "video": (gan3d.Discriminator(trunk(), gan3d.Head(3)), 1),
     "residual": (gan3d.Discriminator(trunk(residual=True), gan3d.Head(3)), 1),
-    "frames": (gan3d.Discriminator(trunk((FRAME, FRAME)), gan3d.Head(3), frames=True), 4),
+    "frames": (gan3d.Discriminator(trunk((FRAME, FRAME)), gan3d.Head(3), frames=2), 4),
     "recurrent": (gan_rnn.RecurrentDiscriminator(trunk((FRAME, FRAME)), gan3d.Head(3), memory=5), 1),
     "dense": (gan_fc.DenseDiscriminator((6, 5), gan3d.Head(3)), 1),
 }
@@ -107,6 +107,21 @@ def test_each_frame_is_judged_by_itself() -> None:
     variables = compiled(lambda: network.init(jax.random.key(0), video, None, False))()
     seen = compiled(jax.grad(lambda x: network.apply(variables, x, None, False).logits[0, 2]))(video)
     assert (jnp.abs(seen).sum((0, 2, 3, 4)) > 0).tolist() == [False, False, True, False]
+
+
+def test_in_training_the_videos_of_a_batch_show_some_of_their_frames_by_turns() -> None:
+    video = jnp.broadcast_to(jnp.arange(6.0)[:, None, None, None], (4, 6, 2, 2, 1))
+    seen = gan3d.glimpse(video, 2)[..., 0, 0, 0]
+    assert seen.tolist() == [[0, 3], [1, 4], [2, 5], [0, 3]]
+    halves = jax.pmap(lambda v: gan3d.glimpse(v, 2, "data"), axis_name="data", devices=jax.devices()[:2])(
+        video.reshape(2, 2, *video.shape[1:])
+    )
+    np.testing.assert_array_equal(halves.reshape(4, 2, 2, 2, 1)[..., 0, 0, 0], seen)
+    network, _ = DISCRIMINATORS["frames"]
+    video = jax.random.normal(jax.random.key(1), (2, 4, 8, 8, 3))
+    variables = compiled(lambda: network.init(jax.random.key(0), video, None, False))()
+    few, every = (network.apply(variables, video, None, train).logits for train in (True, False))
+    np.testing.assert_allclose(few, jnp.stack([every[0, ::2], every[1, 1::2]]), atol=1e-5)
 
 
 def test_the_spectral_norm_divides_by_the_largest_singular_value() -> None:
