@@ -19,21 +19,13 @@ from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
 
-DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)  # frames, height, width
-
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
     config_lib.choice("the variant of configs/acgan.py", variant or "tiny", ("tiny",))
     config = config_lib.gan_base()
-    codes = {"name": "recurrent", "content": 50, "motion": 10, "memory": 64, "cell": "gru"}
-    config.model.generator = config_lib.painter((64, 64), (FRAME, FRAME), norm="batch", modulated=True, **codes)
     config.condition = config_lib.condition(("label",))
-    config.loss.classes = 1.0
+    config.loss.classes = 2.0
     if variant == "tiny":
-        config_lib.tiny(config)
-        config.loss.penalized = 2
-        config.model.generator.update(widths=(16, 8), content=8, motion=4, memory=8)
-        config.model.discriminators.video.update(widths=(8, 16), factors=(DOUBLE, DOUBLE))
-        config.model.discriminators.frames.update(widths=(8, 16), factors=(FRAME, FRAME))
+        config_lib.gan_tiny(config)
     return config

@@ -15,8 +15,7 @@ held-out clips 20), in motion features 3.8 (22, 0.1).
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
-
-DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)  # frames, height, width
+from jaxvid.config import DOUBLE, FRAME
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -25,6 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = config_lib.gan_base()
     shape = {"norm": "batch", "residual": True, "modulated": True}
     config.model.generator = config_lib.painter((48, 48), (FRAME, DOUBLE), name="conv", noise=100, **shape)
+    config.optim.generator.learning_rate = 3e-3
     if variant in ("dcgan", "64", "128"):
         del config.model.discriminators.frames
     if variant == "dcgan":
@@ -37,17 +37,13 @@ def get_config(variant: str = "") -> ConfigDict:
             options.update(learning_rate=2e-4, schedule="constant_schedule")
         config.train.update(steps=2500, batch_size=64)
     if variant in ("64", "128"):
-        widths, factors = (256, 128, 64, 32, 16), (DOUBLE, DOUBLE, FRAME, FRAME, FRAME)
-        if variant == "64":
-            widths, factors = widths[1:], factors[:-1]
+        count = {"64": 4, "128": 5}[variant]
+        widths, factors = (256, 128, 64, 32, 16)[-count:], (DOUBLE, DOUBLE, FRAME, FRAME, FRAME)[:count]
         config.data.update(frames=16, resolution=int(variant), stride=1)
         config.model.generator.update(widths=widths, factors=factors)
         config.model.discriminators.video.update(widths=widths[::-1], factors=factors[::-1], residual=True)
         config.train.update(batch_size=8)
     if variant == "tiny":
-        config_lib.tiny(config)
-        config.loss.penalized = 2
-        config.model.generator.update(widths=(16, 8), factors=(DOUBLE, DOUBLE), noise=16)
-        config.model.discriminators.video.update(widths=(8, 16), factors=(DOUBLE, DOUBLE))
-        config.model.discriminators.frames.update(widths=(8, 16), factors=(FRAME, FRAME))
+        config_lib.gan_tiny(config)
+        config.model.generator.factors = (DOUBLE, DOUBLE)
     return config

@@ -12,21 +12,18 @@ memory or score.
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
-
-DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)  # frames, height, width
+from jaxvid.config import FRAME
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    config_lib.choice("the variant of configs/gan_rnn.py", variant or "tiny", ("tiny",))
+    config_lib.choice("the variant of configs/gan_rnn.py", variant or "mocogan", ("mocogan", "tiny"))
     config = config_lib.gan_base()
-    codes = {"name": "recurrent", "content": 50, "motion": 10, "memory": 64, "cell": "gru"}  # or "lstm"
-    config.model.generator = config_lib.painter((64, 64), (FRAME, FRAME), norm="batch", modulated=True, **codes)
+    if variant in ("mocogan", "tiny"):
+        codes = {"name": "recurrent", "content": 50, "motion": 10, "memory": 64, "cell": "gru"}  # or "lstm"
+        config.model.generator = config_lib.painter((64, 64), (FRAME, FRAME), **codes, norm="batch", modulated=True)
+        config.optim.generator.learning_rate = 3e-3
     if variant == "tiny":
-        config_lib.tiny(config)
-        config.loss.penalized = 2
-        config.model.generator.update(widths=(16, 8), content=8, motion=4, memory=8)
-        config.model.discriminators.video.update(widths=(8, 16), factors=(DOUBLE, DOUBLE))
-        config.model.discriminators.frames.update(widths=(8, 16), factors=(FRAME, FRAME), shown=2)
+        config_lib.gan_tiny(config)
         config.model.discriminators.recurrent = config_lib.discriminator((8, 8), (FRAME, FRAME), memory=8)
     return config

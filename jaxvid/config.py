@@ -78,24 +78,40 @@ def tiny(config: ConfigDict) -> None:
     config.eval.update(every=10, examples=12, videos=4)
 
 
+def gan_tiny(config: ConfigDict) -> None:
+    """Makes of a GAN's recipe what the tests run in seconds."""
+    tiny(config)
+    config.loss.penalized = 2
+    sizes = {"picture": 8, "content": 8, "motion": 4, "memory": 8, "noise": 16}
+    generator, panel = config.model.generator, config.model.discriminators
+    generator.update(widths=(16, 8), **{name: size for name, size in sizes.items() if name in generator})
+    panel.video.update(widths=(8, 16), factors=(DOUBLE, DOUBLE))
+    panel.frames.update(widths=(8, 16), factors=(FRAME, FRAME))
+
+
+SAME, FRAME, DOUBLE = (1, 1, 1), (1, 2, 2), (2, 2, 2)  # factors of stages: of frames, height, width
+
+
 def gan_base() -> ConfigDict:
-    """The fields of a GAN's recipe, with defaults for short clips of moving shapes; a recipe adds `model.generator`."""
+    """The fields of a GAN's recipe, with defaults for short clips of moving shapes: a picture that a GRU moves."""
     config = base()
     config.method = "gan"
     config.data.update(frames=8, resolution=16, stride=2)
     config.model = ConfigDict()
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
     config.model.conditioning = "projection"  # of D; or "concatenation", or "none": it is not told the condition
-    config.model.discriminators = ConfigDict()
-    same, frame, double = (1, 1, 1), (1, 2, 2), (2, 2, 2)  # frames, height, width
-    config.model.discriminators.video = discriminator((32, 64, 64), (double, double, same), pooled=True)
+    codes = {"name": "layered", "content": 50, "motion": 10, "memory": 64, "cell": "gru"}
+    generator = painter((64, 64), (FRAME, FRAME), **codes, norm="batch", modulated=True, picture=12)
+    config.model.generator = generator
+    video = discriminator((32, 64, 64), (DOUBLE, DOUBLE, SAME), pooled=True)
     # Shapes are learned from pictures four times as fast as from clips, and best on a grid of 8x8.
-    config.model.discriminators.frames = discriminator((32, 96, 128), (frame, same, same), pooled=True, shown=1)
+    frames = discriminator((32, 96, 128), (FRAME, SAME, SAME), pooled=True, shown=2)
+    config.model.discriminators = ConfigDict({"video": video, "frames": frames})
     config.condition = condition(())
     config.loss = gan_loss("non_saturating", r1=1.0, penalized=8)
     config.optim = ConfigDict()
-    adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0, "schedule": "cosine_decay_schedule"}
-    config.optim.generator = optimizer(3e-3, **adam)
+    adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0, "ema_decay": 0.995}
+    config.optim.generator = optimizer(1e-3, **adam)
     config.optim.discriminator = optimizer(1.5e-3, **adam)
     config.train.update(steps=4000, batch_size=32, save_every=500)
     config.eval.update(every=500, examples=256)
@@ -108,7 +124,7 @@ def painter(widths: Sequence[int], factors: Sequence[tuple[int, int, int]], **fi
     options.norm = "group"  # or "batch", "none"
     options.residual = False  # stages with a skip connection, for large videos
     options.modulated = False  # the noise and the condition scale and shift the features of every stage
-    options.background = False  # or a picture that does not move, painted apart
+    options.background = False  # or a frame that does not move, painted apart, behind what does
     options.update(fields)
     return options
 

@@ -56,6 +56,22 @@ def test_what_cannot_work_is_one_sentence(fields: dict, sentence: str) -> None:
         gan.make(config)
 
 
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"picture": 0}, "model.generator.picture is 0, expected at least 1"),
+        ({"picture": 10}, "model.generator.factors .* do not divide .* height 10 by 4"),
+        ({"factors": ((1, 2, 2), DOUBLE)}, "model.generator.factors .* expected 1 in time: it goes frame by frame"),
+    ],
+)
+def test_layers_that_do_not_fit_are_one_sentence(fields: dict, sentence: str) -> None:
+    config = recipe("acgan:tiny")
+    config.loss.classes = 0.0
+    config.model.generator.update(fields)
+    with pytest.raises(ValueError, match=sentence):
+        gan.make(config)
+
+
 def test_a_network_that_goes_frame_by_frame_keeps_time() -> None:
     config = recipe("gan_rnn:tiny")
     config.model.discriminators.frames.factors = (DOUBLE, DOUBLE)

@@ -59,8 +59,13 @@ CASES = {
         {"name": "frame", "width": 8, "hidden": 32, "strides": (2, 2), "dim": 8}, turn=2, likelihood="laplace"
     ),
     "vae-grid": network({"name": "grid", "width": 8, "blocks": 1, "dim": 4, "downsample": (4, 4, 4)}, free_nats=0.1),
-    "gan-text": variant("gan_text:tiny", model__generator__norm="batch", model__generator__background=True),
-    "gan-recurrent": variant("gan_rnn:tiny", loss__adversarial="least_squares", loss__feature_matching=0.1),
+    "gan-text": variant("gan_text:tiny"),
+    "gan-recurrent": variant(
+        "gan_rnn:tiny",
+        model__generator__background=True,
+        loss__adversarial="least_squares",
+        loss__feature_matching=0.1,
+    ),
     "gan-wasserstein": variant(
         "acgan:tiny",
         **{

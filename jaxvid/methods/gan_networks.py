@@ -9,11 +9,9 @@ from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
 from jaxvid.methods import condition
-from jaxvid.models import gan3d, gan_fc, gan_rnn
+from jaxvid.models import gan3d, gan_fc, gan_layered, gan_rnn
 from jaxvid.nn.condition import ConditionEncoder
 from jaxvid.nn.norm import NORMS
-
-Shape = tuple[int, int, int, int]
 
 
 def stages(field: str, options: ConfigDict, size: Sequence[int]) -> dict[str, Any]:
@@ -38,27 +36,35 @@ def stages(field: str, options: ConfigDict, size: Sequence[int]) -> dict[str, An
 def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan3d.Conditioned:
     """The module of `config.model.generator`."""
     options, field = config.model.generator, "model.generator"
-    size: Shape = (config.data.frames, config.data.resolution, config.data.resolution, 3)
-    name = config_lib.choice(f"{field}.name", options.name, ("conv", "recurrent", "dense"))
+    size = (config.data.frames, config.data.resolution, config.data.resolution)
+    name = config_lib.choice(f"{field}.name", options.name, ("conv", "recurrent", "layered", "dense"))
     positive(field, options)
-    network: Any
     if name == "dense":
-        network = gan_fc.DenseGenerator(size, options.noise, options.width, dtype)
+        network: Any = gan_fc.DenseGenerator((*size, 3), options.noise, options.width, dtype)
         return gan3d.Conditioned(network, encoder(config, dtype))
-    fields, background = {**stages(field, options, size[:3]), "axis_name": axis_name, "dtype": dtype}, None
-    fields["modulated"] = options.modulated
-    painter = gan3d.Painter(size[:3], **fields, channels=4 if options.background else 3)
+    if name != "conv":
+        still(field, options)
+
+    def painter(size: gan3d.Triple, channels: int = 3, **changed: Any) -> gan3d.Painter:
+        fields = stages(field, ConfigDict({**options, **changed}), size)
+        fields["modulated"] = options.modulated
+        return gan3d.Painter(size, **fields, channels=channels, axis_name=axis_name, dtype=dtype)
+
+    front = (1, options.picture, options.picture) if name == "layered" else size
+    layers: dict[str, Any] = {"painter": painter(front, 4 if options.background or name == "layered" else 3)}
     if options.background:
         # Without a norm, which would take away what tells a dark picture from a light one.
-        fields |= {"factors": tuple((1, *factor[1:]) for factor in fields["factors"]), "norm": "none"}
-        background = gan3d.Painter((1, *size[1:3]), **fields)
+        factors = [(1, *factor[1:]) for factor in options.factors]
+        layers["background"] = painter((1, *size[1:]), factors=factors, norm="none")
     if name == "conv":
-        network = gan3d.Generator(painter, background, options.noise)
+        return gan3d.Conditioned(gan3d.Generator(**layers, noise=options.noise), encoder(config, dtype))
+    cell = config_lib.choice(f"{field}.cell", options.cell, gan_rnn.CELLS)
+    codes: dict[str, Any] = {"content": options.content, "motion": options.motion, "memory": options.memory}
+    codes |= {"cell": cell, "dtype": dtype}
+    if name == "layered":
+        network = gan_layered.LayeredGenerator(**layers, size=size, **codes)
     else:
-        still(field, options)
-        codes = options.content, options.motion, options.memory
-        cell = config_lib.choice(f"{field}.cell", options.cell, gan_rnn.CELLS)
-        network = gan_rnn.RecurrentGenerator(painter, background, *codes, cell, dtype)
+        network = gan_rnn.RecurrentGenerator(**layers, **codes)
     return gan3d.Conditioned(network, encoder(config, dtype))
 
 
@@ -86,8 +92,6 @@ def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) ->
         if name == "recurrent":
             members.append(gan_rnn.RecurrentDiscriminator(trunk, head, options.memory, dtype=dtype))
         elif name == "frames":
-            if size[0] % options.shown:
-                raise ValueError(f"{field}.shown is {options.shown}, expected a divisor of data.frames {size[0]}.")
             members.append(gan3d.Discriminator(trunk, head, options.shown))
         else:
             members.append(gan3d.Discriminator(trunk, head))

@@ -287,13 +287,13 @@ class Head(nn.Module):
 
 
 def glimpse(video: jax.Array, count: int, axis_name: str | None = None) -> jax.Array:
-    """[B,T,H,W,C] -> [B,count,H,W,C]: every (T/count)-th frame of each video, and of its neighbour in the batch the next.
+    """[B,T,H,W,C] -> [B,count,H,W,C]: every (T/count)-th frame of each video, of the next video one later.
 
     So the videos of a batch show all moments alike. Under pmap `axis_name` says how many videos come before.
     """
-    gap = video.shape[1] // count
+    frames = video.shape[1]
     before: Any = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(video)
-    moments = (before + jnp.arange(len(video))[:, None]) % gap + gap * jnp.arange(count)
+    moments = (before + jnp.arange(len(video))[:, None] + jnp.arange(count) * frames // count) % frames
     return jnp.take_along_axis(video, moments[..., None, None, None], axis=1)
 
 

@@ -39,11 +39,7 @@ class RecurrentGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, noise: Noise, condition: jax.Array | None, train: bool) -> jax.Array:
-        content, motion = noise["content"], noise["motion"]
-        if condition is not None:
-            content = jnp.concatenate([content, condition], -1)
-            motion = jnp.concatenate([motion, over_time(condition, motion.shape[1])], -1)
-        codes = read(CELLS[self.cell](self.memory, dtype=self.dtype), motion)
+        content, codes = content_and_motion(noise, condition, CELLS[self.cell](self.memory, dtype=self.dtype))
         painted = self.painter(jnp.concatenate([over_time(content, codes.shape[1]), codes], -1), train)
         return compose(painted, self.background(content[:, None], train)) if self.background else painted
 
@@ -69,6 +65,15 @@ class RecurrentDiscriminator(nn.Module):
         rows = nn.leaky_relu(Limited(nn.Dense(self.memory, dtype=self.dtype), self.head.spectral)(rows, train), SLOPE)
         states = read(CELLS[self.cell](self.memory, dtype=self.dtype), rows)
         return Critique(*self.head(states[:, -1:], condition, train), (*features, states))
+
+
+def content_and_motion(noise: Noise, condition: jax.Array | None, cell: nn.RNNCellBase) -> tuple[jax.Array, jax.Array]:
+    """The content code [B,D] and, from a recurrent cell, the motion codes [B,T,memory]; both know the condition."""
+    content, motion = noise["content"], noise["motion"]
+    if condition is not None:
+        content = jnp.concatenate([content, condition], -1)
+        motion = jnp.concatenate([motion, over_time(condition, motion.shape[1])], -1)
+    return content, read(cell, motion)
 
 
 def read(cell: nn.RNNCellBase, x: jax.Array) -> jax.Array:

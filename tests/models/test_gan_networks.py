@@ -1,13 +1,15 @@
 """What the networks of GANs see and make."""
 
 import functools
+import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.models import gan3d, gan_fc, gan_rnn
+from jaxvid.models import gan3d, gan_fc, gan_layered, gan_rnn
 from jaxvid.nn.conv import Conv
 
 DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)
@@ -23,6 +25,13 @@ def recurrent(frames: int, cell: str = "gru") -> gan_rnn.RecurrentGenerator:
     return gan_rnn.RecurrentGenerator(painter((frames, 8, 8), (FRAME, FRAME)), content=3, motion=2, memory=4, cell=cell)
 
 
+def layered(frames: int, painted: bool = False) -> gan_layered.LayeredGenerator:
+    picture, background = painter((1, 4, 4), (FRAME, FRAME), channels=4), None
+    if painted:
+        background = painter((1, 8, 8), (FRAME, FRAME))
+    return gan_layered.LayeredGenerator(picture, background, (frames, 8, 8), content=3, motion=2, memory=4)
+
+
 def noise_for(network, count: int = 2) -> dict[str, jax.Array]:
     return {name: jnp.ones((count, *shape)) for name, shape in network.noise_shapes().items()}
 
@@ -33,6 +42,8 @@ GENERATORS = {
     "two streams": gan3d.Generator(painter(channels=4), painter((1, 8, 8), (FRAME, FRAME)), noise=5),
     "gru": recurrent(4),
     "lstm": recurrent(4, "lstm"),
+    "layered": layered(4),
+    "layered, background painted": layered(4, painted=True),
     "dense": gan_fc.DenseGenerator((4, 8, 8, 3), noise=5, width=7),
 }
 
@@ -51,16 +62,17 @@ def test_generators_make_videos_of_noise_and_of_conditions(name: str) -> None:
     assert plain.shape == video.shape
 
 
-def test_the_recurrent_generator_makes_any_number_of_frames_each_from_the_noise_up_to_it() -> None:
-    network = recurrent(6)
-    variables = compiled(lambda: recurrent(4).init(jax.random.key(0), noise_for(recurrent(4)), None, False))()
+@pytest.mark.parametrize(("make", "last"), [(recurrent, 4), (layered, 3)])  # how a frame moves on is seen in the next
+def test_recurrent_generators_make_any_number_of_frames_each_from_the_noise_up_to_it(make: Callable, last: int) -> None:
+    network = make(6)
+    variables = compiled(lambda: make(4).init(jax.random.key(0), noise_for(make(4)), None, False))()
     noise = noise_for(network, 1)
 
     def middle(motion: jax.Array) -> jax.Array:
         return jnp.abs(network.apply(variables, {**noise, "motion": motion}, None, False)[0, 3]).sum()
 
     felt = jnp.abs(compiled(jax.grad(middle))(noise["motion"]))[0].sum(-1)
-    assert (felt[:4] > 0).all() and (felt[4:] == 0).all()
+    assert (felt[:last] > 0).all() and (felt[last:] == 0).all()
 
 
 def test_a_background_shows_where_nothing_moves_in_front_and_never_moves() -> None:
@@ -69,6 +81,45 @@ def test_a_background_shows_where_nothing_moves_in_front_and_never_moves() -> No
     behind = gan3d.compose(painted.at[..., -1].set(-1.0), background)
     np.testing.assert_array_equal(behind, jnp.broadcast_to(background, behind.shape))
     np.testing.assert_array_equal(gan3d.compose(painted.at[..., -1].set(1.0), background), painted[..., :-1])
+
+
+FULL = math.log(2.0)  # the size at which a picture fills the frame
+
+
+def posed(picture: jax.Array, size: tuple[int, int], *poses: list[float]) -> jax.Array:
+    return gan_layered.place(picture[None], jnp.asarray([poses]), size)[0]
+
+
+def test_a_picture_is_placed_by_pixels_quarter_turns_and_doublings() -> None:
+    picture = jax.random.normal(jax.random.key(0), (6, 6, 2))
+    quarter = math.pi / 2
+    same, right, down, turned = posed(
+        picture, (6, 6), [0, 0, FULL, 0], [1 / 3, 0, FULL, 0], [0, 2 / 3, FULL, 0], [0, 0, FULL, quarter]
+    )
+    np.testing.assert_allclose(same, picture, atol=1e-5)
+    np.testing.assert_allclose(right, jnp.pad(picture[:, :-1], ((0, 0), (1, 0), (0, 0))), atol=1e-5)
+    np.testing.assert_allclose(down, jnp.pad(picture[:-2], ((2, 0), (0, 0), (0, 0))), atol=1e-5)
+    np.testing.assert_allclose(turned, jnp.rot90(picture, -1), atol=1e-5)  # clockwise
+    flat = posed(jnp.ones((6, 6, 1)), (12, 12), [0, 0, 0, 0])[0, ..., 0]  # fills the middle half of each side
+    np.testing.assert_allclose(flat, np.pad(np.ones((6, 6)), 3), atol=1e-5)
+
+
+def test_the_ground_between_the_corners_is_a_plane_where_they_are() -> None:
+    corners = jnp.asarray([[0.0, 1.0], [2.0, 3.0]])[None, ..., None]
+    found = gan_layered.ground(corners, (4, 5))[0, 0, ..., 0]
+    row, column = np.meshgrid((np.arange(4) + 0.5) / 4, (np.arange(5) + 0.5) / 5, indexing="ij")
+    np.testing.assert_allclose(found, 2 * row + column, atol=1e-6)
+
+
+def test_placing_interpolates_as_scipy_does() -> None:
+    picture = jax.random.normal(jax.random.key(0), (5, 5, 1))
+    pose = [0.2, -0.3, FULL + 0.4, 0.7]  # larger than the frame, so that a pixel is narrower than one of the picture
+    y, x = np.meshgrid(*((np.arange(n) + 0.5) * 2 / n - 1 for n in (8, 8)), indexing="ij")
+    turn = np.exp(-1j * pose[3]) / (np.exp(pose[2]) / 2)
+    at = (x - pose[0] + 1j * (y - pose[1])) * turn
+    coordinates = [(part + 1) * 5 / 2 - 0.5 for part in (at.imag, at.real)]
+    expected = jax.scipy.ndimage.map_coordinates(picture[..., 0], coordinates, order=1)
+    np.testing.assert_allclose(posed(picture, (8, 8), pose)[0, ..., 0], expected, atol=1e-5)
 
 
 def trunk(factors=(DOUBLE, DOUBLE), **fields) -> gan3d.Trunk:
@@ -112,7 +163,7 @@ def test_each_frame_is_judged_by_itself() -> None:
 def test_in_training_the_videos_of_a_batch_show_some_of_their_frames_by_turns() -> None:
     video = jnp.broadcast_to(jnp.arange(6.0)[:, None, None, None], (4, 6, 2, 2, 1))
     seen = gan3d.glimpse(video, 2)[..., 0, 0, 0]
-    assert seen.tolist() == [[0, 3], [1, 4], [2, 5], [0, 3]]
+    assert seen.tolist() == [[0, 3], [1, 4], [2, 5], [3, 0]]
     halves = jax.pmap(lambda v: gan3d.glimpse(v, 2, "data"), axis_name="data", devices=jax.devices()[:2])(
         video.reshape(2, 2, *video.shape[1:])
     )
