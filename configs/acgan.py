@@ -25,7 +25,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config_lib.choice("the variant of configs/acgan.py", variant or "tiny", ("tiny",))
     config = config_lib.gan_base()
     config.condition = config_lib.condition(("label",))
-    config.loss.classes = 2.0
+    config.loss.classes = 1.0
+    config.train.steps = 6000
     if variant == "tiny":
         config_lib.gan_tiny(config)
     return config

@@ -108,7 +108,7 @@ def gan_base() -> ConfigDict:
     frames = discriminator((32, 96, 128), (FRAME, SAME, SAME), pooled=True, shown=2)
     config.model.discriminators = ConfigDict({"video": video, "frames": frames})
     config.condition = condition(())
-    config.loss = gan_loss("non_saturating", r1=1.0, penalized=8)
+    config.loss = gan_loss("non_saturating", r1=0.25, penalized=8)
     config.optim = ConfigDict()
     adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0, "ema_decay": 0.995}
     config.optim.generator = optimizer(1e-3, **adam)

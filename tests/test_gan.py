@@ -84,9 +84,10 @@ def test_a_network_that_goes_frame_by_frame_keeps_time() -> None:
 
 
 def test_a_saturated_discriminator_and_samples_all_alike_are_said() -> None:
-    healthy = {"d_accuracy": 0.8, "diversity": 0.5, "data_diversity": 0.6}
+    healthy = {"d_accuracy": 0.995, "d_real": 0.8, "d_fake": 0.2, "diversity": 0.5, "data_diversity": 0.6}
     assert gan.warnings(healthy) == []
-    (saturated,) = gan.warnings({**healthy, "d_accuracy": 0.995})
+    (saturated,) = gan.warnings({**healthy, "d_real": 0.97, "d_fake": 0.01})
+    assert gan.warnings({**healthy, "d_accuracy": 0.9, "d_real": 0.97, "d_fake": 0.01}) == []
     assert "tells 100% of the pairs apart" in saturated and "loss.r1" in saturated
     (collapsed,) = gan.warnings({**healthy, "diversity": 0.06})
     assert "10% as much as the data" in collapsed

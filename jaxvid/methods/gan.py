@@ -37,7 +37,8 @@ GENERATOR, DISCRIMINATOR = PLAYERS = ("generator", "discriminator")
 PROBABILITIES = ("minimax", "non_saturating")
 SMOOTHED = ("minimax", "non_saturating", "least_squares")
 LECAM_DECAY = 0.99
-SATURATED = 0.98  # share of pairs that a discriminator tells apart, from which the generator learns little
+SATURATED = 0.98  # share of pairs that a discriminator tells apart, from which the generator learns little,
+SURE = 0.9  # if it is that sure, too: the distance between its scores of real and of generated videos
 COLLAPSED = 0.4  # of the data's diversity
 
 
@@ -367,7 +368,7 @@ def feature_distance(of_real: Sequence[Critique], of_fake: Sequence[Critique], a
 def warnings(metrics: Mapping[str, float]) -> list[str]:
     """What an evaluation's averages say about the health of the game."""
     said = []
-    if metrics["d_accuracy"] >= SATURATED:
+    if metrics["d_accuracy"] >= SATURATED and metrics["d_real"] - metrics["d_fake"] >= SURE:
         said.append(
             f"the discriminator tells {metrics['d_accuracy']:.0%} of the pairs apart: the generator learns little from "
             "it; lower optim.discriminator.learning_rate, or add loss.r1, loss.instance_noise or loss.augment."
