@@ -59,7 +59,8 @@ CASES = {
         {"name": "frame", "width": 8, "hidden": 32, "strides": (2, 2), "dim": 8}, turn=2, likelihood="laplace"
     ),
     "vae-grid": network({"name": "grid", "width": 8, "blocks": 1, "dim": 4, "downsample": (4, 4, 4)}, free_nats=0.1),
-    "gan-text": variant("gan_text:tiny"),
+    # At eight units of memory rounding takes a pixel over the edge of one of the placed picture, where its slope jumps.
+    "gan-text": variant("gan_text:tiny", model__generator__memory=12),
     "gan-recurrent": variant(
         "gan_rnn:tiny",
         model__generator__background=True,
@@ -93,9 +94,9 @@ GOLDEN = {
     "vae": 6272.63,
     "vae-frame-turns": 7260.135,
     "vae-grid": 5761.287,
-    "gan-text": 1.911302,
-    "gan-recurrent": 1.79864,
-    "gan-wasserstein": -0.831858,
+    "gan-text": 3.854247,
+    "gan-recurrent": 1.877346,
+    "gan-wasserstein": -0.839007,
     "gan-pixel": 1.96389,
 }
 
