@@ -5,10 +5,10 @@ A video discriminator judges the motion, a frame discriminator the pictures.
     python -m jaxvid.main --config configs/gan_rnn.py
 
 Default: clips of moving shapes, 8 frames of 16x16 at every second moment; the content paints one picture, which the
-motion moves. On one CPU core beside other work 15 min (580 s of computing), 1.6 GB. Not good enough yet: without a class to tell it what
-is a shape, samples are spots of two colours that move on dotted grounds. Frechet distance of 512 samples to held-out
-clips in the features of configs/classifier.py: 731 (untrained 1066, other held-out clips 20), in motion features 2.4
-(3.6, 0.1).
+motion moves. On one CPU core beside other work 15 min (580 s of computing), 1.6 GB. Not good enough yet: without a
+class to tell it what is a shape, samples are spots of two colours that move on dotted grounds. Frechet distance of 512
+samples to held-out clips in the features of configs/classifier.py: 731 (untrained 1066, other held-out clips 20), in
+motion features 2.4 (3.6, 0.1).
 `:mocogan`: every frame is painted from its own codes, as in the paper; not run to its end.
 `:tiny`: seconds, for tests; with a recurrent discriminator too.
 """

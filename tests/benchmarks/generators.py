@@ -4,7 +4,8 @@
 
 RECIPE is a name such as `gan3d:dcgan`, one of STEPS or any other of configs/; all of STEPS by default. The figures of
 PyTorch 2.13 were measured on two CPU cores on which the best products ran at about 260 GFLOP/s: where the product of
-this run is slower or faster, compare the shares of it rather than the seconds.
+this run is slower or faster, compare the shares of it rather than the seconds. On an H100 (JAX 0.11.2) a step of
+gan3d:dcgan took 3.7 ms (64.6 TFLOP/s), one of vae:frame 1.6 ms (10.5).
 """
 
 from __future__ import annotations
