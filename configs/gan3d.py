@@ -26,7 +26,6 @@ def get_config(variant: str = "") -> ConfigDict:
     shape = {"norm": "batch", "residual": True, "modulated": True}
     config.model.generator = config_lib.painter((48, 48), (FRAME, DOUBLE), name="conv", noise=100, **shape)
     config.optim.generator.learning_rate = 3e-3
-    config.train.steps = 2500
     if variant in ("dcgan", "64", "128"):
         del config.model.discriminators.frames
     if variant == "dcgan":
@@ -37,7 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.loss = config_lib.gan_loss("non_saturating")
         for options in config.optim.values():
             options.update(learning_rate=2e-4, schedule="constant_schedule")
-        config.train.batch_size = 64
+        config.train.update(steps=2500, batch_size=64)
     if variant in ("64", "128"):
         count = {"64": 4, "128": 5}[variant]
         widths, factors = (256, 128, 64, 32, 16)[-count:], (DOUBLE, DOUBLE, FRAME, FRAME, FRAME)[:count]
