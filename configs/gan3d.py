@@ -2,11 +2,11 @@
 
     python -m jaxvid.main --config configs/gan3d.py
 
-Default: clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second moment; residual blocks, and a
-discriminator that pools over space. On one CPU core 9 min 52 s, 1.2 GB. Not good enough yet: samples are fuzzy blobs
-that move, on light grounds alone, and differ from each other 22 % as much as the data do (the run warns of it).
-Frechet distance of 512 samples to held-out clips in the features of configs/classifier.py: 289 (untrained 3033, other
-held-out clips 20), in motion features 3.8 (22, 0.1).
+Default: clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second moment; residual blocks, and
+discriminators of clips and of frames that pool over space. On one CPU core beside other work 16 min 57 s (749 s of
+computing), 1.5 GB. Not good enough yet: samples are fuzzy blobs that move, on light grounds alone, and differ from each
+other 19 % as much as the data do (the run warns of it). Frechet distance of 512 samples to held-out clips in the
+features of configs/classifier.py: 286 (untrained 3033, other held-out clips 20), in motion features 3.5 (22, 0.1).
 `:dcgan`: the widths and batch of the literature, batch norm on both sides; too slow for two cores (on an H100 a step
 takes 3.7 ms), not run to its end.
 `:64`, `:128`: residual blocks for 16x64x64 and 16x128x128, for accelerators; not run to their end.

@@ -5,8 +5,9 @@ The condition is the first two frames; the mean absolute error (times 100) holds
 
     python -m jaxvid.main --config configs/pixel_gan.py
 
-Default: 16x16x16 clips of moving shapes. Not run to its end: after 1000 of 2000 steps a mean absolute error of 0.058
-(of values in [-1, 1]) on held-out clips; at step 500 what follows the given frames was a stain, no shape.
+Default: 16x16x16 clips of moving shapes. On one CPU core beside other work 10 min 18 s (360 s of computing), 1.9 GB.
+Mean absolute error (of values in [-1, 1]) on held-out clips 0.050. What follows the given frames has the colour, the
+place and the ground of the shape, which fades to a spot as it moves on: its outline is lost.
 `:tiny`: seconds, for tests.
 """
 
