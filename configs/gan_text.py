@@ -8,7 +8,8 @@ Default: clips of moving shapes, 8 frames of 16x16 at every second moment; netwo
 core beside other work some 13 min (627 s of computing), 1.8 GB. Shape, colour, ground and motion are those of the
 caption, but for digits, which are hard to tell, and some speckle. configs/classifier.py finds the class of the caption
 in 93.8 % of 512 samples (91.3 to 95.5 %; 99.0 % of held-out clips, chance 2.5 %). The Frechet distance in its features
-is 34 (untrained 838, other held-out clips 20), in motion features 0.85 (5.0, 0.1).
+is 34 (untrained 838, other held-out clips 20), in motion features 0.85 (5.0, 0.1). Captions are to be as complete as
+the data's: one that leaves out the background gives stains.
 `:tiny`: seconds, for tests.
 """
 
