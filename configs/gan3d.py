@@ -35,7 +35,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.discriminators.video.update(widths=(128, 256), pooled=False, deviation=False, **dcgan)
         config.loss = config_lib.gan_loss("non_saturating")
         for options in config.optim.values():
-            options.update(learning_rate=2e-4, schedule="constant_schedule")
+            options.learning_rate = 2e-4
         config.train.update(steps=2500, batch_size=64)
     if variant in ("64", "128"):
         count = {"64": 4, "128": 5}[variant]

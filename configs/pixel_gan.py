@@ -27,7 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.condition = config_lib.condition(("first_frames",), first_frames=2, features=50)
     config.loss = config_lib.gan_loss("non_saturating", reconstruction=100.0)
     config.optim.generator.update(learning_rate=1e-3, schedule="warmup_cosine_decay_schedule")
-    config.optim.discriminator.update(learning_rate=2e-4, schedule="constant_schedule")
+    config.optim.discriminator.learning_rate = 2e-4
     config.train.update(steps=2000, save_every=1000)
     if variant == "tiny":
         config_lib.tiny(config)

@@ -100,8 +100,9 @@ def gan_base() -> ConfigDict:
     config.model = ConfigDict()
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
     config.model.conditioning = "projection"  # of D; or "concatenation", or "none": it is not told the condition
-    codes = {"name": "layered", "content": 50, "motion": 10, "memory": 64, "cell": "gru"}
-    generator = painter((64, 64), (FRAME, FRAME), **codes, norm="batch", modulated=True, picture=12)
+    # A picture of 12x12 pixels that moves over a ground; see models/gan_layered.py.
+    codes = {"name": "layered", "picture": 12, "content": 50, "motion": 10, "memory": 64, "cell": "gru"}
+    generator = painter((64, 64), (FRAME, FRAME), **codes, norm="batch", modulated=True)
     config.model.generator = generator
     video = discriminator((32, 64, 64), (DOUBLE, DOUBLE, SAME), pooled=True)
     # Shapes are learned from pictures four times as fast as from clips, and best on a grid of 8x8.
