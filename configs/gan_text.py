@@ -22,7 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
     config_lib.choice("the variant of configs/gan_text.py", variant or "tiny", ("tiny",))
     config = config_lib.gan_base()
-    config.condition = config_lib.condition(("text",))
+    config.condition = config_lib.condition(("text",), left_out=0.3)
     config.loss.classes = 1.0
     if variant == "tiny":
         config_lib.gan_tiny(config)

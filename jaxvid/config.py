@@ -101,7 +101,15 @@ def gan_base() -> ConfigDict:
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
     config.model.conditioning = "projection"  # of D; or "concatenation", or "none": it is not told the condition
     # A picture of 12x12 pixels that moves over a ground; see models/gan_layered.py.
-    codes = {"name": "layered", "picture": 12, "content": 50, "motion": 10, "memory": 64, "cell": "gru"}
+    codes = {
+        "name": "layered",
+        "picture": 12,
+        "content": 50,
+        "motion": 10,
+        "memory": 64,
+        "cell": "gru",
+        "background": "smooth",
+    }
     config.model.generator = painter((64, 64), (FRAME, FRAME), **codes, norm="batch", modulated=True)
     video = discriminator((32, 64, 64), (DOUBLE, DOUBLE, SAME), pooled=True)
     # As a classifier, this trunk of two frames told 79 % of the shapes after 500 steps; one of clips told 48 %.
@@ -124,7 +132,8 @@ def painter(widths: Sequence[int], factors: Sequence[tuple[int, int, int]], **fi
     options.norm = "group"  # or "batch", "none"
     options.residual = False  # stages with a skip connection, for large videos
     options.modulated = False  # the noise and the condition scale and shift the features of every stage
-    options.background = False  # or a frame that does not move, painted apart, behind what does
+    options.background = "none"  # or a frame behind what moves: "painted", or "smooth" between colours of its corners
+    options.foreground = "painted"  # what moves; or "smooth": the painter makes its mask alone. With a background
     options.update(fields)
     return options
 
@@ -173,6 +182,7 @@ def condition(on: tuple[str, ...] = (), **fields: Any) -> ConfigDict:
     options.features = 64  # of the vector that they become
     options.first_frames = 1  # frames given
     options.words = 24  # of a caption that are read
+    options.left_out = 0.0  # share of the clauses after a training caption's first, so that short captions work too
     options.embeddings = ""  # an .npz with text [N] and embedding [N, E], used instead of a trained text encoder
     options.classes = ()  # this field and the next three are filled in from the training data
     options.vocabulary = ()

@@ -76,7 +76,7 @@ def prepare(config: ConfigDict) -> Job:
     make = METHODS[config_lib.choice("method", config.method, METHODS)]
     train_source, eval_source = (data.make_source(config.data, split) for split in ("train", "eval"))
     config = condition.complete(config, train_source)
-    train_source, eval_source = (condition.wrap(config, source) for source in (train_source, eval_source))
+    train_source, eval_source = condition.wrap(config, train_source, train=True), condition.wrap(config, eval_source)
     method, plain = make(config, parallel.axis_name(config.train.parallel)), make(config)
     eval_batches = functools.partial(
         data.eval_batches, eval_source, config.train.batch_size, config.data.resolution, config.eval.examples,

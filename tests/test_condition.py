@@ -101,6 +101,19 @@ def test_fields_that_cannot_work_are_named(fields: dict, sentence: str) -> None:
         condition.check(options, frames=4)
 
 
+def test_captions_are_shortened_in_training_alone(table: str) -> None:
+    config = condition.complete(configured("text", left_out=1.0), Pets(texts=["a cat, asleep"] * 3))
+    lengths = [
+        np.count_nonzero(condition.wrap(config, Pets(texts=["a cat, asleep"] * 3), train)[0]["tokens"])
+        for train in (True, False)
+    ]
+    assert lengths == [2, 3]
+    with pytest.raises(ValueError, match="left_out is 1.5, expected a share"):
+        condition.check(config_lib.condition(("text",), left_out=1.5), frames=4)
+    with pytest.raises(ValueError, match="left_out shortens texts, and condition.embeddings has whole ones"):
+        condition.check(config_lib.condition(("text",), left_out=0.5, embeddings=table), frames=4)
+
+
 def test_a_misspelled_field_is_named() -> None:
     with pytest.raises(ValueError, match='"featurs".*did you mean features'):
         config_lib.condition(("label",), featurs=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import difflib
+import random
 import re
 import unicodedata
 import zipfile
@@ -75,19 +76,33 @@ class Embeddings:
         return self._vectors[self._rows[text]]
 
 
-class TextSource:
-    """A source whose clips also hold their text as numbers, `encode(text)`, under the name `key`."""
+def shortened(text: str, left_out: float, seed: int) -> str:
+    """A caption without some of its clauses, each with probability `left_out`; the first of them stays.
 
-    def __init__(self, source: Source, key: str, encode: Callable[[str], np.ndarray]):
+    Clauses end at commas. The same seed leaves out the same.
+    """
+    draw = random.Random(seed)
+    first, *others = text.split(",")
+    return ",".join([first, *(clause for clause in others if draw.random() >= left_out)])
+
+
+class TextSource:
+    """A source whose clips also hold their text as numbers, `encode(text)`, under the name `key`.
+
+    `left_out` of the clauses of those texts are left out, see `shortened`: who learns from them understands short ones.
+    """
+
+    def __init__(self, source: Source, key: str, encode: Callable[[str], np.ndarray], left_out: float = 0.0):
         self.classes = source.classes
-        self._source, self._key, self._encode = source, key, encode
+        self._source, self._key, self._encode, self._left_out = source, key, encode, left_out
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Clip:
         clip = self._source[index]
-        return {**clip, self._key: self._encode(str(clip["text"]))}
+        text = shortened(str(clip["text"]), self._left_out, index) if self._left_out else str(clip["text"])
+        return {**clip, self._key: self._encode(text)}
 
     def summary(self) -> str:
         return self._source.summary()

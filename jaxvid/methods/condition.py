@@ -36,6 +36,12 @@ def check(options: ConfigDict, frames: int) -> None:
     for field in ("features", "words"):
         if options[field] < 1:
             raise ValueError(f"condition.{field} is {options[field]}, expected at least 1.")
+    if not 0 <= options.left_out <= 1:
+        raise ValueError(f"condition.left_out is {options.left_out}, expected a share from 0 to 1.")
+    if options.left_out and options.embeddings:
+        raise ValueError(
+            "condition.left_out shortens texts, and condition.embeddings has whole ones: set left_out to 0."
+        )
     if "first_frames" in options.on and not 1 <= options.first_frames < frames:
         raise ValueError(
             f"condition.first_frames is {options.first_frames}, expected at least 1 and fewer than the {frames} of "
@@ -77,8 +83,10 @@ def complete(config: ConfigDict, source: Source) -> ConfigDict:
     return config
 
 
-def wrap(config: ConfigDict, source: Source) -> Source:
+def wrap(config: ConfigDict, source: Source, train: bool = False) -> Source:
     """The source with `tokens` int32 [L] or `embedding` float32 [E] in its clips, where the condition has texts.
+
+    To train on, texts lose some of their clauses, as `condition.left_out` says.
 
     Raises:
       ValueError: the table of embeddings has no row for one of the captions.
@@ -90,7 +98,7 @@ def wrap(config: ConfigDict, source: Source) -> Source:
     if options.embeddings:
         for caption in text_lib.captions(source):
             encode(caption)
-    return text_lib.TextSource(source, key, encode)
+    return text_lib.TextSource(source, key, encode, options.left_out if train else 0.0)
 
 
 def take(options: ConfigDict, batch: Batch) -> dict[str, jax.Array]:

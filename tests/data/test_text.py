@@ -70,6 +70,21 @@ def test_batches_hold_the_tokens_of_their_texts(workers: int) -> None:
     assert len(source) == 16 and source.summary() == "sixteen clips"
 
 
+def test_clauses_but_the_first_are_left_out_as_often_as_asked_and_alike_for_a_seed() -> None:
+    whole = "a square moves left, then up, on a dark background"
+    cut = [text.shortened(whole, 0.3, seed) for seed in range(1000)]
+    assert cut == [text.shortened(whole, 0.3, seed) for seed in range(1000)]
+    assert {*cut} == {
+        "a square moves left",
+        "a square moves left, then up",
+        "a square moves left, on a dark background",
+        whole,
+    }
+    np.testing.assert_allclose(np.mean(["then up" in caption for caption in cut]), 0.7, atol=0.05)
+    np.testing.assert_allclose(np.mean(["dark" in caption for caption in cut]), 0.7, atol=0.05)
+    assert text.shortened(whole, 0.0, 1) == whole and text.shortened(whole, 1.0, 1) == "a square moves left"
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> str:
     path = str(tmp_path / "table.npz")
