@@ -25,8 +25,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config = config_lib.gan_base()
     shape = {"norm": "batch", "residual": True, "modulated": True}
     config.model.generator = config_lib.painter((48, 48), (FRAME, DOUBLE), name="conv", noise=100, **shape)
-    config.optim.generator.learning_rate = 3e-3
-    if variant in ("dcgan", "64", "128"):
+    if variant in ("", "tiny"):
+        config.model.generator.update(background="smooth", foreground="smooth")
+        config.condition = config_lib.condition(("label",))
+        config.loss.classes = 1.0
+        config.train.steps = 3000
+    else:
         del config.model.discriminators.frames
     if variant == "dcgan":
         config.data.update(frames=16, stride=1)

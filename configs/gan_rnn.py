@@ -21,12 +21,13 @@ from jaxvid.config import FRAME
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    config_lib.choice("the variant of configs/gan_rnn.py", variant or "mocogan", ("mocogan", "tiny"))
+    config_lib.choice("the variant of configs/gan_rnn.py", variant or "tiny", ("tiny",))
     config = config_lib.gan_base()
-    if variant in ("mocogan", "tiny"):
-        codes = {"name": "recurrent", "content": 50, "motion": 10, "memory": 64, "cell": "gru"}  # or "lstm"
-        config.model.generator = config_lib.painter((64, 64), (FRAME, FRAME), **codes, norm="batch", modulated=True)
-        config.optim.generator.learning_rate = 3e-3
+    codes = {"name": "recurrent", "content": 50, "motion": 10, "memory": 64, "cell": "gru"}  # or "lstm"
+    codes |= {"background": "smooth", "foreground": "smooth", "norm": "batch", "modulated": True}
+    config.model.generator = config_lib.painter((64, 64), (FRAME, FRAME), **codes)
+    config.condition = config_lib.condition(("label",))
+    config.loss.classes = 1.0
     if variant == "tiny":
         config_lib.gan_tiny(config)
         config.model.discriminators.recurrent = config_lib.discriminator((8, 8), (FRAME, FRAME), memory=8)

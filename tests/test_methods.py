@@ -63,7 +63,7 @@ CASES = {
     "gan-text": variant("gan_text:tiny", model__generator__memory=12),
     "gan-recurrent": variant(
         "gan_rnn:tiny",
-        model__generator__background=True,
+        model__generator__background="painted",
         loss__adversarial="least_squares",
         loss__feature_matching=0.1,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -51,21 +51,38 @@ def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan
         return gan3d.Painter(size, **fields, channels=channels, axis_name=axis_name, dtype=dtype)
 
     front = (1, options.picture, options.picture) if name == "layered" else size
-    layers: dict[str, Any] = {"painter": painter(front, 4 if options.background or name == "layered" else 3)}
-    if options.background:
-        # Without a norm, which would take away what tells a dark picture from a light one.
-        factors = [(1, *factor[1:]) for factor in options.factors]
-        layers["background"] = painter((1, *size[1:]), factors=factors, norm="none")
+    layers = make_layers(options, size, front, painter, dtype)
     if name == "conv":
-        return gan3d.Conditioned(gan3d.Generator(**layers, noise=options.noise), encoder(config, dtype))
+        return gan3d.Conditioned(gan3d.Generator(layers, options.noise), encoder(config, dtype))
     cell = config_lib.choice(f"{field}.cell", options.cell, gan_rnn.CELLS)
     codes: dict[str, Any] = {"content": options.content, "motion": options.motion, "memory": options.memory}
     codes |= {"cell": cell, "dtype": dtype}
     if name == "layered":
-        network = gan_layered.LayeredGenerator(**layers, size=size, **codes)
+        network = gan_layered.LayeredGenerator(layers, size=size, **codes)
     else:
-        network = gan_rnn.RecurrentGenerator(**layers, **codes)
+        network = gan_rnn.RecurrentGenerator(layers, **codes)
     return gan3d.Conditioned(network, encoder(config, dtype))
+
+
+def make_layers(
+    options: ConfigDict, size: gan3d.Triple, front: gan3d.Triple, painter: Callable[..., gan3d.Painter], dtype: Any
+) -> gan3d.Layers:
+    """The layers of videos of `size`; what `painter(front, channels)` paints is as large as `front`."""
+    field = "model.generator"
+    config_lib.choice(f"{field}.background", options.background, ("none", "painted", "smooth"))
+    config_lib.choice(f"{field}.foreground", options.foreground, ("painted", "smooth"))
+    if options.background == "none":
+        if options.name == "layered" or options.foreground != "painted":
+            raise ValueError(f'{field}.background is "none", and there is a layer in front: set it to "smooth".')
+        return gan3d.Layers(painter(front, 3))
+    background: Any = gan3d.SmoothPainter(size[1:], dtype=dtype)
+    if options.background == "painted":
+        # Without a norm, which would take away what tells a dark picture from a light one.
+        factors = [(1, *factor[1:]) for factor in options.factors]
+        background = painter((1, *size[1:]), factors=factors, norm="none")
+    if options.foreground == "smooth":
+        return gan3d.Layers(painter(front, 1), background, gan3d.SmoothPainter(front[1:], dtype=dtype))
+    return gan3d.Layers(painter(front, 4), background)
 
 
 def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan3d.Conditioned:

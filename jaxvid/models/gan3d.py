@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvid.nn.conv import Conv, ConvTranspose, depth_to_space
+from jaxvid.nn.layers import ground
 from jaxvid.nn.norm import Deviation, Normalization
 
 SLOPE = 0.2  # of the leaky ReLU, below 0
@@ -160,26 +161,63 @@ class Painter(nn.Module):
         return nn.tanh(pixels.astype(jnp.float32))
 
 
-def compose(painted: jax.Array, background: jax.Array) -> jax.Array:
-    """[B,T,H,W,C+1], whose last channel says from -1 to 1 how much is foreground, and [B,1,H,W,C] -> [B,T,H,W,C].
+class SmoothPainter(nn.Module):
+    """Codes [B,1,D] -> a frame [B,1,H,W,channels] in [-1, 1], float32, smooth between the colours of its corners.
+
+    Attributes:
+      size: (H, W).
+    """
+
+    size: tuple[int, int]
+    hidden: int = 64
+    channels: int = 3
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, codes: jax.Array, train: bool) -> jax.Array:
+        hidden = nn.leaky_relu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=keep())(codes[:, 0]), SLOPE)
+        corners = nn.Dense(4 * self.channels, dtype=self.dtype, kernel_init=keep(0.3))(hidden).astype(jnp.float32)
+        return ground(nn.tanh(corners).reshape(-1, 2, 2, self.channels), self.size)
+
+
+class Layers(nn.Module):
+    """Codes [B,N,D] -> video [B,T,H,W,C]: what `painter` makes of them, or that as the mask between two layers.
 
     The two streams of Vondrick et al. (2016, section 3.2): what moves, in front of a picture that does not.
+
+    Attributes:
+      painter: of the video; with a background of what moves and, in one channel more, of the mask; with a foreground
+        too of the mask alone.
+      background, foreground: painters of one frame, from codes of the whole clip; None: there is no such layer.
     """
-    mask = (painted[..., -1:] + 1) / 2
-    return mask * painted[..., :-1] + (1 - mask) * background
+
+    painter: Painter
+    background: nn.Module | None = None
+    foreground: nn.Module | None = None
+
+    def __call__(self, codes: jax.Array, still: jax.Array, train: bool) -> jax.Array:
+        """Codes [B,N,D] of the painter, and [B,1,D'] of the layers that do not move."""
+        if self.background is None:
+            return self.painter(codes, train)
+        front, mask, behind = self.split(codes, still, train)
+        return mask * front + (1 - mask) * behind
+
+    def split(self, codes: jax.Array, still: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The foreground, the mask [B,T,H,W,1] in [0, 1], and the background."""
+        assert self.background is not None
+        painted = self.painter(codes, train)
+        front = self.foreground(still, train) if self.foreground else painted[..., :-1]
+        return front, (painted[..., -1:] + 1) / 2, self.background(still, train)
 
 
 class Generator(nn.Module):
     """{"video": noise [B,noise]} and a condition [B,F] or None -> video [B,T,H,W,C], all painted from one code.
 
     Attributes:
-      painter: of the video, or with `background` of what moves, with one channel more; see `compose`.
-      background: a painter of one frame.
       noise: how many normal numbers a video is made of.
     """
 
-    painter: Painter
-    background: Painter | None = None
+    layers: Layers
     noise: int = 100
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -188,8 +226,7 @@ class Generator(nn.Module):
 
     def __call__(self, noise: Noise, condition: jax.Array | None, train: bool) -> jax.Array:
         code = noise["video"] if condition is None else jnp.concatenate([noise["video"], condition], -1)
-        painted = self.painter(code[:, None], train)
-        return compose(painted, self.background(code[:, None], train)) if self.background else painted
+        return self.layers(code[:, None], code[:, None], train)
 
 
 class Critique(NamedTuple):

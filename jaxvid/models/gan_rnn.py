@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvid.models.gan3d import SLOPE, Critique, Head, Limited, Noise, Painter, Trunk, compose
+from jaxvid.models.gan3d import SLOPE, Critique, Head, Layers, Limited, Noise, Trunk
 
 CELLS = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 
@@ -20,13 +20,11 @@ class RecurrentGenerator(nn.Module):
     code of each. Every frame is painted from both, and from the condition, which the recurrent network reads too.
 
     Attributes:
-      painter: of factors 1 in time; with `background` of what moves, with one channel more; see `gan3d.compose`.
-      background: a painter of one frame, from the content alone.
+      layers: whose painter has factors 1 in time; those that do not move are made of the content alone.
       cell: "gru" or "lstm".
     """
 
-    painter: Painter
-    background: Painter | None = None
+    layers: Layers
     content: int = 50
     motion: int = 10
     memory: int = 64
@@ -35,13 +33,13 @@ class RecurrentGenerator(nn.Module):
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
         """By name, the shape of one video's noise."""
-        return {"content": (self.content,), "motion": (self.painter.size[0], self.motion)}
+        return {"content": (self.content,), "motion": (self.layers.painter.size[0], self.motion)}
 
     @nn.compact
     def __call__(self, noise: Noise, condition: jax.Array | None, train: bool) -> jax.Array:
         content, codes = content_and_motion(noise, condition, CELLS[self.cell](self.memory, dtype=self.dtype))
-        painted = self.painter(jnp.concatenate([over_time(content, codes.shape[1]), codes], -1), train)
-        return compose(painted, self.background(content[:, None], train)) if self.background else painted
+        of_frames = jnp.concatenate([over_time(content, codes.shape[1]), codes], -1)
+        return self.layers(of_frames, content[:, None], train)
 
 
 class RecurrentDiscriminator(nn.Module):

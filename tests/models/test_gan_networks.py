@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxvid.models import gan3d, gan_fc, gan_layered, gan_rnn
+from jaxvid.nn import layers
 from jaxvid.nn.conv import Conv
 
 DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)
@@ -22,14 +23,23 @@ def painter(size=(4, 8, 8), factors=(DOUBLE, DOUBLE), **fields) -> gan3d.Painter
 
 
 def recurrent(frames: int, cell: str = "gru") -> gan_rnn.RecurrentGenerator:
-    return gan_rnn.RecurrentGenerator(painter((frames, 8, 8), (FRAME, FRAME)), content=3, motion=2, memory=4, cell=cell)
+    layers = gan3d.Layers(painter((frames, 8, 8), (FRAME, FRAME)))
+    return gan_rnn.RecurrentGenerator(layers, content=3, motion=2, memory=4, cell=cell)
 
 
-def layered(frames: int, painted: bool = False) -> gan_layered.LayeredGenerator:
-    picture, background = painter((1, 4, 4), (FRAME, FRAME), channels=4), None
-    if painted:
-        background = painter((1, 8, 8), (FRAME, FRAME))
-    return gan_layered.LayeredGenerator(picture, background, (frames, 8, 8), content=3, motion=2, memory=4)
+def smooth(side: int) -> gan3d.SmoothPainter:
+    return gan3d.SmoothPainter((side, side), hidden=4)
+
+
+def layered(frames: int, stencil: bool = False) -> gan_layered.LayeredGenerator:
+    picture = painter((1, 4, 4), (FRAME, FRAME), channels=1 if stencil else 4)
+    background = smooth(8) if stencil else painter((1, 8, 8), (FRAME, FRAME))
+    layers = gan3d.Layers(picture, background, smooth(4) if stencil else None)
+    return gan_layered.LayeredGenerator(layers, (frames, 8, 8), content=3, motion=2, memory=4)
+
+
+TWO_STREAMS = gan3d.Layers(painter(channels=4), painter((1, 8, 8), (FRAME, FRAME)))
+STENCIL = gan3d.Layers(painter(channels=1), smooth(8), smooth(8))
 
 
 def noise_for(network, count: int = 2) -> dict[str, jax.Array]:
@@ -37,13 +47,14 @@ def noise_for(network, count: int = 2) -> dict[str, jax.Array]:
 
 
 GENERATORS = {
-    "conv": gan3d.Generator(painter(), noise=5),
-    "residual": gan3d.Generator(painter(residual=True), noise=5),
-    "two streams": gan3d.Generator(painter(channels=4), painter((1, 8, 8), (FRAME, FRAME)), noise=5),
+    "conv": gan3d.Generator(gan3d.Layers(painter()), noise=5),
+    "residual": gan3d.Generator(gan3d.Layers(painter(residual=True)), noise=5),
+    "two streams": gan3d.Generator(TWO_STREAMS, noise=5),
+    "stencil": gan3d.Generator(STENCIL, noise=5),
     "gru": recurrent(4),
     "lstm": recurrent(4, "lstm"),
     "layered": layered(4),
-    "layered, background painted": layered(4, painted=True),
+    "layered stencil": layered(4, stencil=True),
     "dense": gan_fc.DenseGenerator((4, 8, 8, 3), noise=5, width=7),
 }
 
@@ -75,19 +86,30 @@ def test_recurrent_generators_make_any_number_of_frames_each_from_the_noise_up_t
     assert (felt[:last] > 0).all() and (felt[last:] == 0).all()
 
 
-def test_a_background_shows_where_nothing_moves_in_front_and_never_moves() -> None:
-    painted = jax.random.uniform(jax.random.key(0), (2, 3, 4, 4, 4), minval=-1)
-    background = jax.random.uniform(jax.random.key(1), (2, 1, 4, 4, 3), minval=-1)
-    behind = gan3d.compose(painted.at[..., -1].set(-1.0), background)
-    np.testing.assert_array_equal(behind, jnp.broadcast_to(background, behind.shape))
-    np.testing.assert_array_equal(gan3d.compose(painted.at[..., -1].set(1.0), background), painted[..., :-1])
+@pytest.mark.parametrize("layers", [TWO_STREAMS, STENCIL], ids=["two streams", "stencil"])
+def test_a_video_lies_between_what_moves_and_what_does_not(layers: gan3d.Layers) -> None:
+    codes = jax.random.normal(jax.random.key(0), (2, 1, 5))
+    video, variables = compiled(lambda: layers.init_with_output(jax.random.key(1), codes, codes, False))()
+    front, mask, behind = layers.apply(variables, codes, codes, False, method="split")
+    assert behind.shape == (2, 1, 8, 8, 3) and front.shape[1] == (4 if layers is TWO_STREAMS else 1)
+    assert mask.shape == (2, 4, 8, 8, 1) and 0 <= mask.min() < 0.5 < mask.max() <= 1
+    np.testing.assert_allclose(video - behind, mask * (front - behind), atol=1e-5)
+
+
+def test_a_smooth_frame_has_no_curvature() -> None:
+    codes = jax.random.normal(jax.random.key(0), (2, 1, 5))
+    frame, _ = compiled(lambda: smooth(8).init_with_output(jax.random.key(1), codes, False))()
+    assert frame.shape == (2, 1, 8, 8, 3) and jnp.abs(frame[0] - frame[1]).max() > 1e-3
+    for axis in (2, 3):
+        assert jnp.abs(jnp.diff(frame, axis=axis)).max() > 1e-3
+        np.testing.assert_allclose(jnp.diff(frame, 2, axis=axis), 0, atol=1e-6)
 
 
 FULL = math.log(2.0)  # the size at which a picture fills the frame
 
 
 def posed(picture: jax.Array, size: tuple[int, int], *poses: list[float]) -> jax.Array:
-    return gan_layered.place(picture[None], jnp.asarray([poses]), size)[0]
+    return layers.place(picture[None], jnp.asarray([poses]), size)[0]
 
 
 def test_a_picture_is_placed_by_pixels_quarter_turns_and_doublings() -> None:
@@ -106,7 +128,7 @@ def test_a_picture_is_placed_by_pixels_quarter_turns_and_doublings() -> None:
 
 def test_the_ground_between_the_corners_is_a_plane_where_they_are() -> None:
     corners = jnp.asarray([[0.0, 1.0], [2.0, 3.0]])[None, ..., None]
-    found = gan_layered.ground(corners, (4, 5))[0, 0, ..., 0]
+    found = layers.ground(corners, (4, 5))[0, 0, ..., 0]
     row, column = np.meshgrid((np.arange(4) + 0.5) / 4, (np.arange(5) + 0.5) / 5, indexing="ij")
     np.testing.assert_allclose(found, 2 * row + column, atol=1e-6)
 
@@ -191,7 +213,8 @@ def test_the_spectral_norm_divides_by_the_largest_singular_value() -> None:
 def test_the_large_layout_makes_large_videos() -> None:
     factors = (DOUBLE, DOUBLE, FRAME, FRAME, FRAME)
     widths = (256, 128, 64, 32, 16)
-    network = gan3d.Generator(gan3d.Painter((16, 128, 128), widths, factors, norm="group", residual=True))
+    painter = gan3d.Painter((16, 128, 128), widths, factors, norm="group", residual=True)
+    network = gan3d.Generator(gan3d.Layers(painter))
     critic = gan3d.Discriminator(gan3d.Trunk(widths[::-1], factors[::-1], norm="none", residual=True), gan3d.Head())
 
     def both(key: jax.Array) -> tuple:
