@@ -18,33 +18,34 @@ from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
 
+CODES = {
+    "width": 64,  # channels after the first convolution, twice as many after the next
+    "hidden": 512,  # features of a frame
+    "strides": (4, 2),  # of the convolutions
+    "heads": 4,  # of the attention over time
+    "content": 12,  # latents of a clip
+    "motion": 4,  # latents of a frame
+    "memory": 256,  # of the prior's GRUs
+}
 # By name, with the arguments of that function in jaxvid/methods/vae.py.
 NETWORKS = {
+    "layered": {"name": "layered", "picture": 16, **CODES},
+    "temporal": {"name": "temporal", **CODES},
     "frame": {"name": "frame", "width": 32, "hidden": 512, "strides": (2, 2, 2), "dim": 16},
-    "temporal": {
-        "name": "temporal",
-        "width": 64,  # channels after the first convolution, twice as many after the next
-        "hidden": 512,  # features of a frame
-        "strides": (4, 2),  # of the convolutions
-        "heads": 4,  # of the attention over time
-        "content": 8,  # latents of a clip
-        "motion": 4,  # latents of a frame
-        "memory": 256,  # of the prior's GRU
-    },
     "grid": {"name": "grid", "width": 64, "blocks": 2, "dim": 8, "downsample": (4, 8, 8)},
 }
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    config_lib.choice("the variant of configs/vae.py", variant or "temporal", (*NETWORKS, "tiny"))
+    config_lib.choice("the variant of configs/vae.py", variant or "layered", (*NETWORKS, "tiny"))
     config = config_lib.base()
     config.method = "vae"
     config.model = ConfigDict()
-    config.model.network = ConfigDict(NETWORKS.get(variant, NETWORKS["temporal"]))
+    config.model.network = ConfigDict(NETWORKS.get(variant, NETWORKS["layered"]))
     config.model.likelihood = "gaussian"  # or "laplace": scale learned; "mse", "l1": scale 1; "bernoulli"
-    config.model.beta = 60.0  # weight of the KL: pixels are not independent, so that 1 leaves samples far from the data
-    config.model.warm_up = 1000  # steps over which that weight grows from 0
+    config.model.beta = 20.0  # weight of the KL: pixels are not independent, so that 1 leaves samples far from the data
+    config.model.warm_up = 600  # steps over which that weight grows from 0
     config.model.free_nats = 0.0  # of KL in every dimension that cost nothing more
     config.model.perceptual = 0.0  # weight of the distance between features, where make() is given some
     config.model.turn = 0  # steps for which the decoder learns alone, then the encoder; 0: both at every step
@@ -63,6 +64,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.train.update(steps=1000, batch_size=4)
     if variant == "tiny":
         config_lib.tiny(config)
-        config.model.network.update(width=8, hidden=32, strides=(2, 2), heads=2, memory=16)
+        config.model.network.update(picture=8, content=8, width=8, hidden=32, strides=(2, 2), heads=2, memory=16)
         config.model.update(beta=1.0, warm_up=10)
     return config

@@ -107,6 +107,30 @@ def temporal(
     return vae.VAE(encoder, decoder, vae.RecurrentPrior(memory))
 
 
+def layered(
+    size: Size,
+    dtype: Any,
+    *,
+    width: int,
+    hidden: int,
+    strides: tuple[int, ...],
+    picture: int,
+    heads: int,
+    content: int,
+    motion: int,
+    memory: int,
+) -> vae.VAE:
+    """`temporal`, where content paints a square `picture` over a ground, and motion says where in a frame it is."""
+    if picture % 4:
+        raise ValueError(f"model.network.picture is {picture}, expected a multiple of 4.")
+    model = temporal(
+        size, dtype, width=width, hidden=hidden, strides=strides,
+        heads=heads, content=content, motion=motion, memory=memory,
+    )  # fmt: skip
+    painter = vae.FrameDecoder((picture, picture), width, hidden, (2, 2), channels=1, dtype=dtype)
+    return model.clone(decoder=vae.LayeredDecoder(painter, size[1:], dtype=dtype))
+
+
 def grid(size: Size, dtype: Any, *, width: int, blocks: int, dim: int, downsample: tuple[int, int, int]) -> vae.VAE:
     """A grid of latents that is smaller by `downsample` (frames, height, width), independent and standard normal."""
     if len(downsample) != 3 or any(s % f for s, f in zip(size, downsample, strict=True)):
@@ -118,7 +142,7 @@ def grid(size: Size, dtype: Any, *, width: int, blocks: int, dim: int, downsampl
     return vae.VAE(vae.GridEncoder(encoder), vae.GridDecoder(decoder), vae.StandardPrior())
 
 
-NETWORKS: dict[str, Callable[..., vae.VAE]] = {"frame": frame, "temporal": temporal, "grid": grid}
+NETWORKS: dict[str, Callable[..., vae.VAE]] = {"frame": frame, "temporal": temporal, "layered": layered, "grid": grid}
 
 
 def make_model(config: ConfigDict) -> vae.VAE:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxvid.models import vqvae
 from jaxvid.nn.conv import Conv, ConvTranspose
+from jaxvid.nn.layers import ground, in_reach, place_over
 
 Latents = dict[str, jax.Array]
 Conditions = Mapping[str, jax.Array]
@@ -164,6 +165,42 @@ class FrameDecoder(nn.Module):
         return ConvTranspose(self.channels, *last, dtype=self.dtype)(x).astype(jnp.float32)
 
 
+class LayeredDecoder(nn.Module):
+    """{"content": [B,D], "motion": [B,T,M]} -> video [B,T,H,W,C], float32: an outline that moves over a still ground.
+
+    The content (and a condition, where there is one) paints the outline, and says between which colours of their
+    corners the picture within it and the ground lie; the motion says where in each frame the picture is, how large,
+    and how turned. So the two are separate by construction, and outlines stay sharp while they move.
+
+    Attributes:
+      painter: of one square frame of one channel: how much the picture covers.
+      size: height and width.
+    """
+
+    painter: FrameDecoder
+    size: tuple[int, int]
+    channels: int = 3
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, z: Latents, train: bool) -> jax.Array:
+        def two_layers(features: int, x: jax.Array) -> jax.Array:
+            hidden = nn.leaky_relu(nn.Dense(self.painter.hidden, dtype=self.dtype, kernel_init=KEEP)(x), SLOPE)
+            return nn.Dense(features, dtype=self.dtype)(hidden).astype(jnp.float32)
+
+        content = jnp.concatenate([part for name, part in sorted(z.items()) if name != "motion"], -1)
+        corners = two_layers(2 * 4 * self.channels, content).reshape(-1, 2, 2, 2, self.channels)
+        # It starts as a soft spot in the middle, from where every object is in reach.
+        side = self.painter.size[0]
+        axis = (jnp.arange(side) + 0.5) * 2 / side - 1
+        spot = 2 - 6 * (axis[:, None, None] ** 2 + axis[:, None] ** 2)
+        cover = nn.sigmoid(self.painter({"content": content[:, None]}, train)[:, 0] + spot)
+        # Slowly: where the picture learns to move before it has colours, it moves out of the way, and stays there.
+        poses = in_reach(two_layers(4, z["motion"]) / 8)
+        front, behind = ground(corners[:, 0], (side, side)), ground(corners[:, 1], self.size)
+        return place_over(behind, front[:, 0], cover, poses)
+
+
 class GridEncoder(nn.Module):
     """Video [B,T,H,W,C] -> {"grid": Gaussian over [B,T/t,H/h,W/w,dim]}; `network` gives 2 `dim` features a place."""
 
@@ -202,13 +239,13 @@ class StandardPrior(nn.Module):
 
 
 class RecurrentStep(nn.Module):
-    """One frame of `RecurrentPrior`: what is known of it before it is seen, and what is remembered of it after."""
+    """One step of `RecurrentPrior`: what is known of latents before they are seen, and remembered of them after."""
 
     memory: int
 
     @nn.compact
     def __call__(self, state: jax.Array, given: jax.Array, drawing: bool) -> tuple[jax.Array, tuple]:
-        """Memory [B,memory] and either z_t or its noise [B,D] -> new memory, and (p(z_t | z_<t), z_t)."""
+        """Memory [B,memory] and either latents or their noise [B,D] -> new memory, and (their prior, they)."""
         prior = GaussianDense(given.shape[-1])(state)
         z = jnp.where(drawing, prior.sample(given), given)
         state, _ = nn.GRUCell(self.memory)(state, z)
@@ -216,11 +253,12 @@ class RecurrentStep(nn.Module):
 
 
 class RecurrentPrior(nn.Module):
-    """p(motion) = prod_t N(z_t; mean and variance from a GRU that has read z_<t); all other latents standard normal.
+    """p(content) p(motion), each one normal distribution after another, from a GRU that has read those before.
 
-    The prior of Chung et al. 2015 (VRNN, eq. 5), with a memory of the latents alone: videos are drawn without decoding
-    them on the way. Content and motion are independent, so that either can be exchanged. A condition [B,F] decides what
-    the GRU remembers at first.
+    That of motion z_t has read z_<t, the prior of Chung et al. 2015 (VRNN, eq. 5) with a memory of the latents alone:
+    videos are drawn without decoding them on the way. That of the content goes through its dimensions in the same way,
+    since encoders leave them correlated, and what is drawn as if they were not looks like no data. Content and motion
+    are independent, so that either can be exchanged. A condition [B,F] decides what the GRUs remember at first.
     """
 
     memory: int
@@ -233,21 +271,23 @@ class RecurrentPrior(nn.Module):
             in_axes=(1, nn.broadcast),
             out_axes=1,
         )
-        self.steps = scan(self.memory)
-        self.first = nn.Dense(self.memory)
+        self.steps = {name: scan(self.memory) for name in ("content", "motion")}
+        self.first = {name: nn.Dense(self.memory) for name in ("content", "motion")}
 
     def __call__(self, z: Latents, told: jax.Array | None) -> Gaussians:
-        """The prior at latents z; that of z_t has read z_<t alone."""
-        prior = {name: standard_normal(part.shape) for name, part in z.items()}
-        return {**prior, "motion": self._unroll(z["motion"], told, drawing=False)[0]}
+        """The prior at latents z; each has read those before it alone."""
+        return {name: Gaussian(*self._unroll(name, part, told, drawing=False)[:2]) for name, part in z.items()}
 
     def draw(self, noise: Latents, told: jax.Array | None) -> Latents:
-        """Latents made of standard normal noise, one frame after another."""
-        return {**noise, "motion": self._unroll(noise["motion"], told, drawing=True)[1]}
+        """Latents made of standard normal noise, one after another."""
+        return {name: self._unroll(name, part, told, drawing=True)[2] for name, part in noise.items()}
 
-    def _unroll(self, given: jax.Array, told: jax.Array | None, drawing: bool) -> tuple[Gaussian, jax.Array]:
-        memory = jnp.zeros((len(given), self.memory)) if told is None else jnp.tanh(self.first(told))
-        return self.steps(memory, given, drawing)[1]
+    def _unroll(self, name: str, given: jax.Array, told: jax.Array | None, drawing: bool) -> list[jax.Array]:
+        """Means, logarithms of variances, and latents, in the shape of what is given."""
+        memory = jnp.zeros((len(given), self.memory)) if told is None else jnp.tanh(self.first[name](told))
+        steps = given if name == "motion" else given[..., None]
+        prior, z = self.steps[name](memory, steps, drawing)[1]
+        return [x.reshape(given.shape) for x in (*prior, z)]
 
 
 class VAE(nn.Module):

@@ -9,15 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.methods.vae import frame, latent_shapes, temporal
+from jaxvid.methods.vae import frame, latent_shapes, layered, temporal
 from jaxvid.models import vae
 
 SIZE = (4, 8, 8)
+NETWORK = {"width": 4, "hidden": 8, "strides": (2, 2), "heads": 2, "content": 5, "motion": 3, "memory": 8}
 MODELS: dict[str, Callable[[], vae.VAE]] = {
     "frame": lambda: frame(SIZE, None, width=4, hidden=8, strides=(2,), dim=6),
-    "temporal": lambda: temporal(SIZE, None, width=4, hidden=8, strides=(2, 2), heads=2, content=5, motion=3, memory=8),
+    "temporal": lambda: temporal(SIZE, None, **NETWORK),
+    "layered": lambda: layered(SIZE, None, picture=8, **NETWORK),
 }
-SHAPES = {"frame": {"frames": (4, 6)}, "temporal": {"content": (5,), "motion": (4, 3)}}
+CODES = {"content": (5,), "motion": (4, 3)}
+SHAPES = {"frame": {"frames": (4, 6)}, "temporal": CODES, "layered": CODES}
 
 # Each program runs a few times on tiny arrays: compiling it is what takes the time.
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -87,14 +90,25 @@ def test_the_temporal_posterior_of_a_frame_sees_all_frames_and_their_order() -> 
     assert np.abs(before["content"].mean - backwards["content"].mean).max() > 1e-4
 
 
-def test_motion_moves_one_frame_and_content_all() -> None:
-    decode, z = compiled(method("temporal", "decode")), {"content": normal(0, 1, 5), "motion": normal(1, 1, 4, 3)}
+@pytest.mark.parametrize("name", ["temporal", "layered"])
+def test_motion_moves_one_frame_and_content_all(name: str) -> None:
+    decode, z = compiled(method(name, "decode")), {"content": normal(0, 1, 5), "motion": normal(1, 1, 4, 3)}
 
     def changed(**other: jax.Array) -> np.ndarray:
         return np.abs(decode(z) - decode({**z, **other})).max((0, 2, 3, 4)) > 1e-6
 
     np.testing.assert_array_equal(changed(motion=z["motion"].at[:, 1].add(1.0)), [False, True, False, False])
     assert changed(content=-z["content"]).all()
+
+
+def test_a_layered_decoder_starts_with_a_spot_in_the_middle_over_a_smooth_ground() -> None:
+    model, codes = MODELS["layered"]().decoder, {"content": normal(0, 2, 5), "motion": normal(1, 2, 4, 3)}
+    video, variables = compiled(lambda: model.init_with_output(jax.random.key(0), codes, False))()
+    # Where the motion is, and what it is, hardly shows yet.
+    np.testing.assert_allclose(video, jnp.repeat(video[:, :1], 4, 1), atol=0.3)
+    border = video[:, :, (0, -1)]
+    np.testing.assert_allclose(jnp.diff(border, 2, axis=3), 0, atol=1e-5)
+    assert jnp.abs(jnp.diff(video[:, :, 2:6], 2, axis=3)).max() > 1e-2
 
 
 def test_the_recurrent_prior_is_causal() -> None:
