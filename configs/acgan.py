@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = config_lib.gan_base()
     config.condition = config_lib.condition(("label",))
     config.loss.classes = 1.0
-    config.train.steps = 6000
+    config.train.steps = 5000
     if variant == "tiny":
         config_lib.gan_tiny(config)
     return config

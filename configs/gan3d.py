@@ -16,22 +16,22 @@ takes 3.7 ms), not run to its end.
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
-from jaxvid.config import DOUBLE, FRAME
+from jaxvid.config import DOUBLE, FRAME, STENCIL
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
     config_lib.choice("the variant of configs/gan3d.py", variant or "dcgan", ("dcgan", "64", "128", "tiny"))
     config = config_lib.gan_base()
-    shape = {"norm": "batch", "residual": True, "modulated": True}
-    config.model.generator = config_lib.painter((48, 48), (FRAME, DOUBLE), name="conv", noise=100, **shape)
+    shape = {"name": "conv", "noise": 100, "residual": True}
+    config.model.generator = config_lib.painter((48, 48), (FRAME, DOUBLE), **shape, **STENCIL)
     if variant in ("", "tiny"):
-        config.model.generator.update(background="smooth", foreground="smooth")
         config.condition = config_lib.condition(("label",))
         config.loss.classes = 1.0
         config.train.steps = 3000
     else:
         del config.model.discriminators.frames
+        config.model.generator.update(background="none", foreground="painted")  # of any videos
     if variant == "dcgan":
         config.data.update(frames=16, stride=1)
         dcgan = {"factors": (DOUBLE, DOUBLE), "norm": "batch"}

@@ -16,7 +16,7 @@ motion features 2.4 (3.6, 0.1).
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
-from jaxvid.config import FRAME
+from jaxvid.config import FRAME, STENCIL
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -24,8 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config_lib.choice("the variant of configs/gan_rnn.py", variant or "tiny", ("tiny",))
     config = config_lib.gan_base()
     codes = {"name": "recurrent", "content": 50, "motion": 10, "memory": 64, "cell": "gru"}  # or "lstm"
-    codes |= {"background": "smooth", "foreground": "smooth", "norm": "batch", "modulated": True}
-    config.model.generator = config_lib.painter((64, 64), (FRAME, FRAME), **codes)
+    config.model.generator = config_lib.painter((64, 64), (FRAME, FRAME), **codes, **STENCIL)
     config.condition = config_lib.condition(("label",))
     config.loss.classes = 1.0
     if variant == "tiny":

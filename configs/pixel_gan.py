@@ -20,15 +20,16 @@ def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
     config_lib.choice("the variant of configs/pixel_gan.py", variant or "tiny", ("tiny",))
     config = config_lib.gan_base()
-    config.data.update(frames=16, stride=1)
+    config.data.stride = 1
     config.model.conditioning = "none"  # the discriminator sees the given frames in the video
-    config.model.generator = ConfigDict({"name": "dense", "noise": 100, "width": 512})
+    config.model.generator = ConfigDict({"name": "dense", "noise": 100, "width": 1024})
     config.model.discriminators = ConfigDict({"dense": {"widths": (256, 128), "spectral": True}})
     config.condition = config_lib.condition(("first_frames",), first_frames=2, features=50)
     config.loss = config_lib.gan_loss("non_saturating", reconstruction=100.0)
-    config.optim.generator.update(learning_rate=1e-3, schedule="warmup_cosine_decay_schedule")
+    config.optim.generator.update(learning_rate=3e-3, schedule="warmup_cosine_decay_schedule")
+    config.optim.generator.arguments.update(b1=0.9, b2=0.999)  # at b1 0.5 the error falls half as fast
     config.optim.discriminator.learning_rate = 2e-4
-    config.train.update(steps=2000, save_every=1000)
+    config.train.update(steps=3000, save_every=1000)
     if variant == "tiny":
         config_lib.tiny(config)
         config.model.generator.update(width=32, noise=16)

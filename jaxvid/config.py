@@ -92,6 +92,11 @@ def gan_tiny(config: ConfigDict) -> None:
 SAME, FRAME, DOUBLE = (1, 1, 1), (1, 2, 2), (2, 2, 2)  # factors of stages: of frames, height, width
 
 
+# Of a generator: a mask between what moves and what does not, whose colours change slowly over the frame. So it learns
+# outlines from the first step on, instead of how to paint evenly.
+STENCIL = {"background": "smooth", "foreground": "smooth", "norm": "batch", "modulated": True}
+
+
 def gan_base() -> ConfigDict:
     """The fields of a GAN's recipe, with defaults for short clips of moving shapes: a picture that a GRU moves."""
     config = base()
@@ -101,16 +106,8 @@ def gan_base() -> ConfigDict:
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
     config.model.conditioning = "projection"  # of D; or "concatenation", or "none": it is not told the condition
     # A picture of 12x12 pixels that moves over a ground; see models/gan_layered.py.
-    codes = {
-        "name": "layered",
-        "picture": 12,
-        "content": 50,
-        "motion": 10,
-        "memory": 64,
-        "cell": "gru",
-        "background": "smooth",
-    }
-    config.model.generator = painter((64, 64), (FRAME, FRAME), **codes, norm="batch", modulated=True)
+    codes = {"name": "layered", "picture": 12, "content": 50, "motion": 10, "memory": 64, "cell": "gru"}
+    config.model.generator = painter((64, 64), (FRAME, FRAME), **codes, **STENCIL)
     video = discriminator((32, 64, 64), (DOUBLE, DOUBLE, SAME), pooled=True)
     # As a classifier, this trunk of two frames told 79 % of the shapes after 500 steps; one of clips told 48 %.
     frames = discriminator((32, 96, 128), (FRAME, SAME, SAME), pooled=True, shown=2)

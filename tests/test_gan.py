@@ -32,6 +32,8 @@ DOUBLE = (2, 2, 2)
             {"model.generator.norm": "group", "model.generator.widths": (16, 12)},
             "model.generator.widths are .* multiples of 8",
         ),
+        ({"model.generator.background": "none"}, 'background is "none", and there is a layer in front'),
+        ({"model.generator.foreground": "smoth"}, "model.generator.foreground .* did you mean smooth"),
         ({"model.generator.norm": "layer"}, "model.generator.norm .* did you mean"),
         ({"model.generator.factors": (DOUBLE, (8, 2, 2))}, "do not divide the video: frames 8 by 16"),
         ({"data.resolution": 18}, "do not divide the video: height 18 by 4"),

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvid.models.gan3d import SLOPE, Critique, Head, Limited, Noise
+from jaxvid.models.gan3d import FIRST_VARIANCE, SLOPE, Critique, Head, Limited, Noise, keep
 
 
 class DenseGenerator(nn.Module):
@@ -34,7 +34,9 @@ class DenseGenerator(nn.Module):
         if condition is not None:
             parts.append(nn.Dense(self.width, dtype=self.dtype, name="of_condition")(condition))
         x = nn.leaky_relu(jnp.concatenate(parts, -1), SLOPE)
-        pixels = nn.Dense(math.prod(self.size), dtype=self.dtype, name="pixels")(x)
+        # First samples near grey: it takes long to unlearn those that noise has made black and white.
+        first = keep(FIRST_VARIANCE)
+        pixels = nn.Dense(math.prod(self.size), dtype=self.dtype, kernel_init=first, name="pixels")(x)
         return nn.tanh(pixels.astype(jnp.float32)).reshape(-1, *self.size)
 
 
