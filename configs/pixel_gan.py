@@ -24,7 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.conditioning = "none"  # the discriminator sees the given frames in the video
     config.model.generator = ConfigDict({"name": "dense", "noise": 100, "width": 1024})
     config.model.discriminators = ConfigDict({"dense": {"widths": (256, 128), "spectral": True}})
-    config.condition = config_lib.condition(("first_frames",), first_frames=2, features=50)
+    config.condition = config_lib.condition(("first_frames",), first_frames=2, features=256)
     config.loss = config_lib.gan_loss("non_saturating", reconstruction=100.0)
     config.optim.generator.update(learning_rate=3e-3, schedule="warmup_cosine_decay_schedule")
     config.optim.generator.arguments.update(b1=0.9, b2=0.999)  # at b1 0.5 the error falls half as fast

@@ -38,11 +38,9 @@ def recipe(name: str) -> ConfigDict:
 @pytest.fixture(scope="session")
 def gan_run(tmp_path_factory) -> Path:
     """The work folder of a tiny GAN that was told the class, after two steps; for tests of the group "readme"."""
-    from jaxvid import config as config_lib
     from jaxvid.train import train
 
     config = recipe("gan3d:tiny")
-    config.condition = config_lib.condition(("label",))
     config.train.steps, config.eval.examples = 2, 8
     folder = tmp_path_factory.mktemp("runs") / "gan3d"
     train(config, folder)

@@ -5,11 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import recipe
+from ml_collections import ConfigDict
 
 from jaxvid.methods import gan
 from jaxvid.models.gan3d import Critique
 
 DOUBLE = (2, 2, 2)
+
+
+def unconditional(name: str) -> ConfigDict:
+    config = recipe(name)
+    config.condition.on, config.loss.classes = (), 0.0
+    return config
 
 
 @pytest.mark.parametrize(
@@ -24,7 +31,11 @@ DOUBLE = (2, 2, 2)
         ({"loss.n_critic": 0}, "expected a multiple"),
         ({"loss.penalized": 0}, "loss.penalized is 0, expected at least 1"),
         ({"loss.penalized": 9}, "loss.penalized is 9, .* at most as many as .* in a step, 8"),
-        ({"loss.classes": 1.0}, "needs data with classes"),
+        ({"loss.classes": 1.0, "condition.on": ("label",)}, "needs data with classes"),
+        (
+            {"loss.classes": 1.0, "condition.classes": ("cat", "dog")},
+            "loss.classes .* that it is not told: set it to 0",
+        ),
         ({"model.generator.name": "convolution"}, "model.generator.name .* did you mean conv"),
         ({"model.generator.widths": (16,)}, "model.generator has widths .* one factor"),
         ({"model.generator.widths": (16, 0)}, "whole numbers of at least 1"),
@@ -32,7 +43,7 @@ DOUBLE = (2, 2, 2)
             {"model.generator.norm": "group", "model.generator.widths": (16, 12)},
             "model.generator.widths are .* multiples of 8",
         ),
-        ({"model.generator.background": "none"}, 'background is "none", and there is a layer in front'),
+        ({"model.generator.background": "none"}, 'model.generator.background is "none", and there is a layer in front'),
         ({"model.generator.foreground": "smoth"}, "model.generator.foreground .* did you mean smooth"),
         ({"model.generator.norm": "layer"}, "model.generator.norm .* did you mean"),
         ({"model.generator.factors": (DOUBLE, (8, 2, 2))}, "do not divide the video: frames 8 by 16"),
@@ -47,7 +58,7 @@ DOUBLE = (2, 2, 2)
     ],
 )
 def test_what_cannot_work_is_one_sentence(fields: dict, sentence: str) -> None:
-    config = recipe("gan3d:tiny")
+    config = unconditional("gan3d:tiny")
     for name, value in fields.items():
         *path, last = name.split(".")
         part = config
@@ -75,11 +86,11 @@ def test_layers_that_do_not_fit_are_one_sentence(fields: dict, sentence: str) ->
 
 
 def test_a_network_that_goes_frame_by_frame_keeps_time() -> None:
-    config = recipe("gan_rnn:tiny")
+    config = unconditional("gan_rnn:tiny")
     config.model.discriminators.frames.factors = (DOUBLE, DOUBLE)
     with pytest.raises(ValueError, match="model.discriminators.frames.factors .* goes frame by frame"):
         gan.make(config)
-    config = recipe("gan_rnn:tiny")
+    config = unconditional("gan_rnn:tiny")
     config.model.generator.residual = True
     with pytest.raises(ValueError, match="model.generator.residual is True, .* see the frames beside: set it to False"):
         gan.make(config)
@@ -137,7 +148,7 @@ def test_only_every_nth_video_pays_for_its_slope() -> None:
     few = {"video": batch["video"].at[1::2].multiply(-1)}  # what does not pay may differ
 
     def r1(penalized: int, batch: dict) -> float:
-        config = recipe("gan3d:tiny")
+        config = unconditional("gan3d:tiny")
         config.loss.penalized = penalized
         config.model.discriminators.video.deviation = False
         method = gan.make(config)

@@ -77,6 +77,11 @@ def check(config: ConfigDict) -> None:
         )
     if loss.classes and len(config.condition.classes) < 2:
         raise ValueError("loss.classes trains an auxiliary classifier, which needs data with classes: set it to 0.")
+    if loss.classes and not config.condition.on:
+        raise ValueError(
+            "loss.classes makes the generator show a class that it is not told: set it to 0, or condition.on to "
+            "('label',)."
+        )
     if not 1 <= loss.penalized <= config.train.batch_size // loss.n_critic:
         raise ValueError(
             f"loss.penalized is {loss.penalized}, expected at least 1 (every video) and at most as many as the "

@@ -63,4 +63,6 @@ class ConditionEncoder(nn.Module):
             x = nn.leaky_relu(Conv(width, (1, 4, 4), (1, 2, 2), dtype=self.dtype)(x), 0.2)
             width = 64
         x = nn.LayerNorm(dtype=self.dtype, name="first_frames_norm")(x.reshape(len(x), -1))
-        return self._dense("first_frames")(x)
+        # The pixels as they are, too: what is learned from convolutions alone is long in learning to copy.
+        pixels = self._dense("first_pixels")(frames.reshape(len(frames), -1))
+        return (self._dense("first_frames")(x) + pixels) / math.sqrt(2)
