@@ -1,15 +1,15 @@
 """Recurrent video GAN: a content code for the clip, a motion code for each frame (MoCoGAN), any number of frames.
 
-A video discriminator judges the motion, a frame discriminator the pictures.
+A video discriminator judges the motion, a frame discriminator the pictures; both say which class they see.
 
     python -m jaxvid.main --config configs/gan_rnn.py
 
-Default: clips of moving shapes, 8 frames of 16x16 at every second moment; the content paints one picture, which the
-motion moves. On one CPU core beside other work 15 min (580 s of computing), 1.6 GB. Not good enough yet: without a
-class to tell it what is a shape, samples are spots of two colours that move on dotted grounds. Frechet distance of 512
-samples to held-out clips in the features of configs/classifier.py: 731 (untrained 1066, other held-out clips 20), in
-motion features 2.4 (3.6, 0.1).
-`:mocogan`: every frame is painted from its own codes, as in the paper; not run to its end.
+Default: clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second moment, 40 classes (shape x
+motion); every frame is painted from its own codes, as the mask between two smooth layers. On one CPU core beside other
+work 13 min 50 s (618 s of computing), 0.8 GB. Squares, circles and their motions can be told at sight; triangles, stars
+and digits are ragged, and what shrinks may vanish. configs/classifier.py finds the asked class in 72.3 % of 512 samples
+(68.2 to 76.0 %; 99.0 % of held-out clips, chance 2.5 %). The Frechet distance in its features is 186 (untrained 1110,
+other held-out clips 20), in motion features 2.6 (11, 0.1).
 `:tiny`: seconds, for tests; with a recurrent discriminator too.
 """
 

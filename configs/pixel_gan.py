@@ -5,9 +5,10 @@ The condition is the first two frames; the mean absolute error (times 100) holds
 
     python -m jaxvid.main --config configs/pixel_gan.py
 
-Default: 16x16x16 clips of moving shapes. On one CPU core beside other work 10 min 18 s (360 s of computing), 1.9 GB.
-Mean absolute error (of values in [-1, 1]) on held-out clips 0.050. What follows the given frames has the colour, the
-place and the ground of the shape, which fades to a spot as it moves on: its outline is lost.
+Default: 8x16x16 clips of moving shapes. On one CPU core beside other work 18 min 40 s (584 s of computing), 1.7 GB.
+Mean absolute error (of values in [-1, 1]) on held-out clips 0.030, the given frames included. What follows the given
+frames has the colour, the size, the place and the ground of the shape; its outline is soft, and only squares and
+digits can be guessed at. A condition of 50 features instead of 256 leaves spots alone, with an error of 0.031.
 `:tiny`: seconds, for tests.
 """
 

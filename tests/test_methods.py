@@ -91,13 +91,13 @@ GOLDEN = {
     "vqvae-attention": 0.590872,
     "vqvae-fsq": 0.357748,
     "vqvae-lfq": 0.001707,
-    "vae": 6272.63,
+    "vae": 6456.2734,
     "vae-frame-turns": 7260.135,
     "vae-grid": 5761.287,
-    "gan-text": 3.854247,
-    "gan-recurrent": 1.877346,
-    "gan-wasserstein": -0.839007,
-    "gan-pixel": 1.96389,
+    "gan-text": 4.150498,
+    "gan-recurrent": 2.435226,
+    "gan-wasserstein": -0.72802,
+    "gan-pixel": 1.910275,
 }
 
 

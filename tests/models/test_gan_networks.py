@@ -1,7 +1,6 @@
 """What the networks of GANs see and make."""
 
 import functools
-import math
 from collections.abc import Callable
 
 import jax
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 from jaxvid.models import gan3d, gan_fc, gan_layered, gan_rnn
-from jaxvid.nn import layers
 from jaxvid.nn.conv import Conv
 
 DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)
@@ -103,45 +101,6 @@ def test_a_smooth_frame_has_no_curvature() -> None:
     for axis in (2, 3):
         assert jnp.abs(jnp.diff(frame, axis=axis)).max() > 1e-3
         np.testing.assert_allclose(jnp.diff(frame, 2, axis=axis), 0, atol=1e-6)
-
-
-FULL = math.log(2.0)  # the size at which a picture fills the frame
-
-
-def posed(picture: jax.Array, size: tuple[int, int], *poses: list[float]) -> jax.Array:
-    return layers.place(picture[None], jnp.asarray([poses]), size)[0]
-
-
-def test_a_picture_is_placed_by_pixels_quarter_turns_and_doublings() -> None:
-    picture = jax.random.normal(jax.random.key(0), (6, 6, 2))
-    quarter = math.pi / 2
-    same, right, down, turned = posed(
-        picture, (6, 6), [0, 0, FULL, 0], [1 / 3, 0, FULL, 0], [0, 2 / 3, FULL, 0], [0, 0, FULL, quarter]
-    )
-    np.testing.assert_allclose(same, picture, atol=1e-5)
-    np.testing.assert_allclose(right, jnp.pad(picture[:, :-1], ((0, 0), (1, 0), (0, 0))), atol=1e-5)
-    np.testing.assert_allclose(down, jnp.pad(picture[:-2], ((2, 0), (0, 0), (0, 0))), atol=1e-5)
-    np.testing.assert_allclose(turned, jnp.rot90(picture, -1), atol=1e-5)  # clockwise
-    flat = posed(jnp.ones((6, 6, 1)), (12, 12), [0, 0, 0, 0])[0, ..., 0]  # fills the middle half of each side
-    np.testing.assert_allclose(flat, np.pad(np.ones((6, 6)), 3), atol=1e-5)
-
-
-def test_the_ground_between_the_corners_is_a_plane_where_they_are() -> None:
-    corners = jnp.asarray([[0.0, 1.0], [2.0, 3.0]])[None, ..., None]
-    found = layers.ground(corners, (4, 5))[0, 0, ..., 0]
-    row, column = np.meshgrid((np.arange(4) + 0.5) / 4, (np.arange(5) + 0.5) / 5, indexing="ij")
-    np.testing.assert_allclose(found, 2 * row + column, atol=1e-6)
-
-
-def test_placing_interpolates_as_scipy_does() -> None:
-    picture = jax.random.normal(jax.random.key(0), (5, 5, 1))
-    pose = [0.2, -0.3, FULL + 0.4, 0.7]  # larger than the frame, so that a pixel is narrower than one of the picture
-    y, x = np.meshgrid(*((np.arange(n) + 0.5) * 2 / n - 1 for n in (8, 8)), indexing="ij")
-    turn = np.exp(-1j * pose[3]) / (np.exp(pose[2]) / 2)
-    at = (x - pose[0] + 1j * (y - pose[1])) * turn
-    coordinates = [(part + 1) * 5 / 2 - 0.5 for part in (at.imag, at.real)]
-    expected = jax.scipy.ndimage.map_coordinates(picture[..., 0], coordinates, order=1)
-    np.testing.assert_allclose(posed(picture, (8, 8), pose)[0, ..., 0], expected, atol=1e-5)
 
 
 def trunk(factors=(DOUBLE, DOUBLE), **fields) -> gan3d.Trunk:
