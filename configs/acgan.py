@@ -7,10 +7,11 @@ generator on a false one.
 
 Default: clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second moment, 40 classes (shape x
 motion); an outline that moves over a ground, and discriminators of clips and of frames that are told the class as well.
-On two CPU cores 9 min 38 s, 0.9 GB. Shapes can be told at sight, and move as asked over plain grounds; their colours run
-into each other where the data's are flat. configs/classifier.py finds the asked class in 93.2 % of 512 samples (90.6 to
-95.0 %; 99.0 % of held-out clips, chance 2.5 %). The Frechet distance in its features is 57 (untrained 1986, other
-held-out clips 20), in motion features 0.82 (3.3, 0.1).
+On two CPU cores 9 min 38 s, 0.9 GB. Shapes can be told at sight, and move as asked over plain grounds; their colours
+run into each other where the data's are flat. configs/classifier.py finds the asked class in 93.2 % of 512 samples
+(90.6 to 95.0 %; 99.0 % of held-out clips, chance 2.5 %), and in 90.8 % in a second run of the same seed on another
+number of cores, so with other rounding. The Frechet distance in its features is 57 and 66 (untrained 1986, other
+held-out clips 20), in motion features 0.82 and 0.72 (3.3, 0.1).
 `:tiny`: seconds, for tests.
 """
 
