@@ -124,7 +124,7 @@ def fill_in(codec: Codec, first: jax.Array, last: jax.Array, frames: int) -> Lat
 def traverse(z: Latents, name: str, dimension: int, offsets: Sequence[float]) -> Latents:
     """Latents [1,...] of a clip once for each offset [N], which is added to one dimension in all frames and places.
 
-    Offsets are in units of the latents: a standard normal prior has a standard deviation of 1.
+    Offsets are in units of the latents: a standard normal prior has a standard deviation of 1, a learned one its own.
 
     Raises:
       ValueError: no such latent or dimension.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxvid.models.gan3d import SLOPE, Layers, Noise, keep
 from jaxvid.models.gan_rnn import CELLS, content_and_motion
-from jaxvid.nn.layers import in_reach, place_over
+from jaxvid.nn.layers import eccentricity, in_reach, place_over
 
 
 class LayeredGenerator(nn.Module):
@@ -47,7 +47,6 @@ class LayeredGenerator(nn.Module):
         changes = nn.Dense(4, dtype=self.dtype)(codes).astype(jnp.float32) / 4
         picture, cover, behind = self.layers.split(content[:, None], content[:, None], train)
         poses = start + jnp.cumsum(changes, 1) - changes
-        # The picture fades towards its corners: otherwise the first thing that is placed is a square.
-        side = jnp.square((jnp.arange(cover.shape[2]) + 0.5) * 2 / cover.shape[2] - 1)
-        window = jnp.clip(1.5 - side[:, None, None] - side[:, None], 0, 1)
+        # The picture fades towards its corners, so that what is placed at first is no square.
+        window = jnp.clip(1.5 - eccentricity(cover.shape[2]), 0, 1)
         return place_over(behind, picture[:, 0], cover[:, 0] * window, in_reach(poses))

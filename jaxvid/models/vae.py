@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxvid.models import vqvae
 from jaxvid.nn.conv import Conv, ConvTranspose
-from jaxvid.nn.layers import ground, in_reach, place_over
+from jaxvid.nn.layers import eccentricity, ground, in_reach, place_over
 
 Latents = dict[str, jax.Array]
 Conditions = Mapping[str, jax.Array]
@@ -192,8 +192,7 @@ class LayeredDecoder(nn.Module):
         corners = two_layers(2 * 4 * self.channels, content).reshape(-1, 2, 2, 2, self.channels)
         # It starts as a soft spot in the middle, from where every object is in reach.
         side = self.painter.size[0]
-        axis = (jnp.arange(side) + 0.5) * 2 / side - 1
-        spot = 2 - 6 * (axis[:, None, None] ** 2 + axis[:, None] ** 2)
+        spot = 2 - 6 * eccentricity(side)
         cover = nn.sigmoid(self.painter({"content": content[:, None]}, train)[:, 0] + spot)
         # Slowly: where the picture learns to move before it has colours, it moves out of the way, and stays there.
         poses = in_reach(two_layers(4, z["motion"]) / 8)

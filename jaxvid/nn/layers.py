@@ -26,6 +26,12 @@ def in_reach(poses: jax.Array) -> jax.Array:
     return jnp.where(jnp.arange(4) < 3, bounded, poses)
 
 
+def eccentricity(side: int) -> jax.Array:
+    """Squared distances [side,side,1] of a square picture's pixels from its middle, in half sides."""
+    axis = jnp.square((jnp.arange(side) + 0.5) * 2 / side - 1)
+    return axis[:, None, None] + axis[:, None]
+
+
 def ground(corners: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Colours of the corners [B,2,2,C] -> a frame [B,1,H,W,C] between them, by bilinear interpolation."""
     down, right = (jnp.stack([1 - at, at]) for at in ((jnp.arange(n) + 0.5) / n for n in size))

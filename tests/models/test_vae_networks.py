@@ -111,16 +111,17 @@ def test_a_layered_decoder_starts_with_a_spot_in_the_middle_over_a_smooth_ground
     assert jnp.abs(jnp.diff(video[:, :, 2:6], 2, axis=3)).max() > 1e-2
 
 
-def test_the_recurrent_prior_is_causal() -> None:
-    content, motion = normal(0, 1, 5), normal(1, 1, 4, 3)
+@pytest.mark.parametrize(("name", "steps"), [("motion", 4), ("content", 5)])
+def test_the_recurrent_prior_is_causal_in_time_and_through_the_content(name: str, steps: int) -> None:
+    z = {"content": normal(0, 1, 5), "motion": normal(1, 1, 4, 3)}
 
-    def predicted(motion: jax.Array) -> jax.Array:
-        prior = method("temporal", "prior_of")({"content": content, "motion": motion})["motion"]
-        return jnp.stack(prior)[:, 0].sum((0, 2))  # [T]
+    def predicted(part: jax.Array) -> jax.Array:
+        prior = method("temporal", "prior_of")({**z, name: part})[name]
+        return jnp.stack(prior).reshape(2, steps, -1).sum((0, 2))
 
-    jacobian = compiled(jax.jacobian(predicted))(motion)
-    influence = np.abs(jacobian[:, 0]).max(-1)  # of frame [.., j] on the prior of frame [i, ..]
-    np.testing.assert_array_equal(influence > 0, np.tril(np.ones((4, 4)), -1) > 0)
+    jacobian = compiled(jax.jacobian(predicted))(z[name]).reshape(steps, steps, -1)
+    influence = np.abs(jacobian).max(-1)  # of step [.., j] on the prior of step [i, ..]
+    np.testing.assert_array_equal(influence > 0, np.tril(np.ones((steps, steps)), -1) > 0)
 
 
 def test_latents_of_the_recurrent_prior_are_distributed_as_it_says() -> None:
