@@ -24,8 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
     config_lib.choice("the variant of configs/acgan.py", variant or "tiny", ("tiny",))
     config = config_lib.gan_base()
-    config.condition = config_lib.condition(("label",))
-    config.loss.classes = 1.0
+    config_lib.of_classes(config)
     config.train.steps = 5000
     if variant == "tiny":
         config_lib.gan_tiny(config)

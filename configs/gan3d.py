@@ -28,8 +28,8 @@ def get_config(variant: str = "") -> ConfigDict:
     shape = {"name": "conv", "noise": 100, "residual": True}
     config.model.generator = config_lib.painter((48, 48), (FRAME, DOUBLE), **shape, **STENCIL)
     if variant in ("", "tiny"):
-        config.condition = config_lib.condition(("label",))
-        config.loss.classes = 1.0
+        config_lib.of_classes(config)
+        config.loss.r1 = 1.0
         config.train.steps = 3000
     else:
         del config.model.discriminators.frames

@@ -191,7 +191,7 @@ def load(workdir: str | Path) -> Run:
 
     Raises:
       FileNotFoundError: there is no config or no checkpoint in it.
-      ValueError: all its checkpoints are damaged, or another version of the method wrote them.
+      ValueError: all its checkpoints are damaged, or another version wrote them.
     """
     workdir = Path(workdir)
     if not (workdir / "config.json").is_file():
@@ -201,7 +201,14 @@ def load(workdir: str | Path) -> Run:
     except ValueError as error:
         raise ValueError(f"config.json or batch.json in {workdir} is damaged: {error}.") from error
     config = config_lib.from_dict(saved)
-    method = METHODS[config.method](config)
+    try:
+        method = METHODS[config.method](config)
+    except AttributeError as error:  # of a ConfigDict; its text is the field's name in quotes
+        field = str(error).strip("\"'")
+        raise ValueError(
+            f"config.json in {workdir} lacks a field, {field}, that this version of jaxvid reads; use the version that "
+            "wrote it, or train anew."
+        ) from error
     abstract = abstract_state(method, described)
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(workdir.resolve() / "checkpoints", options=options) as manager:

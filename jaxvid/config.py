@@ -123,6 +123,19 @@ def gan_base() -> ConfigDict:
     return config
 
 
+def of_classes(config: ConfigDict) -> None:
+    """Changes a GAN's recipe to one of classes with an auxiliary classifier (Odena et al., 2017).
+
+    The class is told to what is painted and moves, not to the layers that do not move, which are colours here. Nor to
+    the discriminator, which says itself which class it sees: one that is told rejects what a class has just been seen
+    to show, and the generator moves on from one clip to another, and shows that alone.
+    """
+    config.condition = condition(("label",))
+    config.model.conditioning = "none"
+    config.model.generator.told = False
+    config.loss.classes = 1.0
+
+
 def painter(widths: Sequence[int], factors: Sequence[tuple[int, int, int]], **fields: Any) -> ConfigDict:
     """The fields of a convolutional generator, with defaults; those of its noise are left to the recipe."""
     options = ConfigDict({"widths": tuple(widths), "factors": tuple(factors)})
@@ -131,6 +144,7 @@ def painter(widths: Sequence[int], factors: Sequence[tuple[int, int, int]], **fi
     options.modulated = False  # the noise and the condition scale and shift the features of every stage
     options.background = "none"  # or a frame behind what moves: "painted", or "smooth" between colours of its corners
     options.foreground = "painted"  # what moves; or "smooth": the painter makes its mask alone. With a background
+    options.told = True  # whether layers that do not move know the condition: False where it says nothing of colours
     options.update(fields)
     return options
 

@@ -1,4 +1,5 @@
 import contextlib
+import json
 import shutil
 from pathlib import Path
 
@@ -6,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import recipe
 
 from jaxvid import checkpoint, parallel
+from jaxvid.config import to_dict
 from jaxvid.core import TrainState
 
 
@@ -165,4 +168,10 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 
 def test_load_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no config.json"):
+        checkpoint.load(tmp_path)
+    fields = to_dict(recipe("gan3d:dcgan"))
+    del fields["model"]["generator"]["told"]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    (tmp_path / "batch.json").write_text("{}")
+    with pytest.raises(ValueError, match="lacks a field, told, that this version .* use the version that"):
         checkpoint.load(tmp_path)

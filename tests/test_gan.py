@@ -104,6 +104,9 @@ def test_a_saturated_discriminator_and_samples_all_alike_are_said() -> None:
     assert "tells 100% of the pairs apart" in saturated and "loss.r1" in saturated
     (collapsed,) = gan.warnings({**healthy, "diversity": 0.06})
     assert "10% as much as the data" in collapsed
+    assert gan.warnings({**healthy, "class_diversity": 0.3}) == []
+    (alike,) = gan.warnings({**healthy, "class_diversity": 0.06})
+    assert "samples of one class" in alike and "10% as much as the data" in alike
 
 
 def critique(logits: list, classes: list | None = None) -> Critique:

@@ -39,7 +39,8 @@ SMOOTHED = ("minimax", "non_saturating", "least_squares")
 LECAM_DECAY = 0.99
 SATURATED = 0.98  # share of pairs that a discriminator tells apart, from which the generator learns little,
 SURE = 0.9  # if it is that sure, too: the distance between its scores of real and of generated videos
-COLLAPSED = 0.4  # of the data's diversity
+COLLAPSED = 0.4  # of the data's diversity,
+ALIKE = 0.2  # and within a class, where data differ less
 
 
 class Examples(NamedTuple):
@@ -190,7 +191,11 @@ def generate(
     video, changed = players.generator.apply(variables, noise, given, train=train, mutable=changing)
     if "first_frames" in given:
         known = given["first_frames"]
-        video = jnp.concatenate([known, video[:, known.shape[1] :]], 1)
+        made = video[:, known.shape[1] :]
+        if players.config.model.generator.name == "dense":  # which makes changes, since it is long in learning to copy
+            made = known[:, -1:] + 2 * made
+            made = made if train else jnp.clip(made, -1, 1)  # that would stop the gradients of what goes beyond
+        video = jnp.concatenate([known, made], 1)
     return video, {**collections, **changed}
 
 
@@ -303,7 +308,8 @@ def eval_step(players: Players, state: TrainState, batch: Batch, key: jax.Array)
     """`Method.eval_step`: how well the discriminator tells held-out videos from samples, and how samples differ."""
     loss, real = players.config.loss, normalize(batch["video"])
     given = condition.take(players.config.condition, batch)
-    fake = sample(players, state, batch, parallel.example_keys(key, len(real)))
+    keys = parallel.example_keys(key, len(real))
+    fake = sample(players, state, batch, keys)
     params, collections = state.params[DISCRIMINATOR], state.collections[DISCRIMINATOR]
     of_real, of_fake = (judge(players, collections, params, video, given, False)[0] for video in (real, fake))
     values = {
@@ -318,6 +324,9 @@ def eval_step(players: Players, state: TrainState, batch: Batch, key: jax.Array)
         right = (votes(of_fake).argmax(-1) == batch["label"]).astype(jnp.float32)
         asked = jax.nn.one_hot(batch["label"], len(players.config.condition.classes), dtype=bool)
         values["class_accuracy"], values["accuracy_by_class"] = right, jnp.where(asked, right[:, None], jnp.nan)
+    if players.config.condition.on == ("label",):
+        others = sample(players, state, batch, fold(keys, 1))
+        values["class_diversity"] = losses.mean_absolute_error(fake, others)
     return values
 
 
@@ -383,5 +392,11 @@ def warnings(metrics: Mapping[str, float]) -> list[str]:
         said.append(
             f"samples differ from each other {share:.0%} as much as the data do: the generator collapses; lower "
             "optim.generator.learning_rate, or add loss.r1 or loss.lecam."
+        )
+    share = metrics.get("class_diversity", jnp.inf) / max(metrics["data_diversity"], 1e-9)
+    if share < ALIKE:
+        said.append(
+            f"samples of one class differ from each other {share:.0%} as much as the data do: the generator shows one "
+            "clip of each; lower optim.generator.learning_rate, or set model.generator.told to False."
         )
     return said

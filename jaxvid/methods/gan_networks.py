@@ -13,6 +13,8 @@ from jaxvid.models import gan3d, gan_fc, gan_layered, gan_rnn
 from jaxvid.nn.condition import ConditionEncoder
 from jaxvid.nn.norm import NORMS
 
+UNCHANGED = 1e-4  # variance of first changes from a given frame
+
 
 def stages(field: str, options: ConfigDict, size: Sequence[int]) -> dict[str, Any]:
     """Widths and factors of a network of stages; raises ValueError where they do not fit each other or the video."""
@@ -40,7 +42,8 @@ def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan
     name = config_lib.choice(f"{field}.name", options.name, ("conv", "recurrent", "layered", "dense"))
     positive(field, options)
     if name == "dense":
-        network: Any = gan_fc.DenseGenerator((*size, 3), options.noise, options.width, dtype)
+        first = UNCHANGED if "first_frames" in config.condition.on else gan3d.FIRST_VARIANCE
+        network: Any = gan_fc.DenseGenerator((*size, 3), options.noise, options.width, first, dtype)
         return gan3d.Conditioned(network, encoder(config, dtype))
     if name != "conv":
         still(field, options)
@@ -81,8 +84,8 @@ def make_layers(
         factors = [(1, *factor[1:]) for factor in options.factors]
         background = painter((1, *size[1:]), factors=factors, norm="none")
     if options.foreground == "smooth":
-        return gan3d.Layers(painter(front, 1), background, gan3d.SmoothPainter(front[1:], dtype=dtype))
-    return gan3d.Layers(painter(front, 4), background)
+        return gan3d.Layers(painter(front, 1), background, gan3d.SmoothPainter(front[1:], dtype=dtype), options.told)
+    return gan3d.Layers(painter(front, 4), background, told=options.told)
 
 
 def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan3d.Conditioned:

@@ -177,7 +177,8 @@ class SmoothPainter(nn.Module):
     def __call__(self, codes: jax.Array, train: bool) -> jax.Array:
         hidden = nn.leaky_relu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=keep())(codes[:, 0]), SLOPE)
         corners = nn.Dense(4 * self.channels, dtype=self.dtype, kernel_init=keep(0.3))(hidden).astype(jnp.float32)
-        return ground(nn.tanh(corners).reshape(-1, 2, 2, self.channels), self.size)
+        # Other than tanh, softsign lets colours come back that have gone to black and white.
+        return ground(nn.soft_sign(4 * corners).reshape(-1, 2, 2, self.channels), self.size)
 
 
 class Layers(nn.Module):
@@ -189,11 +190,18 @@ class Layers(nn.Module):
       painter: of the video; with a background of what moves and, in one channel more, of the mask; with a foreground
         too of the mask alone.
       background, foreground: painters of one frame, from codes of the whole clip; None: there is no such layer.
+      told: these codes know the condition. A generator whose colours may follow the class makes them do so: all samples
+        of a class are alike then, and a discriminator that is led from colour to colour teaches no outlines.
     """
 
     painter: Painter
     background: nn.Module | None = None
     foreground: nn.Module | None = None
+    told: bool = True
+
+    def still(self, noise: jax.Array, condition: jax.Array | None) -> jax.Array:
+        """The codes [B,1,D] of the layers that do not move, from noise [B,noise] and a condition [B,F] or None."""
+        return joined(noise, condition if self.told else None)[:, None]
 
     def __call__(self, codes: jax.Array, still: jax.Array, train: bool) -> jax.Array:
         """Codes [B,N,D] of the painter, and [B,1,D'] of the layers that do not move."""
@@ -208,6 +216,11 @@ class Layers(nn.Module):
         painted = self.painter(codes, train)
         front = self.foreground(still, train) if self.foreground else painted[..., :-1]
         return front, (painted[..., -1:] + 1) / 2, self.background(still, train)
+
+
+def joined(noise: jax.Array, condition: jax.Array | None) -> jax.Array:
+    """Noise [B,D] and a condition [B,F] as one code [B,D+F]; where there is no condition the noise."""
+    return noise if condition is None else jnp.concatenate([noise, condition], -1)
 
 
 class Generator(nn.Module):
@@ -225,8 +238,8 @@ class Generator(nn.Module):
         return {"video": (self.noise,)}
 
     def __call__(self, noise: Noise, condition: jax.Array | None, train: bool) -> jax.Array:
-        code = noise["video"] if condition is None else jnp.concatenate([noise["video"], condition], -1)
-        return self.layers(code[:, None], code[:, None], train)
+        code = joined(noise["video"], condition)
+        return self.layers(code[:, None], self.layers.still(noise["video"], condition), train)
 
 
 class Critique(NamedTuple):

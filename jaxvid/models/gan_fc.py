@@ -17,11 +17,15 @@ class DenseGenerator(nn.Module):
     """{"video": noise [B,noise]} and a condition [B,F] or None -> video [B,*size] in [-1, 1], float32.
 
     One dense layer of `width` features for the noise, one for the condition, and one from both to all pixels.
+
+    Attributes:
+      first: variance of first samples, about. It takes long to unlearn those that noise has made black and white.
     """
 
     size: tuple[int, int, int, int]  # T, H, W, C
     noise: int = 100
     width: int = 512
+    first: float = FIRST_VARIANCE
     dtype: Any = None
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -34,9 +38,7 @@ class DenseGenerator(nn.Module):
         if condition is not None:
             parts.append(nn.Dense(self.width, dtype=self.dtype, name="of_condition")(condition))
         x = nn.leaky_relu(jnp.concatenate(parts, -1), SLOPE)
-        # First samples near grey: it takes long to unlearn those that noise has made black and white.
-        first = keep(FIRST_VARIANCE)
-        pixels = nn.Dense(math.prod(self.size), dtype=self.dtype, kernel_init=first, name="pixels")(x)
+        pixels = nn.Dense(math.prod(self.size), dtype=self.dtype, kernel_init=keep(self.first), name="pixels")(x)
         return nn.tanh(pixels.astype(jnp.float32)).reshape(-1, *self.size)
 
 

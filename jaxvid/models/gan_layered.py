@@ -45,7 +45,8 @@ class LayeredGenerator(nn.Module):
         hidden = nn.leaky_relu(nn.Dense(self.memory, dtype=self.dtype, kernel_init=keep())(content), SLOPE)
         start = nn.Dense(4, dtype=self.dtype, kernel_init=keep(0.1))(hidden).astype(jnp.float32)[:, None]
         changes = nn.Dense(4, dtype=self.dtype)(codes).astype(jnp.float32) / 4
-        picture, cover, behind = self.layers.split(content[:, None], content[:, None], train)
+        still = self.layers.still(noise["content"], condition)
+        picture, cover, behind = self.layers.split(content[:, None], still, train)
         poses = start + jnp.cumsum(changes, 1) - changes
         # The picture fades towards its corners, so that what is placed at first is no square.
         window = jnp.clip(1.5 - eccentricity(cover.shape[2]), 0, 1)

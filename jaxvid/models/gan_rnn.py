@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvid.models.gan3d import SLOPE, Critique, Head, Layers, Limited, Noise, Trunk
+from jaxvid.models.gan3d import SLOPE, Critique, Head, Layers, Limited, Noise, Trunk, joined
 
 CELLS = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 
@@ -39,7 +39,7 @@ class RecurrentGenerator(nn.Module):
     def __call__(self, noise: Noise, condition: jax.Array | None, train: bool) -> jax.Array:
         content, codes = content_and_motion(noise, condition, CELLS[self.cell](self.memory, dtype=self.dtype))
         of_frames = jnp.concatenate([over_time(content, codes.shape[1]), codes], -1)
-        return self.layers(of_frames, content[:, None], train)
+        return self.layers(of_frames, self.layers.still(noise["content"], condition), train)
 
 
 class RecurrentDiscriminator(nn.Module):
@@ -67,9 +67,8 @@ class RecurrentDiscriminator(nn.Module):
 
 def content_and_motion(noise: Noise, condition: jax.Array | None, cell: nn.RNNCellBase) -> tuple[jax.Array, jax.Array]:
     """The content code [B,D] and, from a recurrent cell, the motion codes [B,T,memory]; both know the condition."""
-    content, motion = noise["content"], noise["motion"]
+    content, motion = joined(noise["content"], condition), noise["motion"]
     if condition is not None:
-        content = jnp.concatenate([content, condition], -1)
         motion = jnp.concatenate([motion, over_time(condition, motion.shape[1])], -1)
     return content, read(cell, motion)
 

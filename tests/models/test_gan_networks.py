@@ -94,6 +94,25 @@ def test_a_video_lies_between_what_moves_and_what_does_not(layers: gan3d.Layers)
     np.testing.assert_allclose(video - behind, mask * (front - behind), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["conv", "recurrent", "layered"])
+@pytest.mark.parametrize("told", [True, False])
+def test_layers_that_do_not_move_know_the_condition_where_they_are_told(name: str, told: bool) -> None:
+    factors = (DOUBLE, DOUBLE) if name == "conv" else (FRAME, FRAME)
+    size, side = ((1, 4, 4), 4) if name == "layered" else ((4, 8, 8), 8)
+    layers = gan3d.Layers(painter(size, factors, channels=1), smooth(8), smooth(side), told)
+    network = {
+        "conv": gan3d.Generator(layers, noise=5),
+        "recurrent": gan_rnn.RecurrentGenerator(layers, content=3, motion=2, memory=4),
+        "layered": gan_layered.LayeredGenerator(layers, (4, 8, 8), content=3, motion=2, memory=4),
+    }[name]
+    given = noise_for(network), jnp.asarray([[0.0, 1.0], [1.0, 0.0]]), False
+    variables = compiled(lambda: network.init(jax.random.key(0), *given))()
+    _, inner = compiled(lambda: network.apply(variables, *given, capture_intermediates=True))()
+    made = {part: inner["intermediates"]["layers"][part]["__call__"][0] for part in ("painter", "background")}
+    differ = {part: bool(jnp.abs(rows[0] - rows[1]).max() > 1e-5) for part, rows in made.items()}
+    assert differ == {"painter": True, "background": told}
+
+
 def test_a_smooth_frame_has_no_curvature() -> None:
     codes = jax.random.normal(jax.random.key(0), (2, 1, 5))
     frame, _ = compiled(lambda: smooth(8).init_with_output(jax.random.key(1), codes, False))()
