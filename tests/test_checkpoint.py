@@ -170,8 +170,8 @@ def test_load_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no config.json"):
         checkpoint.load(tmp_path)
     fields = to_dict(recipe("gan3d:dcgan"))
-    del fields["model"]["generator"]["told"]
+    del fields["model"]["generator"]["modulated"]
     (tmp_path / "config.json").write_text(json.dumps(fields))
     (tmp_path / "batch.json").write_text("{}")
-    with pytest.raises(ValueError, match="lacks a field, told, that this version .* use the version that"):
+    with pytest.raises(ValueError, match="lacks a field, modulated, that this version .* use the version that"):
         checkpoint.load(tmp_path)
