@@ -29,8 +29,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.generator = config_lib.painter((48, 48), (FRAME, DOUBLE), **shape, **STENCIL)
     if variant in ("", "tiny"):
         config_lib.of_classes(config)
-        config.loss.r1 = 1.0
-        config.train.steps = 3000
+        config.optim.generator.schedule = "warmup_cosine_decay_schedule"
+        config.train.steps = 3500
     else:
         del config.model.discriminators.frames
         config.model.generator.update(background="none", foreground="painted")  # of any videos

@@ -26,6 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     codes = {"name": "recurrent", "content": 50, "motion": 10, "memory": 64, "cell": "gru"}  # or "lstm"
     config.model.generator = config_lib.painter((64, 64), (FRAME, FRAME), **codes, **STENCIL)
     config_lib.of_classes(config)
+    config.train.steps = 4500
     if variant == "tiny":
         config_lib.gan_tiny(config)
         config.model.discriminators.recurrent = config_lib.discriminator((8, 8), (FRAME, FRAME), memory=8)

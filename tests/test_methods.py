@@ -66,6 +66,7 @@ CASES = {
         model__generator__background="painted",
         loss__adversarial="least_squares",
         loss__feature_matching=0.1,
+        condition__on=("label", "first_frames"),
     ),
     "gan-wasserstein": variant(
         "acgan:tiny",
@@ -81,7 +82,8 @@ CASES = {
         **{"loss__augment": ("translation",), "loss__lecam": 0.1, "loss__instance_noise": 0.1},
         **{"optim__generator__clip": 1.0, "optim__discriminator__clip": 1.0},
     ),
-    "gan-pixel": variant("pixel_gan:tiny", loss__adversarial="hinge"),
+    # Of a label: what follows given frames begins as their repetition, which is soon said and hard to tell from real.
+    "gan-pixel": variant("pixel_gan:tiny", loss__adversarial="hinge", condition__on=("label",)),
 }
 # What each family learns to make small.
 LOSS = {"vqvae": "reconstruction", "vae": "reconstruction", "gan": "d_loss"}
@@ -95,9 +97,9 @@ GOLDEN = {
     "vae-frame-turns": 7260.135,
     "vae-grid": 5761.287,
     "gan-text": 4.150498,
-    "gan-recurrent": 2.435226,
-    "gan-wasserstein": -0.72802,
-    "gan-pixel": 1.910275,
+    "gan-recurrent": 2.063822,
+    "gan-wasserstein": -0.076681,
+    "gan-pixel": 1.896255,
 }
 
 

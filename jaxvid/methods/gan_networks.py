@@ -78,13 +78,14 @@ def make_layers(
         if options.name == "layered" or options.foreground != "painted":
             raise ValueError(f'{field}.background is "none", and there is a layer in front: set it to "smooth".')
         return gan3d.Layers(painter(front, 3))
-    background: Any = gan3d.SmoothPainter(size[1:], dtype=dtype)
+    background: Any = gan3d.SmoothPainter(size[1:], soft=not options.told, dtype=dtype)
     if options.background == "painted":
         # Without a norm, which would take away what tells a dark picture from a light one.
         factors = [(1, *factor[1:]) for factor in options.factors]
         background = painter((1, *size[1:]), factors=factors, norm="none")
     if options.foreground == "smooth":
-        return gan3d.Layers(painter(front, 1), background, gan3d.SmoothPainter(front[1:], dtype=dtype), options.told)
+        foreground = gan3d.SmoothPainter(front[1:], soft=not options.told, dtype=dtype)
+        return gan3d.Layers(painter(front, 1), background, foreground, options.told)
     return gan3d.Layers(painter(front, 4), background, told=options.told)
 
 

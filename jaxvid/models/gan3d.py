@@ -166,9 +166,12 @@ class SmoothPainter(nn.Module):
 
     Attributes:
       size: (H, W).
+      soft: softsign instead of tanh, which lets colours come back that have gone to black and white; they do where no
+        condition says which is wanted.
     """
 
     size: tuple[int, int]
+    soft: bool = False
     hidden: int = 64
     channels: int = 3
     dtype: Any = None
@@ -177,8 +180,8 @@ class SmoothPainter(nn.Module):
     def __call__(self, codes: jax.Array, train: bool) -> jax.Array:
         hidden = nn.leaky_relu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=keep())(codes[:, 0]), SLOPE)
         corners = nn.Dense(4 * self.channels, dtype=self.dtype, kernel_init=keep(0.3))(hidden).astype(jnp.float32)
-        # Other than tanh, softsign lets colours come back that have gone to black and white.
-        return ground(nn.soft_sign(4 * corners).reshape(-1, 2, 2, self.channels), self.size)
+        colours = nn.soft_sign(4 * corners) if self.soft else nn.tanh(corners)
+        return ground(colours.reshape(-1, 2, 2, self.channels), self.size)
 
 
 class Layers(nn.Module):

@@ -19,7 +19,7 @@ class DenseGenerator(nn.Module):
     One dense layer of `width` features for the noise, one for the condition, and one from both to all pixels.
 
     Attributes:
-      first: variance of first samples, about. It takes long to unlearn those that noise has made black and white.
+      first: variance of first samples, about. It takes long to unlearn what noise has made black and white.
     """
 
     size: tuple[int, int, int, int]  # T, H, W, C
