@@ -36,6 +36,8 @@ def unconditional(name: str) -> ConfigDict:
             {"loss.classes": 1.0, "condition.classes": ("cat", "dog")},
             "loss.classes .* that it is not told: set it to 0",
         ),
+        ({"model.conditioning": "none", "condition.on": ("text",)}, "does not know the text, .* set it to .projection"),
+        ({"model.conditioning": "none", "condition.on": ("label",)}, "does not know the label"),
         ({"model.generator.name": "convolution"}, "model.generator.name .* did you mean conv"),
         ({"model.generator.widths": (16,)}, "model.generator has widths .* one factor"),
         ({"model.generator.widths": (16, 0)}, "whole numbers of at least 1"),
@@ -78,8 +80,7 @@ def test_what_cannot_work_is_one_sentence(fields: dict, sentence: str) -> None:
     ],
 )
 def test_layers_that_do_not_fit_are_one_sentence(fields: dict, sentence: str) -> None:
-    config = recipe("acgan:tiny")
-    config.loss.classes = 0.0
+    config = unconditional("acgan:tiny")
     config.model.generator.update(fields)
     with pytest.raises(ValueError, match=sentence):
         gan.make(config)

@@ -83,7 +83,9 @@ CASES = {
         **{"optim__generator__clip": 1.0, "optim__discriminator__clip": 1.0},
     ),
     # Of a label: what follows given frames begins as their repetition, which is soon said and hard to tell from real.
-    "gan-pixel": variant("pixel_gan:tiny", loss__adversarial="hinge", condition__on=("label",)),
+    "gan-pixel": variant(
+        "pixel_gan:tiny", loss__adversarial="hinge", condition__on=("label",), model__conditioning="projection"
+    ),
 }
 # What each family learns to make small.
 LOSS = {"vqvae": "reconstruction", "vae": "reconstruction", "gan": "d_loss"}
@@ -99,7 +101,7 @@ GOLDEN = {
     "gan-text": 4.150498,
     "gan-recurrent": 2.063822,
     "gan-wasserstein": -0.076681,
-    "gan-pixel": 1.896255,
+    "gan-pixel": 1.891799,
 }
 
 

@@ -42,6 +42,7 @@ def untrained(config: ConfigDict) -> checkpoint.Run:
 def recurrent(*on: str) -> checkpoint.Run:
     config = recipe("gan_rnn:tiny")
     config.condition, config.loss.classes = config_lib.condition(on), 0.0
+    config.model.conditioning = "projection"
     return untrained(config)
 
 

@@ -89,6 +89,13 @@ def check(config: ConfigDict) -> None:
             f"discriminator sees in a step, {config.train.batch_size // loss.n_critic}."
         )
     condition.check(config.condition, config.data.frames)
+    seen = ("first_frames", "label") if loss.classes else ("first_frames",)
+    unseen = [name for name in config.condition.on if name not in seen]
+    if config.model.conditioning == "none" and unseen:
+        raise ValueError(
+            f'model.conditioning is "none", so that the discriminator does not know the {unseen[0]}, and the generator '
+            'need not obey it: set it to "projection" (and model.generator.told to True).'
+        )
 
 
 class Players(NamedTuple):
