@@ -3,12 +3,12 @@
     python -m jaxvid.main --config configs/gan3d.py
 
 Default: clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second moment, 40 classes (shape x
-motion); residual blocks that paint the mask between two smooth layers, and discriminators of clips and of frames.
-On two CPU cores 6 min 34 s, 0.9 GB. Shapes can be told at sight, and move as asked, in all
-colours; stars and digits are ragged, grounds are speckled, and a class always starts from the same place.
-configs/classifier.py finds the asked class in 93.9 % of 512 samples (91.5 to 95.7 %; 99.0 % of held-out clips, chance
-2.5 %). The Frechet distance in its features is 85 (untrained 1183, other held-out clips 20), in motion features 2.0
-(12, 0.1). With a weight of 1 for R1, and a discriminator whose rate falls too, 86.1 %.
+motion); residual blocks that paint the mask between two smooth layers, and discriminators of clips and of frames. On
+two CPU cores 6 min 34 s, 0.9 GB. Shapes can be told at sight, and move as asked, in all colours; stars and digits are
+ragged, grounds are speckled, and a class always starts from the same place. configs/classifier.py finds the asked class
+in 93.9 % of 512 samples (91.5 to 95.7 %; 99.0 % of held-out clips, chance 2.5 %). The Frechet distance in its features
+is 85 (untrained 1183, other held-out clips 20), in motion features 2.0 (12, 0.1). With a weight of 1 for R1, and a
+discriminator whose rate falls too, 86.1 %.
 `:dcgan`: the widths and batch of the literature, no condition, batch norm on both sides; too slow for two cores (on an
 H100 a step takes 3.7 ms), not run to its end.
 `:64`, `:128`: residual blocks for 16x64x64 and 16x128x128 videos of anything, for accelerators; not run to their end
