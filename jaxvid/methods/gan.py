@@ -31,6 +31,7 @@ from jaxvid.core import (
 from jaxvid.methods import condition
 from jaxvid.methods.gan_networks import make_discriminator, make_generator
 from jaxvid.models.gan3d import Conditioned, Critique
+from jaxvid.models.gan_fc import Continuation
 from jaxvid.nn.augment import POLICIES, augment
 
 GENERATOR, DISCRIMINATOR = PLAYERS = ("generator", "discriminator")
@@ -102,7 +103,7 @@ class Players(NamedTuple):
     """What stays the same from step to step."""
 
     config: ConfigDict
-    generator: Conditioned
+    generator: Conditioned | Continuation
     discriminator: Conditioned
     game: losses.Adversarial
     tx: dict[str, optax.GradientTransformation]
@@ -198,11 +199,7 @@ def generate(
     video, changed = players.generator.apply(variables, noise, given, train=train, mutable=changing)
     if "first_frames" in given:
         known = given["first_frames"]
-        made = video[:, known.shape[1] :]
-        if players.config.model.generator.name == "dense":  # which makes changes, since it is long in learning to copy
-            made = known[:, -1:] + 2 * made
-            made = made if train else jnp.clip(made, -1, 1)  # that would stop the gradients of what goes beyond
-        video = jnp.concatenate([known, made], 1)
+        video = jnp.concatenate([known, video[:, known.shape[1] :]], 1)
     return video, {**collections, **changed}
 
 

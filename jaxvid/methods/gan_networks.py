@@ -35,16 +35,19 @@ def stages(field: str, options: ConfigDict, size: Sequence[int]) -> dict[str, An
     return {"widths": widths, "factors": factors, "norm": options.norm, "residual": options.residual}
 
 
-def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan3d.Conditioned:
+def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan3d.Conditioned | gan_fc.Continuation:
     """The module of `config.model.generator`."""
     options, field = config.model.generator, "model.generator"
     size = (config.data.frames, config.data.resolution, config.data.resolution)
     name = config_lib.choice(f"{field}.name", options.name, ("conv", "recurrent", "layered", "dense"))
     positive(field, options)
     if name == "dense":
-        first = UNCHANGED if "first_frames" in config.condition.on else gan3d.FIRST_VARIANCE
-        network: Any = gan_fc.DenseGenerator((*size, 3), options.noise, options.width, first, dtype)
-        return gan3d.Conditioned(network, encoder(config, dtype))
+        given = encoder(config, dtype)
+        if given and "first_frames" in config.condition.on:
+            following = (config.data.frames - config.condition.first_frames, *size[1:], 3)
+            changes = gan_fc.DenseGenerator(following, options.noise, options.width, UNCHANGED, dtype)
+            return gan_fc.Continuation(changes, given)
+        return gan3d.Conditioned(gan_fc.DenseGenerator((*size, 3), options.noise, options.width, dtype=dtype), given)
     if name != "conv":
         still(field, options)
 
@@ -61,7 +64,7 @@ def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan
     codes: dict[str, Any] = {"content": options.content, "motion": options.motion, "memory": options.memory}
     codes |= {"cell": cell, "dtype": dtype}
     if name == "layered":
-        network = gan_layered.LayeredGenerator(layers, size=size, **codes)
+        network: Any = gan_layered.LayeredGenerator(layers, size=size, **codes)
     else:
         network = gan_rnn.RecurrentGenerator(layers, **codes)
     return gan3d.Conditioned(network, encoder(config, dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,7 +16,7 @@ from jaxvid.models.gan3d import FIRST_VARIANCE, SLOPE, Critique, Head, Limited, 
 class DenseGenerator(nn.Module):
     """{"video": noise [B,noise]} and a condition [B,F] or None -> video [B,*size] in [-1, 1], float32.
 
-    One dense layer of `width` features for the noise, one for the condition, and one from both to all pixels.
+    One dense layer of `width` features for the noise, one for the condition, and one from their sum to all pixels.
 
     Attributes:
       first: variance of first samples, about. It takes long to unlearn what noise has made black and white.
@@ -34,12 +34,33 @@ class DenseGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, noise: Noise, condition: jax.Array | None, train: bool) -> jax.Array:
-        parts = [nn.Dense(self.width, dtype=self.dtype, name="of_noise")(noise["video"])]
+        x = nn.Dense(self.width, dtype=self.dtype, name="of_noise")(noise["video"])
         if condition is not None:
-            parts.append(nn.Dense(self.width, dtype=self.dtype, name="of_condition")(condition))
-        x = nn.leaky_relu(jnp.concatenate(parts, -1), SLOPE)
-        pixels = nn.Dense(math.prod(self.size), dtype=self.dtype, kernel_init=keep(self.first), name="pixels")(x)
+            x += nn.Dense(self.width, dtype=self.dtype, name="of_condition")(condition)
+        kernel_init = keep(self.first)
+        pixels = nn.Dense(math.prod(self.size), dtype=self.dtype, kernel_init=kernel_init, name="pixels")(
+            nn.leaky_relu(x, SLOPE)
+        )
         return nn.tanh(pixels.astype(jnp.float32)).reshape(-1, *self.size)
+
+
+class Continuation(nn.Module):
+    """Noise and conditions with first_frames [B,k,H,W,C] -> these and what follows them: video [B,k+T,H,W,C].
+
+    What `network` makes, [B,T,H,W,C] in [-1, 1], is the change from the last given frame, in units of twice the range
+    of its values: a fully connected network is long in learning to copy, and so learns of faint shapes what bright ones
+    do. In training values may leave [-1, 1], where clipping would stop the gradients.
+    """
+
+    network: DenseGenerator
+    encoder: nn.Module
+
+    def __call__(self, noise: Noise, conditions: Mapping[str, jax.Array], train: bool) -> jax.Array:
+        known = conditions["first_frames"]
+        last = known[:, -1:]
+        contrast = last.max((2, 3), keepdims=True) - last.min((2, 3), keepdims=True)
+        made = last + 2 * contrast * self.network(noise, self.encoder(conditions), train)
+        return jnp.concatenate([known, made if train else jnp.clip(made, -1, 1)], 1)
 
 
 class DenseDiscriminator(nn.Module):

@@ -63,6 +63,9 @@ class ConditionEncoder(nn.Module):
             x = nn.leaky_relu(Conv(width, (1, 4, 4), (1, 2, 2), dtype=self.dtype)(x), 0.2)
             width = 64
         x = nn.LayerNorm(dtype=self.dtype, name="first_frames_norm")(x.reshape(len(x), -1))
-        # The pixels as they are, too: what is learned from convolutions alone is long in learning to copy.
-        pixels = self._dense("first_pixels")(frames.reshape(len(frames), -1))
-        return (self._dense("first_frames")(x) + pixels) / math.sqrt(2)
+        # Every pixel, too: what is learned from convolutions alone is long in learning to copy. The last frame, and the
+        # changes before it, which are small, and hidden otherwise behind how bright a ground is.
+        last = frames[:, -1:]
+        standard = (frames - last.mean((2, 3), keepdims=True)) / (last.std((2, 3), keepdims=True) + 0.02)
+        pixels = jnp.concatenate([standard[:, -1:], 2 * jnp.diff(standard, axis=1)], 1).reshape(len(frames), -1)
+        return (self._dense("first_frames")(x) + self._dense("first_pixels")(pixels)) / math.sqrt(2)

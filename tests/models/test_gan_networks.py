@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +70,32 @@ def test_generators_make_videos_of_noise_and_of_conditions(name: str) -> None:
     assert jnp.abs(video[0] - video[1]).max() > 1e-4
     plain = jax.eval_shape(lambda: network.init_with_output(jax.random.key(0), noise_for(network), None, False))[0]
     assert plain.shape == video.shape
+
+
+class Constant(nn.Module):
+    """The same code for all conditions."""
+
+    def __call__(self, conditions: dict[str, jax.Array]) -> jax.Array:
+        return jnp.ones((len(conditions["first_frames"]), 2))
+
+
+def test_a_continuation_changes_the_last_given_frame_by_its_contrast() -> None:
+    network = gan_fc.DenseGenerator((4, 8, 8, 3), noise=5, width=7)
+    module = gan_fc.Continuation(network, Constant())
+    frames = jax.random.uniform(jax.random.key(0), (1, 2, 8, 8, 3), minval=-1)
+    noise = noise_for(network, 1)
+    variables = compiled(lambda: module.init(jax.random.key(1), noise, {"first_frames": frames}, True))()
+    changes = network.apply({"params": variables["params"]["network"]}, noise, jnp.ones((1, 2)), True)
+    apply = compiled(module.apply, static_argnums=3)
+    video = apply(variables, noise, {"first_frames": frames}, True)
+    np.testing.assert_array_equal(video[:, :2], frames)
+    contrast = np.ptp(np.asarray(frames[:, 1]), axis=(1, 2))
+    np.testing.assert_allclose(video[:, 2:] - frames[:, 1:2], 2 * contrast * changes, atol=1e-5)
+    # A plain frame has nothing that could move; what would leave the range is cut off outside training alone.
+    plain = apply(variables, noise, {"first_frames": frames.at[:, -1].set(0.5)}, False)
+    np.testing.assert_array_equal(plain[:, 2:], jnp.full_like(changes, 0.5))
+    assert jnp.abs(video).max() > 1
+    np.testing.assert_array_equal(apply(variables, noise, {"first_frames": frames}, False), jnp.clip(video, -1, 1))
 
 
 @pytest.mark.parametrize(("make", "last"), [(recurrent, 4), (layered, 3)])  # how a frame moves on is seen in the next

@@ -13,12 +13,13 @@ from jaxvid.nn.text import TextEncoder
 
 RNG = np.random.default_rng(0)
 BATCH, VOCABULARY, SCALE = 64, 40, (0.02, 3.0)
+FRAMES = RNG.uniform(-1, 1, (BATCH, 16, 16, 3)).astype(np.float32)
 CONDITIONS = {
     "label": RNG.integers(0, 20, BATCH),
     "tokens": np.where(np.arange(9) < RNG.integers(3, 10, (BATCH, 1)), RNG.integers(2, 42, (BATCH, 9)), 0),
     "embedding": RNG.normal(0, 0.05, (BATCH, 30)).astype(np.float32),
     "action": (RNG.normal(0, 1, (BATCH, 4, 2)) * SCALE).astype(np.float32),
-    "first_frames": RNG.uniform(-1, 1, (BATCH, 2, 16, 16, 3)).astype(np.float32),
+    "first_frames": FRAMES[:, None] * np.linspace(0.5, 1.0, 3, dtype=np.float32).reshape(-1, 1, 1, 1),
 }
 MODULE = ConditionEncoder(48, classes=20, vocabulary=VOCABULARY, action_scale=SCALE)
 
@@ -57,6 +58,19 @@ def test_actions_are_measured_in_their_own_scale(params: dict, parts: dict[str, 
     scaled = ConditionEncoder(48, action_scale=(1.0, 1.0))
     own = {"action": CONDITIONS["action"] / np.asarray(SCALE, np.float32)}
     np.testing.assert_allclose(scaled.apply({"params": params}, own), parts["action"], atol=1e-5)
+
+
+def test_pixels_of_first_frames_are_measured_from_the_last_of_them() -> None:
+    """What the dense layer of pixels is shown: the last frame about 0 and of variance 1, then twice the changes."""
+    first, last = FRAMES[0, ..., :1], FRAMES[1, ..., :1]
+    module, frames = ConditionEncoder(48), jnp.asarray(np.stack([first, last])[None])
+    params = jax.tree.map(jnp.zeros_like, jax.jit(module.init)(jax.random.key(0), {"first_frames": frames}))
+    kernel = jnp.zeros((512, 48)).at[jnp.arange(0, 480, 10), jnp.arange(48)].set(1.0)  # every tenth input
+    params["params"]["first_pixels"]["kernel"] = kernel
+    found = jax.jit(module.apply)(params, {"first_frames": frames})[0] * np.sqrt(2)
+    scale = last.std() + 0.02
+    expected = np.concatenate([(last - last.mean()).ravel(), 2 * (last - first).ravel()]) / scale
+    np.testing.assert_allclose(found, expected[:480:10], atol=1e-4)
 
 
 def test_padding_does_not_matter_and_order_does() -> None:
