@@ -42,12 +42,12 @@ def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan
     name = config_lib.choice(f"{field}.name", options.name, ("conv", "recurrent", "layered", "dense"))
     positive(field, options)
     if name == "dense":
-        given = encoder(config, dtype)
-        if given and "first_frames" in config.condition.on:
+        if "first_frames" in config.condition.on:
             following = (config.data.frames - config.condition.first_frames, *size[1:], 3)
             changes = gan_fc.DenseGenerator(following, options.noise, options.width, UNCHANGED, dtype)
-            return gan_fc.Continuation(changes, given)
-        return gan3d.Conditioned(gan_fc.DenseGenerator((*size, 3), options.noise, options.width, dtype=dtype), given)
+            return gan_fc.Continuation(changes, condition.make_encoder(config.condition, dtype))
+        whole = gan_fc.DenseGenerator((*size, 3), options.noise, options.width, dtype=dtype)
+        return gan3d.Conditioned(whole, encoder(config, dtype))
     if name != "conv":
         still(field, options)
 

@@ -37,19 +37,18 @@ class DenseGenerator(nn.Module):
         x = nn.Dense(self.width, dtype=self.dtype, name="of_noise")(noise["video"])
         if condition is not None:
             x += nn.Dense(self.width, dtype=self.dtype, name="of_condition")(condition)
-        kernel_init = keep(self.first)
-        pixels = nn.Dense(math.prod(self.size), dtype=self.dtype, kernel_init=kernel_init, name="pixels")(
-            nn.leaky_relu(x, SLOPE)
-        )
-        return nn.tanh(pixels.astype(jnp.float32)).reshape(-1, *self.size)
+        to_pixels = nn.Dense(math.prod(self.size), dtype=self.dtype, kernel_init=keep(self.first), name="pixels")
+        pixels = to_pixels(nn.leaky_relu(x, SLOPE)).astype(jnp.float32)
+        return nn.tanh(pixels).reshape(-1, *self.size)
 
 
 class Continuation(nn.Module):
     """Noise and conditions with first_frames [B,k,H,W,C] -> these and what follows them: video [B,k+T,H,W,C].
 
-    What `network` makes, [B,T,H,W,C] in [-1, 1], is the change from the last given frame, in units of twice the range
-    of its values: a fully connected network is long in learning to copy, and so learns of faint shapes what bright ones
-    do. In training values may leave [-1, 1], where clipping would stop the gradients.
+    What `network` makes, [B,T,H,W,C] in [-1, 1], is the change from the last given frame, since a fully connected
+    network is long in learning to copy. Its unit is twice the range of that frame's values in a channel: so a faint
+    shape moves by the same numbers as a bright one. In training values may leave [-1, 1], where clipping would stop the
+    gradients.
     """
 
     network: DenseGenerator
