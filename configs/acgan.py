@@ -6,13 +6,13 @@ cannot agree with the generator on a false one.
     python -m jaxvid.main --config configs/acgan.py
 
 Default: clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second moment, 40 classes (shape x
-motion); an outline that moves over a ground, and discriminators of clips and of frames. On two CPU cores 9 min 38 s (of
-a run that told the discriminator the class), 0.9 GB; on one beside other work 19 min 43 s. Shapes can be told at sight,
-and move as asked over plain grounds, in all colours; a class keeps to one start, and often to one digit.
-configs/classifier.py finds the asked class in 92.0 % of 512 samples (89.3 to 94.0 %; 99.0 % of held-out clips, chance
-2.5 %). The Frechet distance in its features is 75 (untrained 2007, other held-out clips 20), in motion features 0.87
-(2.7, 0.1). Two samples of a class differ by 0.76, any two clips of the data by 0.66; where the colours and the
-discriminator are told the class, samples differ by 0.09 (with 93.2 and 90.8 % of the classes, in two runs).
+motion); an outline that moves over a ground, and discriminators of clips and of frames. On two CPU cores 8 min 44 s in
+all, 0.9 GB. Shapes can be told at sight, and move as asked over plain grounds, in all colours; a class keeps to one
+start, and often to one digit. configs/classifier.py finds the asked class in 92.0 % of 512 samples (89.3 to 94.0 %; of
+another run 91.6 %; 99.0 % of held-out clips, chance 2.5 %). The Frechet distance in its features is 75 (of another run
+80, untrained 2007, other held-out clips 20), in motion features 0.87 (2.7, 0.1). Two samples of a class differ by 0.76,
+any two clips of the data by 0.66; where the colours and the discriminator are told the class, samples differ by 0.09
+(with 93.2 and 90.8 % of the classes, in two runs).
 `:tiny`: seconds, for tests.
 """
 
