@@ -137,17 +137,26 @@ def test_the_classifiers_error_is_the_cross_entropy_of_its_votes() -> None:
 
 def test_samples_begin_with_the_frames_that_are_given() -> None:
     config = recipe("pixel_gan:tiny")
-    config.condition.classes = ("circle", "star")
     method = gan.make(config)
-    label, video = jnp.asarray([0, 1]), jax.random.uniform(jax.random.key(0), (2, 8, 16, 16, 3), minval=-1)
-    state = jax.jit(method.init)(jax.random.key(1), {"video": video, "label": label})
+    video = jax.random.uniform(jax.random.key(0), (2, 8, 16, 16, 3), minval=-1)
+    state = jax.jit(method.init)(jax.random.key(1), {"video": video})
     keys = jax.random.split(jax.random.key(2), 2)
-    made = jax.jit(method.sample)(state, {"first_frames": video[:, :2], "label": label}, keys)
+    made = jax.jit(method.sample)(state, {"first_frames": video[:, :2]}, keys)
     np.testing.assert_array_equal(made[:, :2], video[:, :2])
     # A dense generator makes changes of the last given frame, at first next to none.
     assert 1e-3 < jnp.abs(made[:, 2:] - video[:, 1:2]).mean() < 0.05 and jnp.abs(made).max() <= 1
-    other = jax.jit(method.sample)(state, {"first_frames": -video[:, :2], "label": label}, keys)
+    other = jax.jit(method.sample)(state, {"first_frames": -video[:, :2]}, keys)
     assert jnp.abs(other[:, 2:] - made[:, 2:]).max() > 1e-3
+
+
+def test_a_way_out_names_fields_that_there_are() -> None:
+    """Layers can be told the condition; a dense generator has no such field."""
+    for name, told in (("acgan:tiny", True), ("pixel_gan:tiny", False)):
+        config = recipe(name)
+        config.condition.on, config.model.conditioning, config.loss.classes = ("action",), "none", 0.0
+        with pytest.raises(ValueError, match="does not know the action") as refused:
+            gan.make(config)
+        assert ("told" in str(refused.value)) == told
 
 
 def test_only_every_nth_video_pays_for_its_slope() -> None:

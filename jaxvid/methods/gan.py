@@ -93,9 +93,10 @@ def check(config: ConfigDict) -> None:
     seen = ("first_frames", "label") if loss.classes else ("first_frames",)
     unseen = [name for name in config.condition.on if name not in seen]
     if config.model.conditioning == "none" and unseen:
+        told = " and model.generator.told to True" if "told" in config.model.generator else ""
         raise ValueError(
             f'model.conditioning is "none", so that the discriminator does not know the {unseen[0]}, and the generator '
-            'need not obey it: set it to "projection" (and model.generator.told to True).'
+            f'need not obey it: set it to "projection"{told}.'
         )
 
 
@@ -401,6 +402,6 @@ def warnings(metrics: Mapping[str, float]) -> list[str]:
     if share < ALIKE:
         said.append(
             f"samples of one class differ from each other {share:.0%} as much as the data do: the generator shows one "
-            "clip of each; lower optim.generator.learning_rate, or set model.generator.told to False."
+            "clip of each; lower optim.generator.learning_rate, or set model.generator.told to False, if it has layers."
         )
     return said
