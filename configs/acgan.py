@@ -19,11 +19,12 @@ any two clips of the data by 0.66; where the colours and the discriminator are t
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
+from jaxvid.names import choice
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    config_lib.choice("the variant of configs/acgan.py", variant or "tiny", ("tiny",))
+    choice("the variant of configs/acgan.py", variant or "tiny", ("tiny",))
     config = config_lib.gan_base()
     config_lib.of_classes(config)
     for options in config.optim.values():

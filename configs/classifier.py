@@ -14,11 +14,12 @@ will judge. Crops and flips would change some classes, so that there are none.
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
+from jaxvid.names import choice
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    config_lib.choice("the variant of configs/classifier.py", variant or "16", ("16", "32", "tiny"))
+    choice("the variant of configs/classifier.py", variant or "16", ("16", "32", "tiny"))
     config = config_lib.base()
     config.method = "classifier"
     config.data.update(frames=8, resolution=16, stride=2)

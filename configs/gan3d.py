@@ -20,11 +20,12 @@ from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
 from jaxvid.config import DOUBLE, FRAME, STENCIL
+from jaxvid.names import choice
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    config_lib.choice("the variant of configs/gan3d.py", variant or "dcgan", ("dcgan", "64", "128", "tiny"))
+    choice("the variant of configs/gan3d.py", variant or "dcgan", ("dcgan", "64", "128", "tiny"))
     config = config_lib.gan_base()
     shape = {"name": "conv", "noise": 100, "residual": True}
     config.model.generator = config_lib.painter((48, 48), (FRAME, DOUBLE), **shape, **STENCIL)

@@ -18,11 +18,12 @@ from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
 from jaxvid.config import FRAME, STENCIL
+from jaxvid.names import choice
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    config_lib.choice("the variant of configs/gan_rnn.py", variant or "tiny", ("tiny",))
+    choice("the variant of configs/gan_rnn.py", variant or "tiny", ("tiny",))
     config = config_lib.gan_base()
     codes = {"name": "recurrent", "content": 50, "motion": 10, "memory": 64, "cell": "gru"}  # or "lstm"
     config.model.generator = config_lib.painter((64, 64), (FRAME, FRAME), **codes, **STENCIL)

@@ -16,11 +16,12 @@ clips 20), in motion features 0.83 (3.0, 0.1).
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
+from jaxvid.names import choice
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    config_lib.choice("the variant of configs/gan_text.py", variant or "tiny", ("tiny",))
+    choice("the variant of configs/gan_text.py", variant or "tiny", ("tiny",))
     config = config_lib.gan_base()
     config.condition = config_lib.condition(("text",), left_out=0.3)
     config.loss.classes = 1.0

@@ -16,11 +16,12 @@ configs/classifier.py, is 301, and of their motion 2.9; before training, when th
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
+from jaxvid.names import choice
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    config_lib.choice("the variant of configs/pixel_gan.py", variant or "tiny", ("tiny",))
+    choice("the variant of configs/pixel_gan.py", variant or "tiny", ("tiny",))
     config = config_lib.gan_base()
     config.model.generator = ConfigDict({"name": "dense", "noise": 100, "width": 1024})
     config.model.conditioning = "none"  # the discriminator sees the given frames in the video

@@ -24,6 +24,7 @@ one CPU core beside other work 6 min 20 s, 0.9 GB: an ELBO of 194 thousand nats 
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
+from jaxvid.names import choice
 
 CODES = {
     "width": 64,  # channels after the first convolution, twice as many after the next
@@ -45,7 +46,7 @@ NETWORKS = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    config_lib.choice("the variant of configs/vae.py", variant or "layered", (*NETWORKS, "tiny"))
+    choice("the variant of configs/vae.py", variant or "layered", (*NETWORKS, "tiny"))
     config = config_lib.base()
     config.method = "vae"
     config.model = ConfigDict()

@@ -15,6 +15,7 @@ TFDS, or set data.name=folder and data.path to the videos. Nobody has run it to 
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
+from jaxvid.names import choice
 
 # By name, with fields of its class in jaxvid/nn/quantize.py; about 1000 codes each.
 QUANTIZERS = {
@@ -36,7 +37,7 @@ QUANTIZERS = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    config_lib.choice("the variant of configs/vqvae.py", variant or "ema", (*QUANTIZERS, "tiny", "ucf101"))
+    choice("the variant of configs/vqvae.py", variant or "ema", (*QUANTIZERS, "tiny", "ucf101"))
     config = config_lib.base()
     config.method = "vqvae"
     config.model = ConfigDict()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import logging as standard_logging
 import os
 import shutil
 import zlib
@@ -23,12 +22,6 @@ from jaxvid import config as config_lib
 from jaxvid import parallel
 from jaxvid.core import Method, TrainState
 from jaxvid.methods import METHODS
-
-
-def plain_logs() -> None:
-    """Plain lines for warnings, none of Orbax: what fails in its threads arrives as an exception, in one sentence."""
-    standard_logging.basicConfig(format="warning: %(message)s", level=standard_logging.WARNING)
-    standard_logging.root.handlers[0].addFilter(lambda record: "orbax" not in record.pathname)
 
 
 class DamagedCheckpoint(Exception):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from jaxvid.names import choice
 
 # A run goes on under another value of these; all others would make it another run.
 MAY_CHANGE = (
@@ -268,20 +269,3 @@ def shown(value: Any, length: int = 200) -> str:
     """A value as text for people: a long one is cut, and says how long it is."""
     text = repr(value)
     return text if len(text) <= length else f"{text[:length]}... ({len(value):,} in all)"
-
-
-def choice(field: str, value: str, known: Iterable[str]) -> str:
-    """`value` if it is one of the known; otherwise a ValueError that names the field and the nearest."""
-    known = list(known)
-    if value not in known:
-        raise ValueError(
-            f'{field} is "{value}", expected one of {", ".join(known)}; did you mean {nearest(value, known)}?'
-        )
-    return value
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The name closest to a misspelled one; dotted names with the same end come first."""
-    names = list(names)
-    end = [n for n in names if n.rpartition(".")[2] == name.rpartition(".")[2]]
-    return difflib.get_close_matches(name, end or names, n=1, cutoff=0.0)[0]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -11,52 +14,108 @@ import optax
 from flax import struct
 
 from jaxvid import parallel
+from jaxvid.names import nearest
 
 Batch = Mapping[str, jax.Array]
 """`video` [B,T,H,W,C], uint8 on the way to the device and float in [-1, 1] there; an image has T=1. Optional: `label`
-[B], `action` [B,T,A], `source` (a paired video), `domain` [B], `mask` [B] (0 for rows that only pad a batch)."""
+[B], `words` int [B,L] or `embedding` [B,E] (of the caption), `action` [B,T,A], `input` (the clip to translate)
+[B,T,H,W,C], `mask` [B] (0 for rows that only pad a batch)."""
 
 Metrics = dict[str, jax.Array]
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything a run needs to go on: arrays only, keyed by player where several networks take part.
+    """Everything a run needs to go on: arrays only, the middle four keyed by player (network).
 
-    A player owns one parameter subtree and at most one optimizer. A frozen player has no `opt_state`.
+    A player owns one parameter subtree and at most one optimizer. A frozen player has neither `opt_state` nor `ema`.
     """
 
     step: jax.Array
     key: jax.Array
     params: dict[str, Any]
     opt_state: dict[str, Any]
-    collections: dict[str, Any]  # BatchNorm statistics, EMA codebooks
+    collections: dict[str, Any]  # Flax variables that are no parameters: BatchNorm statistics, EMA codebooks
     ema: dict[str, Any]  # averaged parameters of the players that are sampled from
+    extra: dict[str, Any]  # what is no Flax variable: moving averages of losses, a history pool
+
+
+class Profile(struct.PyTreeNode):
+    """Numbers by class or by dimension: [B,K], nan where an example says nothing; the names of the K, if they have."""
+
+    values: jax.Array
+    names: tuple[str, ...] = struct.field(pytree_node=False, default=())
+
+
+class Evaluated(NamedTuple):
+    """What an `eval_step` says of each of B examples.
+
+    scalars: {name: [B]}, averaged over the evaluation set.
+    counts: {name: int [B,K]}, summed to a histogram.
+    profiles: {name: Profile}, averaged by entry over the examples that are not nan there.
+    panels: {name: video [B,T,H,W,C]}, drawn side by side in this order, the original included.
+    """
+
+    scalars: Metrics
+    counts: Metrics = {}
+    profiles: dict[str, Profile] = {}
+    panels: dict[str, jax.Array] = {}
 
 
 def no_warnings(metrics: Mapping[str, float]) -> list[str]:
-    """What a method says that has nothing to warn of."""
+    """The `warnings` of a method that has nothing to warn of."""
     return []
 
 
 class Method(NamedTuple):
-    """What `methods.x.make(config, axis_name)` returns; all are pure and know nothing of the loop.
+    """What `make(config, axis_name)` of a method's module returns; all are pure and know nothing of the loop.
 
     init: (key, batch) -> TrainState.
     train_step: (state, batch) -> (TrainState, metrics); metrics are scalars.
-    eval_step: (state, batch, key) -> metrics with one value per example. Its rank says what it is: [B] is averaged over
-      the evaluation set, [B,T,H,W,C] is drawn beside the batch's video; [B, K] is summed to a histogram where it holds
-      integers, which are counts, and averaged to a profile where it holds floats (over those that are not nan). A name
-      that ends in "_by_class" says that K counts the classes.
-    sample: (state, batch, keys) -> video [B,T,H,W,C] in [-1, 1]; batch holds conditions only, and each video is drawn
-      from its own of the B keys, so that it does not depend on the videos beside it.
+    eval_step: (state, batch, key) -> Evaluated.
+    sample: (state, batch, keys) -> video [B,T,H,W,C] in [-1, 1]; the batch holds conditions only, and each video is
+      drawn from its own of the B keys, so that it does not depend on the videos beside it. None: the method makes no
+      videos of its own.
+    reconstruct: (state, batch) -> video [B,T,H,W,C] in [-1, 1] to compare with `batch["video"]`; None: there is none.
+    frozen: {player: its part of the config, see `jaxvid.pretrained`} of the players that are loaded and not trained.
     warnings: an evaluation's averages, by name -> sentences about what looks wrong.
+    headline: names of the metrics that the progress line shows.
     """
 
     init: Callable[[jax.Array, Batch], TrainState]
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-    eval_step: Callable[[TrainState, Batch, jax.Array], Metrics]
-    sample: Callable[[TrainState, Batch, jax.Array], jax.Array]
+    eval_step: Callable[[TrainState, Batch, jax.Array], Evaluated]
+    sample: Callable[[TrainState, Batch, jax.Array], jax.Array] | None = None
+    reconstruct: Callable[[TrainState, Batch], jax.Array] | None = None
+    frozen: Mapping[str, Any] = {}
     warnings: Callable[[Mapping[str, float]], list[str]] = no_warnings
+    headline: tuple[str, ...] = ("loss",)
+
+
+def find_method(name: str) -> ModuleType:
+    """The module of `config.method`: one of `jaxvid.methods`, or by a dotted name one outside of jaxvid.
+
+    It exports `make(config, axis_name=None) -> Method`. It may export `complete(config, source) -> config`, which fills
+    in what the data decide before the method is made (default: `jaxvid.conditions.complete`).
+
+    Raises:
+      ValueError: there is no such module, it cannot be imported, or it has no `make`.
+    """
+    path = name if "." in name else f"jaxvid.methods.{name}"
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
+            raise ValueError(f'method "{name}" needs the module {error.name}, which is not installed.') from error
+        if "." in name:
+            raise ValueError(f'method is "{name}", and there is no module {error.name} on the Python path.') from error
+        known = [each.name for each in pkgutil.iter_modules(importlib.import_module("jaxvid.methods").__path__)]
+        raise ValueError(
+            f'method is "{name}", expected one of {", ".join(known)}, or a dotted name such as package.module; did you '
+            f"mean {nearest(name, known)}?"
+        ) from error
+    if not hasattr(module, "make"):
+        raise ValueError(f'method is "{name}", and {path} has no function make(config, axis_name).')
+    return module
 
 
 def normalize(video: jax.Array) -> jax.Array:
@@ -69,6 +128,34 @@ def normalize(video: jax.Array) -> jax.Array:
 def step_key(state: TrainState) -> jax.Array:
     """The key of this step. It depends on the seed and the step alone, so that a resumed run repeats it."""
     return jax.random.fold_in(state.key, state.step)
+
+
+def new_state(
+    key: jax.Array,
+    params: Mapping[str, Any],
+    optimizers: Mapping[str, optax.GradientTransformation],
+    collections: Mapping[str, Any] | None = None,
+    averaged: tuple[str, ...] = (),
+    extra: Mapping[str, Any] | None = None,
+) -> TrainState:
+    """The state at step 0.
+
+    Args:
+      key: of the noise of all steps.
+      params, collections: by player.
+      optimizers: by player; a player without one is frozen.
+      averaged: the players whose parameters are averaged for sampling, see `update_ema`.
+      extra: what is no Flax variable.
+    """
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=key,
+        params=dict(params),
+        opt_state={player: optimizer.init(params[player]) for player, optimizer in optimizers.items()},
+        collections=dict(collections or {}),
+        ema={player: params[player] for player in averaged},
+        extra=dict(extra or {}),
+    )
 
 
 def apply_gradients(

@@ -13,8 +13,10 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxvid import checkpoint
 from jaxvid import config as config_lib
+from jaxvid.command import plain_logs
+from jaxvid.files import cache_folder
+from jaxvid.names import nearest
 from jaxvid.train import Interrupted, NotFinite, train
 
 OVERRIDE = re.compile(r"--?(config\.[^=]+)")
@@ -55,7 +57,7 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
         fields = config_lib.flatten({"config": plain.config})
         for name in (match[1] for match in map(OVERRIDE.match, arguments) if match):
             if name not in fields and not any(field.startswith(f"{name}.") for field in fields):
-                raise UsageError(f"--{name}: no such field; the nearest is --{config_lib.nearest(name, fields)}.")
+                raise UsageError(f"--{name}: no such field; the nearest is --{nearest(name, fields)}.")
         values = define(arguments)
     except SyntaxError as error:
         raise UsageError(
@@ -112,7 +114,7 @@ def start_jax(distributed: bool) -> None:
         processes, number = (int(value) if value else None for value in told)
         jax.distributed.initialize(num_processes=processes, process_id=number)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxvid" / "compiled"
+        cache = cache_folder() / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
@@ -147,5 +149,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    checkpoint.plain_logs()
+    plain_logs()
     sys.exit(main(sys.argv))

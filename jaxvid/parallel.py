@@ -34,6 +34,11 @@ def example_keys(key: jax.Array, count: int, axis_name: str | None = None) -> ja
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
 
 
+def fold_keys(keys: jax.Array, number: int | jax.Array) -> jax.Array:
+    """Other keys [B], for another use of the same examples."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
 def example_noise(keys: jax.Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, jax.Array]:
     """Standard normal noise [B, *shape] for each of the named shapes, every example's from its own of the B keys."""
 

@@ -20,10 +20,13 @@ from ml_collections import ConfigDict
 
 import jaxvid
 from jaxvid import config as config_lib
-from jaxvid import viz
+from jaxvid import images
 from jaxvid.core import TrainState
-from jaxvid.heldout import Evaluation
-from jaxvid.writer import ProgressLine, Writer, read_history
+from jaxvid.evaluate.heldout import Evaluation
+from jaxvid.files import write_json
+from jaxvid.progress import ProgressLine
+from jaxvid.report import report
+from jaxvid.writer import Writer, read_history
 
 FPS = 8  # of the pictures that are written
 WRITTEN = {
@@ -62,12 +65,6 @@ def claim(workdir: Path, config: ConfigDict) -> None:
             )
     elif any((workdir / "checkpoints").glob("[0-9]*")):
         raise ValueError(f"{workdir} has checkpoints but no config.json to compare with: name another --workdir.")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a file of indented JSON, whole or not at all."""
-    with viz.replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
 class Clock:
@@ -169,10 +166,10 @@ class Recorder:
         panels, names = list(drawn.values()), list(drawn)
         stem = self._workdir / "samples" / f"step_{step:07d}"
         title = f"{' | '.join(names)}, step {step}"
-        viz.write_png(stem.with_suffix(".png"), viz.film_strip(panels, names, title))
-        viz.write_gif(stem.with_suffix(".gif"), viz.grid(panels), FPS)
-        viz.write_mp4(stem.with_suffix(".mp4"), viz.grid(panels), FPS)
-        self._writer.write_images(step, {"eval/videos": viz.film_strip(panels, names, title)})
+        images.write_png(stem.with_suffix(".png"), images.film_strip(panels, names, title))
+        images.write_gif(stem.with_suffix(".gif"), images.grid(panels), FPS)
+        images.write_mp4(stem.with_suffix(".mp4"), images.grid(panels), FPS)
+        self._writer.write_images(step, {"eval/videos": images.film_strip(panels, names, title)})
         self._writer.flush()
         self._report(step, found, warnings, " | ".join(names))
 
@@ -180,7 +177,7 @@ class Recorder:
         end = self._config.train.steps
         classes = self._config.get("condition", {}).get("classes", ())
         by_class = {k: dict(zip(classes, v, strict=True)) for k, v in found.profiles.items() if k.endswith("_by_class")}
-        viz.report(
+        report(
             self._workdir / "report.html",
             title=f"{self._config.method} on {self._config.data.name} {self._config.data.path}".strip(),
             status="finished" if step == end else "running",

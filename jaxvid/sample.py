@@ -32,21 +32,21 @@ import numpy as np
 from flax.errors import ScopeParamShapeError
 from ml_collections import ConfigDict
 
-from jaxvid import checkpoint, parallel, viz
-from jaxvid import config as config_lib
+from jaxvid import checkpoint, images, parallel
 from jaxvid.checkpoint import Run
-from jaxvid.collection import ARRAYS, load_array
+from jaxvid.command import Parser, attempt, plain_logs
 from jaxvid.core import Batch, TrainState
 from jaxvid.data.augment import center_crop, resize_short_side
 from jaxvid.data.folder import clip_indices, clip_starts, too_short
 from jaxvid.data.index import IMAGE_ENDINGS, build_index
 from jaxvid.data.video import VideoInfo, probe, probe_images, read_clip
-from jaxvid.evaluate import Parser, attempt
+from jaxvid.files import ARRAYS, load_array, replacing
 from jaxvid.methods import METHODS, condition, vae_codec
 from jaxvid.methods.vae import means
 from jaxvid.metrics.protocol import to_uint8
+from jaxvid.names import choice
+from jaxvid.progress import ProgressLine
 from jaxvid.recorder import FPS
-from jaxvid.writer import ProgressLine
 
 BATCH_SIZE = 16
 PICTURED = 16  # videos in the pictures; the array holds all
@@ -276,14 +276,14 @@ def interpolated(run: Run, options: argparse.Namespace) -> Made:
     weights = np.linspace(0, 1, options.num)
     steps = [vae_codec.interpolate(first, second, float(weight)) for weight in weights]
     made = codec.decode(jax.tree.map(lambda *parts: jnp.concatenate(parts), *steps))
-    return Made({"interpolation": viz.to_uint8(made)}, {"weight": [f"{weight:.2f}" for weight in weights]})
+    return Made({"interpolation": images.to_uint8(made)}, {"weight": [f"{weight:.2f}" for weight in weights]})
 
 
 def filled_in(run: Run, options: argparse.Namespace) -> Made:
     """Videos from one frame to another."""
     codec, (first, last) = codec_of(run, options), read_pairs(run, options, 1)
     z = vae_codec.fill_in(codec, first[:, 0], last[:, 0], options.frames or run.config.data.frames)
-    return Made({"infill": viz.to_uint8(codec.decode(z))}, {})
+    return Made({"infill": images.to_uint8(codec.decode(z))}, {})
 
 
 def traversed(run: Run, options: argparse.Namespace) -> Made:
@@ -293,12 +293,12 @@ def traversed(run: Run, options: argparse.Namespace) -> Made:
     said = {name: np.asarray(nats) for name, nats in vae_codec.information(codec, video).items()}
     name = max(said, key=lambda name: said[name].max()) if options.latent is None else options.latent
     if options.dimension is None:
-        config_lib.choice("--latent", name, said)
+        choice("--latent", name, said)
     dimension = int(said[name].argmax()) if options.dimension is None else options.dimension
     offsets = np.linspace(-3, 3, options.num)
     made = codec.decode(vae_codec.traverse(means(codec.encode(video)), name, dimension, offsets.tolist()))
     note = f"Dimension {dimension} of {name}, moved by -3 to 3."
-    return Made({"traversal": viz.to_uint8(made)}, {"offset": [f"{offset:+.2f}" for offset in offsets]}, note)
+    return Made({"traversal": images.to_uint8(made)}, {"offset": [f"{offset:+.2f}" for offset in offsets]}, note)
 
 
 def swapped(run: Run, options: argparse.Namespace) -> Made:
@@ -306,7 +306,7 @@ def swapped(run: Run, options: argparse.Namespace) -> Made:
     codec, (content, motion) = codec_of(run, options), read_pairs(run, options, run.config.data.frames)
     z = vae_codec.swap(means(codec.encode(content)), means(codec.encode(motion)))
     return Made(
-        {"content": np.asarray(content), "motion": np.asarray(motion), "swap": viz.to_uint8(codec.decode(z))}, {}
+        {"content": np.asarray(content), "motion": np.asarray(motion), "swap": images.to_uint8(codec.decode(z))}, {}
     )
 
 
@@ -321,7 +321,7 @@ def compressed(run: Run, options: argparse.Namespace) -> Made:
         f"{found.ideal_bits.sum() / found.raw_bits * 8:.4f} under the model's prior, 8 before; "
         f"PSNR {found.psnr.mean():.2f} dB."
     )
-    return Made({"original": video, "decompressed video": viz.to_uint8(vae_codec.decompress(codec, path))}, {}, note)
+    return Made({"original": video, "decompressed video": images.to_uint8(vae_codec.decompress(codec, path))}, {}, note)
 
 
 class Mode(NamedTuple):
@@ -369,7 +369,7 @@ def collected(batches: Iterable[np.ndarray], count: int) -> np.ndarray:
     line, start, found, done = ProgressLine(count, unit="video"), time.monotonic(), [], 0
     with contextlib.closing(line):
         for batch in batches:
-            found.append(viz.to_uint8(batch))
+            found.append(images.to_uint8(batch))
             done += len(batch)
             if (passed := time.monotonic() - start) > PATIENCE:
                 line.update(done, {}, done / passed)
@@ -386,12 +386,12 @@ def write(made: Made, output: Path, step: int) -> list[str]:
     if said and not labels:  # panels have names, so that each video becomes one
         rows = [video[None] for video in panels[0]]
         labels = [", ".join(words)[:CAPTION] for words in zip(*said, strict=True)][:PICTURED]
-    viz.write_png(stem.with_suffix(".png"), viz.film_strip(rows, labels, title))
-    viz.write_gif(stem.with_suffix(".gif"), viz.grid(panels), FPS)
-    viz.write_mp4(stem.with_suffix(".mp4"), viz.grid(panels), FPS)
+    images.write_png(stem.with_suffix(".png"), images.film_strip(rows, labels, title))
+    images.write_gif(stem.with_suffix(".gif"), images.grid(panels), FPS)
+    images.write_mp4(stem.with_suffix(".mp4"), images.grid(panels), FPS)
     arrays: dict[str, Any] = {name if name != names[-1] else "video": video for name, video in made.panels.items()}
     arrays |= {name: np.asarray(texts) for name, texts in made.told.items()}
-    with viz.replacing(stem.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+    with replacing(stem.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
     return [f"{stem.name}{suffix}" for suffix in (".png", ".gif", ".mp4", ".npz")]
 
@@ -470,5 +470,5 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    checkpoint.plain_logs()
+    plain_logs()
     sys.exit(main())

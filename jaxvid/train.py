@@ -20,12 +20,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
-from jaxvid import data, measure, parallel
+from jaxvid import data, parallel
 from jaxvid.checkpoint import Checkpointer, abstract_state, described_batch
 from jaxvid.core import Method, Metrics, TrainState
-from jaxvid.heldout import Scorer, evaluate, make_eval
-from jaxvid.measure import Score
+from jaxvid.evaluate import suite
+from jaxvid.evaluate.heldout import Scorer, evaluate, make_eval
+from jaxvid.evaluate.suite import Score
 from jaxvid.methods import METHODS, condition
+from jaxvid.names import choice
 from jaxvid.recorder import Clock, Recorder, claim
 
 Item = TypeVar("Item")
@@ -73,7 +75,7 @@ def prepare(config: ConfigDict) -> Job:
     """
     mesh = parallel.make_mesh()
     config_lib.check(config, mesh.size)
-    make = METHODS[config_lib.choice("method", config.method, METHODS)]
+    make = METHODS[choice("method", config.method, METHODS)]
     train_source, eval_source = (data.make_source(config.data, split) for split in ("train", "eval"))
     config = condition.complete(config, train_source)
     train_source, eval_source = condition.wrap(config, train_source, train=True), condition.wrap(config, eval_source)
@@ -86,13 +88,13 @@ def prepare(config: ConfigDict) -> Job:
     return Job(config, mesh, method, plain, train_source, eval_source, eval_batches, score)
 
 
-def make_meter(config: ConfigDict, clips: int) -> measure.Meter:
+def make_meter(config: ConfigDict, clips: int) -> suite.Meter:
     """What `config.eval.metrics` need of held-out data of so many clips; raises ValueError where it cannot work."""
-    metrics, size = measure.named(config.eval.metrics), [config.data.resolution] * 2
+    metrics, size = suite.named(config.eval.metrics), [config.data.resolution] * 2
     if metrics and jax.process_count() > 1:
         raise ValueError("eval.metrics take one process: leave them out, and run jaxvid.evaluate --workdir afterwards.")
-    measure.check(metrics, config.data.frames, size, {"held-out": min(clips, config.eval.examples)})
-    return measure.Meter(metrics, measure.protocols(config.eval.protocols), intervals=False)
+    suite.check(metrics, config.data.frames, size, {"held-out": min(clips, config.eval.examples)})
+    return suite.Meter(metrics, suite.protocols(config.eval.protocols), intervals=False)
 
 
 def train(config: ConfigDict, workdir: str | Path) -> TrainState:

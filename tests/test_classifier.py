@@ -9,10 +9,12 @@ import pytest
 from conftest import recipe
 from ml_collections import ConfigDict
 
-from jaxvid import data, evaluate, measure, parallel
+from jaxvid import data, parallel
 from jaxvid.checkpoint import Run
 from jaxvid.core import Method, TrainState
 from jaxvid.data.synthetic import Synthetic
+from jaxvid.evaluate import __main__ as evaluate
+from jaxvid.evaluate import suite
 from jaxvid.methods import classifier, vqvae
 from jaxvid.metrics.frechet import frechet_distance, statistics
 from jaxvid.metrics.motion import motion_features
@@ -127,7 +129,7 @@ def test_samples_are_scored_by_a_classifier_beside_untrained_and_real_ones(tmp_p
     method = painter(right_below=30)
     state = method.init(jax.random.key(0), {}).replace(params={"generator": jnp.ones(())})
     monkeypatch.setattr(evaluate.checkpoint, "load", lambda path: Run(config, method, state))
-    judge = measure.Classifier("a ruler", reading_of_grey)
+    judge = suite.Classifier("a ruler", reading_of_grey)
     monkeypatch.setattr(evaluate, "load_classifier", lambda path, config, classes: judge)
     output = tmp_path / "scores.json"
     count = 50  # not a multiple of the batch of 8

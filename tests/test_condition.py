@@ -12,10 +12,11 @@ import pytest
 from conftest import recipe
 from ml_collections import ConfigDict
 
-from jaxvid import checkpoint, evaluate, recorder, train
+from jaxvid import checkpoint, recorder, train
 from jaxvid import config as config_lib
 from jaxvid.core import Method, TrainState, normalize
 from jaxvid.data import eval_batches
+from jaxvid.evaluate import __main__ as evaluate
 from jaxvid.methods import METHODS, condition
 
 CLASSES = ["cat_runs", "dog_runs", "dog_sleeps"]

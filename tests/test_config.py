@@ -1,6 +1,7 @@
 import pytest
 
 from jaxvid import config as config_lib
+from jaxvid.names import nearest
 
 
 def test_json_and_back_keeps_every_field_and_makes_tuples() -> None:
@@ -43,5 +44,5 @@ def test_sizes_that_cannot_work_are_said(field: str, value: float, sentence: str
 
 def test_the_nearest_field_shares_its_last_name_first() -> None:
     names = ["train.steps", "train.seed", "eval.every"]
-    assert config_lib.nearest("config.step", names) == "train.steps"
-    assert config_lib.nearest("model.seed", names) == "train.seed"
+    assert nearest("config.step", names) == "train.steps"
+    assert nearest("model.seed", names) == "train.seed"

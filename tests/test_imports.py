@@ -10,14 +10,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "jaxvid"
 # Each room may import the rooms of the rows above, and what stands to its left in its own row.
 ROWS = [
-    ["parallel", "core", "config"],
-    ["nn", "losses", "optim", "data", "metrics", "viz", "writer"],
+    ["names", "files", "parallel", "core", "config"],
+    ["nn", "losses", "optim", "data", "metrics", "images", "report", "writer", "progress"],
     ["models"],
     ["methods"],
-    ["checkpoint", "measure", "collection"],
-    ["heldout", "recorder", "train", "evaluate", "sample"],
+    ["checkpoint", "command"],
+    ["recorder", "evaluate", "train", "sample"],
     ["main"],
 ]
+LEAVES = {"names", "files"}  # need nothing but NumPy: every room may import them
 ALONE = {"data", "metrics"}  # taken by other research code without the rest
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -40,7 +41,7 @@ def imported_rooms(path: Path) -> set[str]:
 
 def allowed(name: str) -> set[str]:
     if name in ALONE:
-        return {name}
+        return {name} | LEAVES
     index = next(i for i, row in enumerate(ROWS) if name in row)
     above = {room for row in ROWS[:index] for room in row}
     return above | set(ROWS[index][: ROWS[index].index(name) + 1])
@@ -52,7 +53,7 @@ def test_a_file_imports_only_from_its_left(path: Path) -> None:
 
 
 def test_models_know_no_config_loss_or_optimizer() -> None:
-    found = {path.name: imported_rooms(path) - {"nn", "models"} for path in FILES if room(path) == "models"}
+    found = {path.name: imported_rooms(path) - {"nn", "models"} - LEAVES for path in FILES if room(path) == "models"}
     assert found and not any(found.values())
 
 

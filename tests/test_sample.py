@@ -9,12 +9,12 @@ from conftest import recipe
 from ml_collections import ConfigDict
 from PIL import Image
 
-from jaxvid import checkpoint, data, sample, viz
+from jaxvid import checkpoint, data, images, sample
 from jaxvid import config as config_lib
-from jaxvid.collection import open_collection
 from jaxvid.data.augment import center_crop
 from jaxvid.data.folder import Folder
 from jaxvid.data.video import probe
+from jaxvid.evaluate.clips import open_collection
 from jaxvid.methods import METHODS, condition, vqvae
 
 pytestmark = pytest.mark.xdist_group("readme")  # shares its run with the tests of the README
@@ -83,14 +83,14 @@ def test_the_command_writes_pictures_and_an_array(gan_run: Path, run: checkpoint
     assert "step 2 of" in printed and str(output) in printed and printed.count("\n") == 2
     assert sorted(path.name for path in output.iterdir()) == [f"samples.{end}" for end in ("gif", "mp4", "npz", "png")]
     collection = open_collection(output / "samples.npz")  # as the evaluator reads it
-    expected = viz.to_uint8(sample.draw(run, 3, 9, label=["star_up", "star_down"]))
+    expected = images.to_uint8(sample.draw(run, 3, 9, label=["star_up", "star_down"]))
     found = np.stack([video.read(np.arange(8)) for video in collection.videos])
     np.testing.assert_array_equal(found, expected)
     assert np.load(output / "samples.npz")["label"].tolist() == ["star_up", "star_down", "star_up"]
     for end in ("gif", "mp4"):
         assert len(probe(str(output / f"samples.{end}")).pts) == 8
     with Image.open(output / "samples.png") as picture:
-        assert picture.height > 3 * viz.READABLE
+        assert picture.height > 3 * images.READABLE
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_recurrent_model_goes_on_from_first_frames_for_any_time(tmp_path: Path
     pixels = RNG.integers(0, 256, (2, 1, 16, 16, 3), np.uint8)
     videos = sample.draw(run, 2, frames=13, batch_size=2, text="a red star", first_frames=pixels)
     assert videos.shape == (2, 13, 16, 16, 3)
-    np.testing.assert_array_equal(viz.to_uint8(videos[:, :1]), pixels)
+    np.testing.assert_array_equal(images.to_uint8(videos[:, :1]), pixels)
     assert np.abs(np.diff(videos[:, 1:], axis=1)).max() > 1e-3
     with pytest.raises(ValueError, match="videos of 8 frames, and none of 1: condition.first_frames is 1, expected"):
         sample.draw(run, 2, frames=1, text="a red star", first_frames=pixels)
@@ -161,9 +161,9 @@ def test_actions_and_texts_come_from_the_command_line(tmp_path: Path, monkeypatc
     assert sample.main(["--workdir=x", *arguments, *(f"--text={text}" for text in texts)]) == 0
     with np.load(tmp_path / "samples.npz") as found:
         assert found["text"].tolist() == [*texts, texts[0]]
-        expected = viz.to_uint8(sample.draw(run, 3, batch_size=3, text=texts, action=action))
+        expected = images.to_uint8(sample.draw(run, 3, batch_size=3, text=texts, action=action))
         np.testing.assert_array_equal(found["video"], expected)
-        assert (viz.to_uint8(sample.draw(run, 3, batch_size=3, text=texts, action=-action)) != expected).any()
+        assert (images.to_uint8(sample.draw(run, 3, batch_size=3, text=texts, action=-action)) != expected).any()
 
 
 def test_a_tokenizer_reconstructs_and_does_not_sample(tmp_path: Path, monkeypatch) -> None:
@@ -180,7 +180,7 @@ def test_a_tokenizer_reconstructs_and_does_not_sample(tmp_path: Path, monkeypatc
     np.testing.assert_allclose(sample.reconstruct(run, pixels, batch_size=2), expected, atol=1e-5)
     with np.load(tmp_path / "reconstructions.npz") as found:
         np.testing.assert_array_equal(found["original"], pixels)
-        assert np.abs(found["video"] - viz.to_uint8(expected).astype(int)).max() <= 1
+        assert np.abs(found["video"] - images.to_uint8(expected).astype(int)).max() <= 1
 
 
 def test_what_a_vae_does_with_videos(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -190,7 +190,7 @@ def test_what_a_vae_does_with_videos(tmp_path: Path, monkeypatch, capsys) -> Non
     paths = [str(tmp_path / name) for name in ("first.npy", "second.npy")]
     for path, video in zip(paths, pixels, strict=True):
         np.save(path, video)
-    first, second = viz.to_uint8(sample.reconstruct(run, pixels, batch_size=2)).astype(int)
+    first, second = images.to_uint8(sample.reconstruct(run, pixels, batch_size=2)).astype(int)
 
     def made(mode: str, file: str, *arguments: str) -> tuple[np.ndarray, dict]:
         assert sample.main(["--workdir=x", f"--mode={mode}", f"--output={tmp_path}", *arguments]) == 0
@@ -224,7 +224,7 @@ def test_given_videos_are_read_as_in_training(tmp_path: Path) -> None:
     pixels = RNG.integers(0, 256, (9, 24, 20, 3), np.uint8).repeat(2, 1).repeat(2, 2)
     (tmp_path / "films").mkdir()
     film = tmp_path / "films" / "film.mp4"
-    viz.write_mp4(film, pixels, 8)
+    images.write_mp4(film, pixels, 8)
     expected = center_crop(Folder(str(film.parent), 4, 16, stride=2)[0], 16)["video"][None]
     np.testing.assert_array_equal(sample.read_videos(str(film), 4, options), expected)
     np.testing.assert_array_equal(sample.read_videos(str(film.parent), 4, options), expected)

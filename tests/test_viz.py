@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvid import viz
+from jaxvid import images, report
+from jaxvid.files import replacing
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -27,37 +28,37 @@ def decode(path) -> tuple[np.ndarray, Fraction | None]:
 
 def test_to_uint8_rounds_and_clips():
     floats = [-3.0, -1.0, -1 + 0.49 / 127.5, -1 + 0.51 / 127.5, 0.002, 1.0, 3.0]
-    assert viz.to_uint8(np.array(floats)).tolist() == [0, 0, 0, 1, 128, 255, 255]
+    assert images.to_uint8(np.array(floats)).tolist() == [0, 0, 0, 1, 128, 255, 255]
 
 
 def test_to_uint8_inverts_the_usual_scaling():
     pixels = np.arange(256, dtype=np.uint8)
-    assert viz.to_uint8(pixels) is pixels
-    np.testing.assert_array_equal(viz.to_uint8(pixels.astype(np.float32) / 127.5 - 1), pixels)
+    assert images.to_uint8(pixels) is pixels
+    np.testing.assert_array_equal(images.to_uint8(pixels.astype(np.float32) / 127.5 - 1), pixels)
 
 
 @pytest.mark.parametrize("bad, words", [(np.array([0.0, np.nan]), "1 of 2 pixels are NaN"), (np.arange(3), "int64")])
 def test_to_uint8_refuses(bad, words):
     with pytest.raises(ValueError, match=words):
-        viz.to_uint8(bad)
+        images.to_uint8(bad)
 
 
 def test_grid_puts_every_panel_of_every_example_in_its_place():
     first, second = noise(3, 4, 128, 128, 3), noise(3, 4, 128, 128, 1, seed=1)
-    picture = viz.grid([first, second], columns=2)
+    picture = images.grid([first, second], columns=2)
     assert picture.shape == (4, 2 * 128 + 4, 2 * (2 * 128 + 2) + 4, 3)
     for example, (top, left) in enumerate([(0, 0), (0, 262), (132, 0)]):
         cell = picture[:, top : top + 128, left : left + 258]
         np.testing.assert_array_equal(cell[:, :, :128], first[example])
         np.testing.assert_array_equal(cell[:, :, 130:], second[example].repeat(3, axis=-1))
-        assert (cell[:, :, 128:130] == viz.SEPARATOR).all()
-    assert (picture[:, 132:, 262:] == viz.SEPARATOR).all()  # the fourth place stays empty
+        assert (cell[:, :, 128:130] == images.SEPARATOR).all()
+    assert (picture[:, 132:, 262:] == images.SEPARATOR).all()  # the fourth place stays empty
 
 
 @pytest.mark.parametrize("size, shown", [(32, 128), (64, 128), (100, 200), (200, 200)])
 def test_grid_enlarges_small_videos_by_a_whole_factor(size, shown):
     video = noise(1, 2, size, size, 3)
-    picture = viz.grid([video])
+    picture = images.grid([video])
     assert picture.shape == (2, shown, shown, 3)
     np.testing.assert_array_equal(picture[:, :: shown // size, shown // size - 1 :: shown // size], video[0])
 
@@ -74,14 +75,14 @@ def test_grid_enlarges_small_videos_by_a_whole_factor(size, shown):
 )
 def test_grid_refuses_panels_that_do_not_fit(panels):
     with pytest.raises(ValueError, match="one N, T, H, W"):
-        viz.grid(panels)
+        images.grid(panels)
 
 
 def test_film_strip_shows_eight_frames_from_first_to_last():
     video = np.zeros((2, 16, 128, 128, 1), np.uint8)
     video += np.arange(16, dtype=np.uint8)[:, None, None, None] * 16
     video[1] += 5
-    strip = viz.film_strip([video])
+    strip = images.film_strip([video])
     assert strip.shape == (10 + 18 + 2 * 128 + 14 + 10, 8 * 128 + 7 * 2 + 20, 3)
     for example, top in enumerate((28, 28 + 128 + 14)):
         row = strip[top : top + 128, 10:]
@@ -90,20 +91,20 @@ def test_film_strip_shows_eight_frames_from_first_to_last():
 
 def test_film_strip_writes_labels_beside_the_rows_and_keeps_the_pixels():
     video, other = noise(1, 2, 128, 128, 3), noise(1, 2, 128, 128, 3, seed=1)
-    plain = viz.film_strip([video, other])
-    labelled = viz.film_strip([video, other], ["original", "reconstruction"], "step 100")
+    plain = images.film_strip([video, other])
+    labelled = images.film_strip([video, other], ["original", "reconstruction"], "step 100")
     margin = labelled.shape[1] - plain.shape[1]
     assert (labelled[52:310, : margin + 10] < 128).any(axis=(1, 2)).sum() > 10  # ink beside the rows
     assert (labelled[:30] < 128).any()  # the title
     np.testing.assert_array_equal(labelled[52:180, margin + 10 : margin + 138], video[0, 0])
     np.testing.assert_array_equal(labelled[182:310, margin + 10 : margin + 138], other[0, 0])
     with pytest.raises(ValueError, match="1 labels for 2 panels"):
-        viz.film_strip([video, other], ["original"])
+        images.film_strip([video, other], ["original"])
 
 
 def test_png_keeps_pixels(tmp_path):
     image = noise(7, 9, 3)
-    viz.write_png(tmp_path / "new" / "a.png", image)
+    images.write_png(tmp_path / "new" / "a.png", image)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "a.png")), image)
 
 
@@ -111,7 +112,7 @@ def test_png_keeps_pixels(tmp_path):
 def test_gif_plays_for_the_right_time_even_when_frames_repeat(tmp_path, fps):
     video = np.zeros((24, 16, 16, 1), np.uint8)
     video[10:12] = 255
-    viz.write_gif(tmp_path / "a.gif", video, fps)
+    images.write_gif(tmp_path / "a.gif", video, fps)
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.info["loop"] == 0
         durations, values = [], []
@@ -126,7 +127,7 @@ def test_gif_plays_for_the_right_time_even_when_frames_repeat(tmp_path, fps):
 
 def test_gif_keeps_colours():
     video = noise(3, 4, 4, 3)  # 48 colours fit the palette
-    with Image.open(io.BytesIO(viz.encode_gif(video, 8))) as gif:
+    with Image.open(io.BytesIO(images.encode_gif(video, 8))) as gif:
         for i, frame in enumerate(video):
             gif.seek(i)
             assert np.abs(np.asarray(gif.convert("RGB"), int) - frame).max() <= 2
@@ -135,7 +136,7 @@ def test_gif_keeps_colours():
 def test_gif_does_not_flicker_where_nothing_moves():
     video = noise(4, 32, 64, 3)
     video[:, :, :32] = video[0, :, :32]
-    with Image.open(io.BytesIO(viz.encode_gif(video, 8))) as gif:
+    with Image.open(io.BytesIO(images.encode_gif(video, 8))) as gif:
         still = []
         for i in range(4):
             gif.seek(i)
@@ -148,7 +149,7 @@ def test_mp4_keeps_frames_rate_and_colours_and_pads_odd_sizes(tmp_path, fps):
     video = np.zeros((5, 31, 45, 3), np.uint8)
     video[..., :20, :] = (200, 40, 40)
     video[..., 24:, 0] = 50 * np.arange(5)[:, None, None]
-    viz.write_mp4(tmp_path / "a.mp4", video, fps)
+    images.write_mp4(tmp_path / "a.mp4", video, fps)
     frames, rate = decode(tmp_path / "a.mp4")
     assert frames.shape == (5, 32, 46, 3)
     assert rate == Fraction(fps)
@@ -157,7 +158,7 @@ def test_mp4_keeps_frames_rate_and_colours_and_pads_odd_sizes(tmp_path, fps):
 
 
 def test_mp4_is_what_browsers_play(tmp_path):
-    viz.write_mp4(tmp_path / "a.mp4", np.zeros((1, 16, 16, 1)), 8)
+    images.write_mp4(tmp_path / "a.mp4", np.zeros((1, 16, 16, 1)), 8)
     with av.open(str(tmp_path / "a.mp4")) as container:
         codec = container.streams.video[0].codec_context
         assert (codec.name, codec.pix_fmt) == ("h264", "yuv420p")
@@ -165,7 +166,7 @@ def test_mp4_is_what_browsers_play(tmp_path):
     assert data.index(b"moov") < data.index(b"mdat")  # plays before it is fully loaded
 
 
-@pytest.mark.parametrize("write", [viz.write_gif, viz.write_mp4])
+@pytest.mark.parametrize("write", [images.write_gif, images.write_mp4])
 def test_writers_refuse_bad_input_and_leave_no_file(tmp_path, write):
     with pytest.raises(ValueError, match="frames per second"):
         write(tmp_path / "a", np.zeros((2, 8, 8, 3)), 0)
@@ -177,12 +178,12 @@ def test_writers_refuse_bad_input_and_leave_no_file(tmp_path, write):
 def test_replacing_keeps_the_old_file_when_the_block_fails(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), viz.replacing(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
         temporary.write_text("ha")
         assert path.read_text() == "old"
         raise KeyboardInterrupt
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
-    with viz.replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text("new")
     assert [p.read_text() for p in tmp_path.iterdir()] == ["new"]
 
@@ -228,7 +229,7 @@ def curve(line: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def write_report(path: Path, **changes) -> Page:
     settings: dict = {"title": "a title", "status": "running", "step": 50, "total_steps": 200, "history": []}
-    viz.report(path, **(settings | changes))
+    report.report(path, **(settings | changes))
     return Page(path)
 
 
@@ -262,7 +263,7 @@ def test_report_needs_nothing_from_outside_and_trusts_no_text(tmp_path):
 def test_report_embeds_the_last_video_and_earlier_ones_evenly(tmp_path):
     videos = [(1000 * i, tmp_path / "videos" / f"{i}.mp4") for i in range(1, 10)]
     for step, path in videos:
-        viz.write_mp4(path, np.full((2, 16, 16, 1), step // 1000, np.uint8), 8)
+        images.write_mp4(path, np.full((2, 16, 16, 1), step // 1000, np.uint8), 8)
     page = write_report(tmp_path / "report.html", videos=videos)
     embedded = [base64.b64decode(video["src"].partition("base64,")[2]) for video in page.all("video")]
     assert embedded == [videos[i][1].read_bytes() for i in (8, 0, 2, 4, 6)]
@@ -271,8 +272,8 @@ def test_report_embeds_the_last_video_and_earlier_ones_evenly(tmp_path):
 
 
 def test_report_refers_to_a_large_video_from_where_it_stands(tmp_path, monkeypatch):
-    monkeypatch.setattr(viz, "EMBEDDED_BYTES", 10)
-    viz.write_mp4(tmp_path / "videos" / "a b.mp4", np.zeros((2, 16, 16, 1)), 8)
+    monkeypatch.setattr(report, "EMBEDDED_BYTES", 10)
+    images.write_mp4(tmp_path / "videos" / "a b.mp4", np.zeros((2, 16, 16, 1)), 8)
     page = write_report(tmp_path / "report.html", videos=[(1, tmp_path / "videos" / "a b.mp4")])
     assert [video["src"] for video in page.all("video")] == ["videos/a%20b.mp4"]
 

@@ -16,7 +16,8 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from jaxvid import writer as writer_module
-from jaxvid.writer import ProgressLine, Writer, read_history
+from jaxvid.progress import ProgressLine
+from jaxvid.writer import Writer, read_history
 
 
 def read_events(workdir: Path) -> list[list[Event]]:

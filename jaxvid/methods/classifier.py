@@ -12,7 +12,6 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from jaxvid import config as config_lib
 from jaxvid import optim, parallel
 from jaxvid.core import (
     Batch,
@@ -25,6 +24,7 @@ from jaxvid.core import (
     update_ema,
 )
 from jaxvid.models.classifier import Classifier
+from jaxvid.names import choice
 
 PLAYER = "classifier"
 
@@ -32,7 +32,7 @@ PLAYER = "classifier"
 def make_model(config: ConfigDict) -> Classifier:
     """The module of `config.model`. Raises ValueError where a field has no such value."""
     model = config.model
-    config_lib.choice("model.dtype", model.dtype, ("float32", "bfloat16"))
+    choice("model.dtype", model.dtype, ("float32", "bfloat16"))
     classes = len(config.condition.classes)
     if classes < 2:
         raise ValueError(f"condition.classes has {classes} names: fill it in with methods.condition.complete.")

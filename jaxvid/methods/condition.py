@@ -22,6 +22,7 @@ from jaxvid import config as config_lib
 from jaxvid.core import Batch, normalize
 from jaxvid.data import Source
 from jaxvid.data import text as text_lib
+from jaxvid.names import choice, nearest
 from jaxvid.nn.condition import ConditionEncoder
 
 LISTED = 60  # names in an error
@@ -32,7 +33,7 @@ def check(options: ConfigDict, frames: int) -> None:
     if not isinstance(options.on, tuple):
         raise ValueError(f"condition.on is {options.on!r}, expected a tuple of names, such as ('label', 'text').")
     for name in options.on:
-        config_lib.choice("condition.on", name, config_lib.CONDITIONS)
+        choice("condition.on", name, config_lib.CONDITIONS)
     for field in ("features", "words"):
         if options[field] < 1:
             raise ValueError(f"condition.{field} is {options[field]}, expected at least 1.")
@@ -244,7 +245,7 @@ def _texts(options: ConfigDict, text: str | Sequence[str] | None, embedding: np.
         _warn_if_cut(texts, options.words)
         unknown = sorted(set(text_lib.build_vocabulary(texts)) - set(options.vocabulary))
         if unknown:
-            near = [f"{word} (nearest: {config_lib.nearest(word, options.vocabulary)})" for word in unknown]
+            near = [f"{word} (nearest: {nearest(word, options.vocabulary)})" for word in unknown]
             warnings.warn(
                 f"not among the words that the model knows, so that it reads an unknown word there: {', '.join(near)}",
                 stacklevel=3,

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from jaxvid import config as config_lib
 from jaxvid import losses, optim, parallel
 from jaxvid.core import (
     Batch,
@@ -32,6 +31,7 @@ from jaxvid.methods import condition
 from jaxvid.methods.gan_networks import make_discriminator, make_generator
 from jaxvid.models.gan3d import Conditioned, Critique
 from jaxvid.models.gan_fc import Continuation
+from jaxvid.names import choice
 from jaxvid.nn.augment import POLICIES, augment
 
 GENERATOR, DISCRIMINATOR = PLAYERS = ("generator", "discriminator")
@@ -62,9 +62,9 @@ class Examples(NamedTuple):
 def check(config: ConfigDict) -> None:
     """Raises ValueError for what no GAN can be trained with."""
     loss = config.loss
-    config_lib.choice("loss.adversarial", loss.adversarial, losses.ADVERSARIAL)
+    choice("loss.adversarial", loss.adversarial, losses.ADVERSARIAL)
     for name in loss.augment:
-        config_lib.choice("an item of loss.augment", name, POLICIES)
+        choice("an item of loss.augment", name, POLICIES)
     for name, value in loss.items():
         if isinstance(value, float) and value < 0:
             raise ValueError(f"loss.{name} is {value}, expected 0 or more.")
@@ -128,7 +128,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
       ValueError: sizes do not fit, or a field has no such value.
     """
     check(config)
-    dtype = jnp.dtype(config_lib.choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
+    dtype = jnp.dtype(choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
     steps = {GENERATOR: config.train.steps, DISCRIMINATOR: config.train.steps * config.loss.n_critic}
     players = Players(
         config,

@@ -7,9 +7,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvid import config as config_lib
 from jaxvid.methods import condition
 from jaxvid.models import gan3d, gan_fc, gan_layered, gan_rnn
+from jaxvid.names import choice
 from jaxvid.nn.condition import ConditionEncoder
 from jaxvid.nn.norm import NORMS
 
@@ -25,7 +25,7 @@ def stages(field: str, options: ConfigDict, size: Sequence[int]) -> dict[str, An
         )
     if any(n < 1 for n in (*widths, *sum(factors, ()))):
         raise ValueError(f"{field} has widths {widths} and factors {factors}, expected whole numbers of at least 1.")
-    config_lib.choice(f"{field}.norm", options.norm, NORMS)
+    choice(f"{field}.norm", options.norm, NORMS)
     if options.norm == "group" and any(width % 8 for width in widths):
         raise ValueError(f"{field}.widths are {widths}, expected multiples of 8, since {field}.norm is group.")
     grows = "discriminators" not in field  # a strided convolution takes any size, unless what it skips is pooled
@@ -39,7 +39,7 @@ def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan
     """The module of `config.model.generator`."""
     options, field = config.model.generator, "model.generator"
     size = (config.data.frames, config.data.resolution, config.data.resolution)
-    name = config_lib.choice(f"{field}.name", options.name, ("conv", "recurrent", "layered", "dense"))
+    name = choice(f"{field}.name", options.name, ("conv", "recurrent", "layered", "dense"))
     positive(field, options)
     if name == "dense":
         if "first_frames" in config.condition.on:
@@ -60,7 +60,7 @@ def make_generator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan
     layers = make_layers(options, size, front, painter, dtype)
     if name == "conv":
         return gan3d.Conditioned(gan3d.Generator(layers, options.noise), encoder(config, dtype))
-    cell = config_lib.choice(f"{field}.cell", options.cell, gan_rnn.CELLS)
+    cell = choice(f"{field}.cell", options.cell, gan_rnn.CELLS)
     codes: dict[str, Any] = {"content": options.content, "motion": options.motion, "memory": options.memory}
     codes |= {"cell": cell, "dtype": dtype}
     if name == "layered":
@@ -75,8 +75,8 @@ def make_layers(
 ) -> gan3d.Layers:
     """The layers of videos of `size`; what `painter(front, channels)` paints is as large as `front`."""
     field = "model.generator"
-    config_lib.choice(f"{field}.background", options.background, ("none", "painted", "smooth"))
-    config_lib.choice(f"{field}.foreground", options.foreground, ("painted", "smooth"))
+    choice(f"{field}.background", options.background, ("none", "painted", "smooth"))
+    choice(f"{field}.foreground", options.foreground, ("painted", "smooth"))
     if options.background == "none":
         if options.name == "layered" or options.foreground != "painted":
             raise ValueError(f'{field}.background is "none", and there is a layer in front: set it to "smooth".')
@@ -95,14 +95,12 @@ def make_layers(
 def make_discriminator(config: ConfigDict, axis_name: str | None, dtype: Any) -> gan3d.Conditioned:
     """The panel of `config.model.discriminators`: some of "video", "frames", "recurrent" and "dense"."""
     size = (config.data.frames, config.data.resolution, config.data.resolution)
-    conditioning = config_lib.choice(
-        "model.conditioning", config.model.conditioning, ("projection", "concatenation", "none")
-    )
+    conditioning = choice("model.conditioning", config.model.conditioning, ("projection", "concatenation", "none"))
     classes = len(config.condition.classes) if config.loss.classes else 0
     members: list[Any] = []
     for name, options in config.model.discriminators.items():
         field = f"model.discriminators.{name}"
-        config_lib.choice("a field of model.discriminators", name, ("video", "frames", "recurrent", "dense"))
+        choice("a field of model.discriminators", name, ("video", "frames", "recurrent", "dense"))
         positive(field, options)
         head = gan3d.Head(classes, conditioning == "projection", options.spectral, dtype=dtype)
         if name == "dense":

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jaxvid import config as config_lib
 from jaxvid import losses, optim, parallel
 from jaxvid.core import (
     Batch,
@@ -35,6 +34,7 @@ from jaxvid.core import (
 from jaxvid.methods import condition
 from jaxvid.metrics.image import psnr
 from jaxvid.models import vae, vqvae
+from jaxvid.names import choice
 
 ENCODER, DECODER = PLAYERS = ("encoder", "decoder")
 Size = tuple[int, int, int]  # frames, height, width
@@ -152,10 +152,10 @@ def make_model(config: ConfigDict) -> vae.VAE:
       ValueError: sizes do not fit, or a field has no such value.
     """
     options, data = config.model.network, config.data
-    name = config_lib.choice("model.network.name", options.name, NETWORKS)
+    name = choice("model.network.name", options.name, NETWORKS)
     known = inspect.getfullargspec(NETWORKS[name]).kwonlyargs
     for field in {*options, *known} - {"name"}:
-        config_lib.choice(f"a field of model.network {name}", field, known)
+        choice(f"a field of model.network {name}", field, known)
         if field not in options:
             raise ValueError(f"model.network {name} needs {field}: --config configs/vae.py:{name} is its recipe.")
         values = options[field] if isinstance(options[field], tuple) else (options[field],)
@@ -166,7 +166,7 @@ def make_model(config: ConfigDict) -> vae.VAE:
         raise ValueError(
             f"data.resolution is {data.resolution}, expected a multiple of {factor}, as model.network.strides say."
         )
-    dtype = jnp.dtype(config_lib.choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
+    dtype = jnp.dtype(choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
     fields = {field: options[field] for field in known}
     condition.check(config.condition, data.frames)
     encoder = condition.make_encoder(config.condition, dtype) if config.condition.on else None
@@ -195,7 +195,7 @@ def make(
     if options.perceptual and features is None:
         raise ValueError(f"model.perceptual is {options.perceptual}, expected 0 unless features are given to make().")
     model = make_model(config)
-    likelihood = LIKELIHOODS[config_lib.choice("model.likelihood", options.likelihood, LIKELIHOODS)]
+    likelihood = LIKELIHOODS[choice("model.likelihood", options.likelihood, LIKELIHOODS)]
     shapes = latent_shapes(model, (config.data.frames, config.data.resolution, config.data.resolution, 3))
     tx = optim.make_optimizer(config.optim, max(1, config.train.steps // (2 if options.turn else 1)))
     decay = optim.ema_decay(config.optim)

@@ -18,13 +18,13 @@ import numpy as np
 from jax.scipy.special import log_ndtr
 from ml_collections import ConfigDict
 
-from jaxvid import config as config_lib
 from jaxvid import losses, parallel
 from jaxvid.core import TrainState, normalize
 from jaxvid.methods import condition
 from jaxvid.methods.vae import LIKELIHOODS, bind, latent_shapes, make_model, means, per_dimension, sampled
 from jaxvid.metrics.image import psnr
 from jaxvid.models.vae import Conditions, Gaussians, Latents
+from jaxvid.names import choice
 
 PIXEL_BITS = 8
 
@@ -57,7 +57,7 @@ def codec(config: ConfigDict, state: TrainState, given: Conditions | None = None
         clips are told.
     """
     model, params, size = make_model(config), sampled(state), [config.data.resolution] * 2
-    mean = LIKELIHOODS[config_lib.choice("model.likelihood", config.model.likelihood, LIKELIHOODS)].mean
+    mean = LIKELIHOODS[choice("model.likelihood", config.model.likelihood, LIKELIHOODS)].mean
 
     @functools.partial(jax.jit, static_argnums=2)
     def draw(params: dict, keys: jax.Array, frames: int) -> Latents:
@@ -129,7 +129,7 @@ def traverse(z: Latents, name: str, dimension: int, offsets: Sequence[float]) ->
     Raises:
       ValueError: no such latent or dimension.
     """
-    config_lib.choice("the latent", name, z)
+    choice("the latent", name, z)
     size = z[name].shape[-1]
     if not 0 <= dimension < size:
         raise ValueError(f"dimension is {dimension}, expected 0 to {size - 1}: {name} has {size} dimensions.")

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jaxvid import config as config_lib
 from jaxvid import losses, optim, parallel
 from jaxvid.core import (
     Batch,
@@ -27,6 +26,7 @@ from jaxvid.core import (
 )
 from jaxvid.metrics.image import psnr
 from jaxvid.models.vqvae import VQVAE, Decoder, Encoder, ResidualStack
+from jaxvid.names import choice
 from jaxvid.nn import quantize
 from jaxvid.nn.norm import NORMS
 
@@ -41,7 +41,7 @@ QUANTIZERS = {
 
 def make_quantizer(options: ConfigDict, dim: int, axis_name: str | None) -> nn.Module:
     """`config.model.quantizer`: its `name`, and the fields of that class in `nn.quantize`."""
-    kind = QUANTIZERS[config_lib.choice("model.quantizer.name", options.name, QUANTIZERS)]
+    kind = QUANTIZERS[choice("model.quantizer.name", options.name, QUANTIZERS)]
     fields = {name: value for name, value in options.items() if name != "name"}
     all_fields = {field.name for field in dataclasses.fields(kind)}
     known = all_fields - {"parent", "name", "axis_name", "dim"}
@@ -68,8 +68,8 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
     for (axis, size), factor in zip(sizes.items(), factors, strict=True):
         if factor < 1 or size % factor:
             raise ValueError(f"model.downsample {factors} does not divide the video: {axis} {size} by {factor}.")
-    config_lib.choice("model.norm", model.norm, NORMS)
-    config_lib.choice("model.dtype", model.dtype, ("float32", "bfloat16"))
+    choice("model.norm", model.norm, NORMS)
+    choice("model.dtype", model.dtype, ("float32", "bfloat16"))
     for field, least in {"width": 8, "blocks": 0, "heads": 0, "dim": 1}.items():
         if model[field] < least:
             raise ValueError(f"model.{field} is {model[field]}, expected at least {least}.")
@@ -103,7 +103,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     model = make_model(config, axis_name)
     tx = optim.make_optimizer(config.optim, config.train.steps)
     decay = optim.ema_decay(config.optim)
-    distance = losses.RECONSTRUCTION[config_lib.choice("model.loss", config.model.loss, losses.RECONSTRUCTION)]
+    distance = losses.RECONSTRUCTION[choice("model.loss", config.model.loss, losses.RECONSTRUCTION)]
 
     def init(key: jax.Array, batch: Batch) -> TrainState:
         params_key, quantizer_key, key = jax.random.split(key, 3)

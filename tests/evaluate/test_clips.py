@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvid.collection import open_collection, read_clips, take_clips
+from jaxvid.evaluate.clips import open_collection, read_clips, take_clips
 
 RNG = np.random.default_rng(0)
 VIDEOS = RNG.integers(0, 256, (5, 12, 16, 20, 3), np.uint8)

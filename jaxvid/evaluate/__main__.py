@@ -13,25 +13,27 @@ import os
 import sys
 import textwrap
 import time
-import warnings
 import zipfile
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 import jaxvid
-from jaxvid import checkpoint, data, heldout, measure, parallel
-from jaxvid.collection import Clip, Collection, open_collection, read_clips, take_clips
-from jaxvid.measure import METRICS, Meter, Score
+from jaxvid import checkpoint, data, parallel
+from jaxvid.command import Parser, attempt, plain_logs
+from jaxvid.evaluate import heldout, suite
+from jaxvid.evaluate.clips import Clip, Collection, open_collection, read_clips, take_clips
+from jaxvid.evaluate.suite import METRICS, Meter, Score
+from jaxvid.files import write_json
 from jaxvid.methods import classifier, condition
 from jaxvid.metrics import frechet
 from jaxvid.metrics.protocol import PROTOCOLS, Protocol
-from jaxvid.recorder import environment, write_json
-from jaxvid.writer import ProgressLine
+from jaxvid.progress import ProgressLine
+from jaxvid.recorder import environment
 
 # What a citation leaves out: too long, or true on this machine only.
 LOCAL = ("real", "fake", "workdir", "data", "videos", "resolution", "first_frame")
@@ -51,27 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"Written to {options.output}.")
 
     return attempt(work)
-
-
-def attempt(work: Callable[[], None]) -> int:
-    """Does the work of a command; returns its exit code, with one sentence on stderr where that is not 0."""
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    try:
-        work()
-    except (ValueError, OSError) as error:
-        print(f"jaxvid: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped; nothing was written.", file=sys.stderr)
-        return 130
-    return 0
-
-
-class Parser(argparse.ArgumentParser):
-    """One that says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"jaxvid: {message}; --help says what is possible.\n")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -136,7 +117,7 @@ def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]
       ValueError: the sets, or what is asked of them, cannot work; said before anything is computed.
       FileNotFoundError: the weights of a network are not there.
     """
-    metrics, chosen = measure.named(options.metrics or ["fvd"]), measure.protocols(options.protocol)
+    metrics, chosen = suite.named(options.metrics or ["fvd"]), suite.protocols(options.protocol)
     networks = [tap[0] for name in metrics if (tap := METRICS[name].tap)]
     videos = bool({"i3d", "motion"} & set(networks))
     sides = {name: open_side(getattr(options, name), videos) for name in ("real", "fake")}
@@ -153,8 +134,8 @@ def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]
     sampling = PROTOCOLS[chosen["i3d" if "i3d" in networks else "inception"]]
     clips = {name: take(side, name, frames, options, sampling) for name, side in collections.items()}
     sizes = {name: side.size for name, side in collections.items()}
-    measure.check(metrics, frames, min(sizes.values()), {name: len(c) for name, c in clips.items()})
-    pairs = pair(collections, frames, options) if set(metrics) & set(measure.PAIRED) else []
+    suite.check(metrics, frames, min(sizes.values()), {name: len(c) for name, c in clips.items()})
+    pairs = pair(collections, frames, options) if set(metrics) & set(suite.PAIRED) else []
     meter = Meter(metrics, chosen, options.dtype, options.seed, not options.no_intervals)
     about: dict[str, Any] = {"frames": frames, "stride": options.stride, "seed": options.seed}
     about["resolution"] = {name: f"{height}x{width}" for name, (height, width) in sizes.items()}
@@ -168,7 +149,7 @@ def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]
         features[name] = meter.features(batch for (batch,) in progress(name, taken))
     scores = meter.scores(features["real"], features["fake"]) if meter.taps else []
     if pairs:
-        scores += measure.paired_scores(metrics, progress("pairs", *pairs))
+        scores += suite.paired_scores(metrics, progress("pairs", *pairs))
     if options.save_real:
         save_statistics(options.save_real, features["real"][meter.taps[0]], meter, about)
     return scores, about | {name: getattr(options, name) for name in sides}
@@ -187,8 +168,8 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     judge = load_classifier(options.classifier, config, source.classes) if options.classifier else None
     metrics = metrics_of_run(options.metrics, config, judge is not None)
     clips, size = min(options.num or config.eval.examples, len(source)), [config.data.resolution] * 2
-    measure.check(metrics, config.data.frames, size, {"held-out": clips})
-    chosen = measure.protocols(options.protocol)
+    suite.check(metrics, config.data.frames, size, {"held-out": clips})
+    chosen = suite.protocols(options.protocol)
     meter = Meter(metrics, chosen, options.dtype, options.seed, not options.no_intervals, judge)
     mesh = parallel.make_mesh(jax.devices()[:1])
 
@@ -222,7 +203,7 @@ def metrics_of_run(given: Sequence[str], config: ConfigDict, judged: bool) -> li
     metrics = given or [*(["psnr", "ssim"] if reconstructs else []), "motion"]
     conditions = set(config.get("condition", {}).get("on", ()))
     asked = ["asked"] if conditions & {"label", "text"} else []
-    return measure.named([*metrics, "frechet_classifier", *asked] if judged else metrics)
+    return suite.named([*metrics, "frechet_classifier", *asked] if judged else metrics)
 
 
 def called(scores: Sequence[Score], what: str) -> list[Score]:
@@ -230,7 +211,7 @@ def called(scores: Sequence[Score], what: str) -> list[Score]:
     return [score._replace(name=f"{score.name} of {what}") for score in scores]
 
 
-def load_classifier(path: str, config: ConfigDict, classes: Sequence[str]) -> measure.Classifier:
+def load_classifier(path: str, config: ConfigDict, classes: Sequence[str]) -> suite.Classifier:
     """The classifier of a run, for samples of another run. Raises ValueError where it was trained on other clips."""
     run = checkpoint.load(path)
     if run.config.method != "classifier":
@@ -241,7 +222,7 @@ def load_classifier(path: str, config: ConfigDict, classes: Sequence[str]) -> me
             there, here = (textwrap.shorten(str(value), 200) for value in (there, here))
             raise ValueError(f"--classifier {path} was trained with {name} {there}, and the run with {here}.")
     identity = f"a classifier of {run.config.data.name} after {int(run.state.step)} steps"
-    return measure.Classifier(identity, classifier.reader(run.config, run.state))
+    return suite.Classifier(identity, classifier.reader(run.config, run.state))
 
 
 def open_side(path: str, videos: bool) -> Saved | Collection:
@@ -292,7 +273,7 @@ def pair(sides: dict[str, Collection], frames: int, options: argparse.Namespace)
 
 def one_frechet_distance(metrics: Sequence[str]) -> None:
     """Raises ValueError unless the metrics are one Frechet distance, as files of statistics need."""
-    known = [name for name in measure.FRECHET if METRICS[name].tap in measure.DIMENSIONS]
+    known = [name for name in suite.FRECHET if METRICS[name].tap in suite.DIMENSIONS]
     if len(metrics) != 1 or metrics[0] not in known:
         raise ValueError(
             f"A file of statistics serves one Frechet distance, --metrics {' or '.join(known)}, "
@@ -304,7 +285,7 @@ def score_of_statistics(real: Saved, fake: Saved, metric: str, chosen: Mapping[s
     """A Frechet distance of two files. What they do not say, the score does not say either."""
     tap = METRICS[metric].tap
     assert tap is not None
-    facts = {"features": " ".join(tap) if tap != measure.MOTION else "motion"}
+    facts = {"features": " ".join(tap) if tap != suite.MOTION else "motion"}
     if tap[0] in chosen:
         facts["protocol"] = chosen[tap[0]]
     for saved in (real, fake):
@@ -323,8 +304,8 @@ def comparable(saved: Saved, meter: Meter, about: Mapping[str, Any]) -> frechet.
     """The statistics, unless their file says that they were made in another way, or they cannot be used."""
     tap = meter.taps[0]
     _agree(saved, meter.details(tap) | dict(about))
-    if saved.statistics.mean.size != measure.DIMENSIONS[tap]:
-        dimensions = f"{saved.statistics.mean.size} dimensions, expected {measure.DIMENSIONS[tap]}"
+    if saved.statistics.mean.size != suite.DIMENSIONS[tap]:
+        dimensions = f"{saved.statistics.mean.size} dimensions, expected {suite.DIMENSIONS[tap]}"
         raise ValueError(f"{saved.path} has statistics of {dimensions} for {' '.join(tap)}.")
     saved.statistics.covariance(meter.details(tap).get("ddof", 1))
     if not saved.metadata:
@@ -344,7 +325,7 @@ def save_statistics(path: str, features: Any, meter: Meter, about: Mapping[str, 
     """Writes the statistics of the real features [N,E,d], and how they were made, for `open_side`."""
     facts = meter.details(meter.taps[0]) | {name: about[name] for name in ("frames", "stride", "seed")}
     facts = {name: fact for name, fact in facts.items() if name not in frechet.ARRAYS}
-    frechet.save(path, measure.summary(features), **facts, resolution=about["resolution"]["real"])
+    frechet.save(path, suite.summary(features), **facts, resolution=about["resolution"]["real"])
     print(f"Statistics of the real set written to {path}.")
 
 
@@ -408,5 +389,5 @@ def record(score: Score, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    checkpoint.plain_logs()
+    plain_logs()
     sys.exit(main())

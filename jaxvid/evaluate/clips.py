@@ -8,9 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import struct
 import warnings
-import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,9 +21,8 @@ from jaxvid.data.folder import show
 from jaxvid.data.index import build_index, natural
 from jaxvid.data.pipeline import DamagedClip
 from jaxvid.data.video import VideoInfo, read_clip
+from jaxvid.files import ARRAYS, load_array
 from jaxvid.metrics.protocol import to_uint8
-
-ARRAYS = (".npy", ".npz")
 
 
 class Video(NamedTuple):
@@ -165,29 +162,6 @@ def read_clips(*sets: Sequence[Clip], batch: int = 8) -> Iterator[tuple[np.ndarr
             rows = []
     if rows:
         yield tuple(map(np.stack, zip(*rows, strict=True)))
-
-
-def load_array(path: str) -> np.ndarray:
-    """The array of a `.npy` file, which stays on the disk, or the only one or `video` of a `.npz` file.
-
-    Raises:
-      ValueError: there is no such array.
-    """
-    try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                names = [name for name in loaded.files if len(loaded.files) == 1 or name == "video"]
-                if not names:
-                    found = ", ".join(loaded.files) or "nothing"
-                    raise ValueError(f"it holds {found}, expected one array, or one called video")
-                return loaded[names[0]]
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, SyntaxError, struct.error) as error:
-        raise ValueError(f"{path} is damaged, or no file of NumPy's.") from error
-    except ValueError as error:
-        reason = error if str(error).startswith("it holds") else "it is damaged, or no array of numbers"
-        raise ValueError(f"{path} cannot be read: {reason}.") from error
-    return loaded
 
 
 def _files(root: str, sequences: bool) -> tuple[list[Video], list[tuple[str, str]]]:

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvid import config as config_lib
 from jaxvid.metrics import weights
 from jaxvid.metrics.features import Extractor, make_extractor
 from jaxvid.metrics.frechet import (
@@ -29,6 +28,7 @@ from jaxvid.metrics.kid import kid, polynomial_mmd
 from jaxvid.metrics.motion import motion_features
 from jaxvid.metrics.precision_recall import precision_recall
 from jaxvid.metrics.protocol import PROTOCOLS
+from jaxvid.names import choice
 
 Tap = tuple[str, str]  # a network, "motion" or "classifier", and its output
 Interval = tuple[float, float]
@@ -90,7 +90,7 @@ class Score(NamedTuple):
 
 def named(metrics: Sequence[str]) -> list[str]:
     """The metrics' names, each once. Raises ValueError for an unknown one."""
-    return [config_lib.choice("a metric", name, METRICS) for name in dict.fromkeys(metrics)]
+    return [choice("a metric", name, METRICS) for name in dict.fromkeys(metrics)]
 
 
 def check(metrics: Sequence[str], frames: int, size: Sequence[int], examples: Mapping[str, int]) -> None:
@@ -124,7 +124,7 @@ def protocols(names: Sequence[str]) -> dict[str, str]:
     """
     given: dict[str, str] = {}
     for name in names:
-        network = PROTOCOLS[config_lib.choice("a protocol", name, PROTOCOLS)].network
+        network = PROTOCOLS[choice("a protocol", name, PROTOCOLS)].network
         if given.setdefault(network, name) != name:
             raise ValueError(f"{given[network]} and {name} are both protocols of {network}: give one at a time.")
     return DEFAULTS | given

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxvid import parallel
-from jaxvid.heldout import evaluate, make_eval
+from jaxvid.evaluate.heldout import evaluate, make_eval
 
 RNG = np.random.default_rng(0)
 VIDEOS = RNG.integers(0, 256, (21, 2, 4, 4, 3), np.uint8)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxvid import parallel
 from jaxvid.core import Batch, Method, Metrics, TrainState
-from jaxvid.measure import CLASSES, PAIRED, Features, Meter, Score, paired_scores
+from jaxvid.evaluate.suite import CLASSES, PAIRED, Features, Meter, Score, paired_scores
 
 SEED = 0  # of the noise in evaluations: the same for every run
 
@@ -98,7 +98,7 @@ class Scorer:
     """Scores of a state's samples, and of its reconstructions, against the held-out clips.
 
     Args:
-      metrics: names in `measure.METRICS`.
+      metrics: names in `suite.METRICS`.
       method: made without a mapped axis.
       batches: makes the batches of `data.eval_batches` anew. The features of their videos are computed once.
       mesh: of one process.

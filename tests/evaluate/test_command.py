@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import recipe
 
-from jaxvid import measure
 from jaxvid.data.synthetic import Synthetic
-from jaxvid.evaluate import main
+from jaxvid.evaluate import suite
+from jaxvid.evaluate.__main__ import main
 from jaxvid.metrics import features
 from jaxvid.metrics.weights import WeightInfo
 from jaxvid.train import train
@@ -33,13 +33,13 @@ class Small(nn.Module):
 
 @pytest.fixture(name="sets")
 def sets_fixture(tmp_path, monkeypatch) -> dict[str, str]:
-    monkeypatch.setattr(measure, "DIMENSIONS", {("i3d", "logits"): 3, ("inception", "2048"): 3, measure.MOTION: 60})
+    monkeypatch.setattr(suite, "DIMENSIONS", {("i3d", "logits"): 3, ("inception", "2048"): 3, suite.MOTION: 60})
     params = Small().init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"]
     info = WeightInfo("small", "here", "0", "small weights", "digest")
     monkeypatch.setattr(features, "Inception", Small)
     features._program.cache_clear()
     monkeypatch.setattr(features, "I3D", Small)
-    monkeypatch.setattr(measure.weights, "load", lambda network: (params, info))
+    monkeypatch.setattr(suite.weights, "load", lambda network: (params, info))
     paths = {}
     for name, videos in (("real", REAL), ("fake", FAKE)):
         paths[name] = str(tmp_path / f"{name}.npy")
@@ -147,9 +147,9 @@ def test_all_frames_of_a_clip_are_drawn_or_none(sets, tmp_path) -> None:
 
 
 def test_weights_that_nobody_knows_are_said(sets, tmp_path, monkeypatch, capsys) -> None:
-    params, info = measure.weights.load("i3d")
+    params, info = suite.weights.load("i3d")
     info = WeightInfo("i3d", "here", "0", "unknown weights, sha256 0", "digest")
-    monkeypatch.setattr(measure.weights, "load", lambda network: (params, info))
+    monkeypatch.setattr(suite.weights, "load", lambda network: (params, info))
     run(sets, tmp_path, "--metrics=fvd")
     assert "warning: i3d runs on unknown weights, sha256 0: its scores are not those" in capsys.readouterr().err
 

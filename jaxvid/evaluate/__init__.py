@@ -1,0 +1,1 @@
+"""The evaluation of sets of videos, and of runs on held-out clips."""

@@ -1,0 +1,64 @@
+"""Files on the host: written whole or not at all, and the folder of what is kept between runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ARRAYS = (".npy", ".npz")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place once the block succeeds, so no half file is ever seen."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file of indented JSON, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def cache_folder() -> Path:
+    """Where jaxvid keeps what it need not make again: `$XDG_CACHE_HOME/jaxvid`, or `~/.cache/jaxvid`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxvid"
+
+
+def load_array(path: str) -> np.ndarray:
+    """The array of a `.npy` file, which stays on the disk, or the only one or `video` of a `.npz` file.
+
+    Raises:
+      ValueError: there is no such array.
+    """
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded:
+                names = [name for name in loaded.files if len(loaded.files) == 1 or name == "video"]
+                if not names:
+                    found = ", ".join(loaded.files) or "nothing"
+                    raise ValueError(f"it holds {found}, expected one array, or one called video")
+                return loaded[names[0]]
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, SyntaxError, struct.error) as error:
+        raise ValueError(f"{path} is damaged, or no file of NumPy's.") from error
+    except ValueError as error:
+        reason = error if str(error).startswith("it holds") else "it is damaged, or no array of numbers"
+        raise ValueError(f"{path} cannot be read: {reason}.") from error
+    return loaded

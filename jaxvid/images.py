@@ -1,0 +1,184 @@
+"""Images and videos as files: tiled grids, film strips, PNG, GIF and MP4. All on the host."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from jaxvid.files import replacing
+
+READABLE = 128  # pixels: smaller panels are enlarged by a whole factor to at least this
+SEPARATOR = 128  # mid-grey tells dark and bright frames apart
+FILM_FRAMES = 8
+
+
+def to_uint8(video: Any) -> np.ndarray:
+    """Pixels of any shape as uint8: floats in [-1, 1] are rounded and clipped to 0..255, uint8 passes through.
+
+    Raises:
+      ValueError: NaN among the floats, or a dtype that is neither floating nor uint8.
+    """
+    pixels = np.asarray(video)
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype.kind in "biuUSO":
+        raise ValueError(f"Pixels of dtype {pixels.dtype}: pass uint8 in 0..255, or floats in [-1, 1].")
+    pixels = pixels.astype(np.float32)
+    if np.isnan(pixels).any():
+        raise ValueError(
+            f"{np.isnan(pixels).sum()} of {pixels.size} pixels are NaN: the model that made them diverged."
+        )
+    return ((pixels.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
+
+
+def grid(videos: Sequence[Any], columns: int = 4) -> np.ndarray:
+    """One video of many: the panels of an example beside one another, `columns` examples in a row.
+
+    Args:
+      videos: panels, say original and reconstruction; each [N,T,H,W,C], C 1 or 3, uint8 or float in [-1, 1].
+      columns: examples per row.
+
+    Returns:
+      uint8 [T,H',W',3]; panels whose longer side is under 128 pixels are enlarged by a whole factor.
+
+    Raises:
+      ValueError: panels of different N, T, H or W, or not of rank 5, or without examples.
+    """
+    if columns < 1:
+        raise ValueError(f"columns is {columns}, but a row holds at least one example.")
+    cells = _join(_panels(videos), axis=3, gap=2, fill=SEPARATOR)
+    columns = min(columns, len(cells))
+    cells = np.pad(cells, [(0, -len(cells) % columns)] + [(0, 0)] * 4, constant_values=SEPARATOR)
+    rows = [_join(cells[i : i + columns], axis=2, gap=4, fill=SEPARATOR) for i in range(0, len(cells), columns)]
+    return _join(rows, axis=1, gap=4, fill=SEPARATOR)
+
+
+def film_strip(videos: Sequence[Any], labels: Sequence[str] = (), title: str = "") -> np.ndarray:
+    """One picture of many videos: each example a block, each of its panels a row of at most 8 evenly chosen frames.
+
+    Args:
+      videos: panels as in `grid`.
+      labels: one name per panel, written before each row; none if empty.
+      title: a line above, say the step.
+
+    Returns:
+      uint8 [H',W',3].
+    """
+    panels = _panels(videos)
+    if labels and len(labels) != len(panels):
+        raise ValueError(f"{len(labels)} labels for {len(panels)} panels: pass one label per panel, or none.")
+    count, frames, height, width, _ = panels[0].shape
+    chosen = np.linspace(0, frames - 1, min(frames, FILM_FRAMES)).round().astype(int)
+    rows = [[_join(panel[n, chosen], axis=1, gap=2, fill=255) for panel in panels] for n in range(count)]
+    pixels = _join([_join(block, axis=0, gap=2, fill=255) for block in rows], axis=0, gap=14, fill=255)
+
+    font, margin = ImageFont.load_default(size=13), 10
+    left = margin + (int(max(font.getlength(label) for label in labels)) + margin if labels else 0)
+    top = margin + (24 if title else 0) + 18
+    canvas = Image.new("RGB", (left + pixels.shape[1] + margin, top + pixels.shape[0] + margin), "white")
+    canvas.paste(Image.fromarray(pixels), (left, top))
+    draw = ImageDraw.Draw(canvas)
+    draw.text((left, margin), title, "black", font)
+    for i, frame in enumerate(chosen):
+        draw.text((left + i * (width + 2), top - 4), f"frame {frame}", "#777", ImageFont.load_default(size=11), "ls")
+    for n in range(count):
+        for i, label in enumerate(labels):
+            y = top + n * (rows[0][0].shape[0] * len(panels) + 2 * (len(panels) - 1) + 14) + i * (height + 2)
+            draw.text((left - margin, y + height // 2), label, "black", font, "rm")
+    return np.asarray(canvas)
+
+
+def _panels(videos: Sequence[Any]) -> list[np.ndarray]:
+    """The panels as uint8 [N,T,H,W,3] of one shape, enlarged by a whole factor to a readable size."""
+    panels = [to_uint8(video) for video in videos]
+    shapes = [panel.shape for panel in panels]
+    if not shapes or any(len(s) != 5 or s[:4] != shapes[0][:4] or s[4] not in (1, 3) or 0 in s for s in shapes):
+        raise ValueError(
+            f"Panels of shape {shapes}: pass at least one, all [N,T,H,W,C] of one N, T, H, W, and C 1 or 3."
+        )
+    scale = -(-READABLE // max(shapes[0][2:4]))
+    return [np.broadcast_to(p, (*p.shape[:4], 3)).repeat(scale, axis=2).repeat(scale, axis=3) for p in panels]
+
+
+def _join(blocks: Sequence[np.ndarray] | np.ndarray, axis: int, gap: int, fill: int) -> np.ndarray:
+    """Concatenates blocks of one shape along `axis` with `gap` separator pixels between them."""
+    line = np.full([gap if i == axis else n for i, n in enumerate(blocks[0].shape)], fill, np.uint8)
+    return np.concatenate([part for block in blocks for part in (line, block)][1:], axis)
+
+
+def encode_png(image: Any) -> bytes:
+    """An image [H,W,C], C 1 or 3, uint8 or float in [-1, 1], as a PNG file in memory."""
+    buffer = io.BytesIO()
+    Image.fromarray(_frames(np.asarray(image)[None])[0]).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def encode_gif(video: Any, fps: float | Fraction) -> bytes:
+    """A video [T,H,W,C], C 1 or 3, uint8 or float in [-1, 1], as an endless GIF in memory.
+
+    One palette serves all frames, so that still areas do not flicker. GIF counts in hundredths of a second: frame times
+    are rounded so that the sum stays right, and held at 0.02 s or more, which is the least that browsers respect.
+    """
+    frames, rate = _frames(video), _rate(fps)
+    ends = [round(100 * (i + 1) / rate) for i in range(len(frames))]
+    durations = [10 * max(2, end - start) for start, end in zip([0, *ends], ends, strict=False)]
+    sample = frames.reshape(-1, frames.shape[2], 3)[:: -(-frames.size // 3_000_000)]
+    palette = Image.fromarray(np.ascontiguousarray(sample)).quantize(256)
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    buffer = io.BytesIO()
+    # Pillow merges equal neighbours and adds up their durations, so the playing time survives.
+    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=False)
+    return buffer.getvalue()
+
+
+def write_png(path: str | Path, image: Any) -> None:
+    """Writes an image [H,W,C], C 1 or 3, uint8 or float in [-1, 1]."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(encode_png(image))
+
+
+def write_gif(path: str | Path, video: Any, fps: float | Fraction) -> None:
+    """Writes a video [T,H,W,C], C 1 or 3, uint8 or float in [-1, 1], as an endless GIF; see `encode_gif`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(encode_gif(video, fps))
+
+
+def write_mp4(path: str | Path, video: Any, fps: float | Fraction) -> None:
+    """Writes a video [T,H,W,C], C 1 or 3, uint8 or float in [-1, 1], as H.264 in yuv420p, which every browser plays.
+
+    Odd heights and widths, which yuv420p cannot hold, grow by one repeated row or column.
+    """
+    import av
+    from av.video.reformatter import Colorspace
+
+    frames, rate = _frames(video), _rate(fps)
+    frames = np.pad(frames, [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)], mode="edge")
+    options = {"movflags": "+faststart"}  # a browser starts before it has the whole file
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.colorspace = Colorspace.SMPTE170M  # what swscale makes; untagged, players guess by size
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _frames(video: Any) -> np.ndarray:
+    """A video as uint8 [T,H,W,3]."""
+    frames = to_uint8(video)
+    if frames.ndim != 4 or frames.shape[3] not in (1, 3) or 0 in frames.shape:
+        raise ValueError(f"A video of shape {frames.shape}: pass [T,H,W,C] with at least one frame, and C 1 or 3.")
+    return np.ascontiguousarray(np.broadcast_to(frames, (*frames.shape[:3], 3)))
+
+
+def _rate(fps: float | Fraction) -> Fraction:
+    if fps <= 0:
+        raise ValueError(f"fps is {fps}: pass a positive number of frames per second.")
+    return Fraction(fps).limit_denominator(1001)
