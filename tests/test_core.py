@@ -14,6 +14,7 @@ def state_of(params: dict, tx: optax.GradientTransformation) -> core.TrainState:
         opt_state={"a": tx.init(params), "b": tx.init(params)},
         collections={},
         ema={"a": params},
+        extra={},
     )
 
 

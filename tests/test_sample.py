@@ -231,9 +231,9 @@ def test_given_videos_are_read_as_in_training(tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     for number, frame in enumerate(pixels):
         Image.fromarray(frame).save(tmp_path / "frames" / f"{number}.png")
-    images = Folder(str(tmp_path / "frames"), 4, 16, stride=2)[0]
+    clip = Folder(str(tmp_path / "frames"), 4, 16, stride=2)[0]
     found = sample.read_videos(str(tmp_path / "frames"), 4, options)
-    np.testing.assert_array_equal(found[0], center_crop(images, 16)["video"])
+    np.testing.assert_array_equal(found[0], center_crop(clip, 16)["video"])
     np.testing.assert_array_equal(sample.read_videos(str(tmp_path / "frames" / "0.png"), 1, options), found[:, :1])
     np.save(tmp_path / "array.npy", pixels[:, 16:32, 12:28])
     np.testing.assert_array_equal(

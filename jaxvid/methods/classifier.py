@@ -73,6 +73,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
             opt_state={PLAYER: tx.init(params)},
             collections={},
             ema={PLAYER: params},
+            extra={},
         )
 
     def judge(params: Any, batch: Batch) -> Metrics:

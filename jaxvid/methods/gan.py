@@ -164,6 +164,7 @@ def init(players: Players, key: jax.Array, batch: Batch) -> TrainState:
         opt_state={player: players.tx[player].init(params[player]) for player in PLAYERS},
         collections=collections,
         ema={GENERATOR: params[GENERATOR]},
+        extra={},
     )
 
 

@@ -213,6 +213,7 @@ def make(
             opt_state={player: tx.init(params) for player, params in players.items()},
             collections={DECODER: {"moment": jnp.ones(())}},
             ema=players,
+            extra={},
         )
 
     def bound(params: Params, batch: Batch, keys: jax.Array, moment: jax.Array | None = None) -> Bound:

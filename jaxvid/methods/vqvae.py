@@ -117,6 +117,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
             opt_state={PLAYER: tx.init(params)},
             collections={PLAYER: collections},
             ema={PLAYER: params},
+            extra={},
         )
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
