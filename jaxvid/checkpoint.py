@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from ml_collections import ConfigDict
 
-from jaxvid import config as config_lib
 from jaxvid import parallel
 from jaxvid.core import Method, TrainState
-from jaxvid.methods import METHODS
 
 
 class DamagedCheckpoint(Exception):
@@ -168,45 +166,33 @@ def abstract_state(method: Method, described: Mapping[str, list]) -> TrainState:
     return jax.eval_shape(method.init, jax.random.key(0), batch)
 
 
-class Run(NamedTuple):
-    """A trained run: its config, its method's four functions, and its newest state."""
-
-    config: ConfigDict
-    method: Method
-    state: TrainState
-
-
-def load(workdir: str | Path) -> Run:
-    """Loads the newest whole checkpoint of a run onto one device, whatever it was trained on.
-
-    Args:
-      workdir: the work folder of `jaxvid.main`.
-
-    Raises:
-      FileNotFoundError: there is no config or no checkpoint in it.
-      ValueError: all its checkpoints are damaged, or another version wrote them.
-    """
-    workdir = Path(workdir)
-    if not (workdir / "config.json").is_file():
-        raise FileNotFoundError(f"{workdir} has no config.json; expected the work folder of a run of jaxvid.main.")
-    try:
-        saved, described = (json.loads((workdir / name).read_text()) for name in ("config.json", "batch.json"))
-    except ValueError as error:
-        raise ValueError(f"config.json or batch.json in {workdir} is damaged: {error}.") from error
-    config = config_lib.from_dict(saved)
-    try:
-        method = METHODS[config.method](config)
-    except AttributeError as error:  # of a ConfigDict; its text is the field's name in quotes
-        field = str(error).strip("\"'")
-        raise ValueError(
-            f"config.json in {workdir} lacks a field, {field}, that this version of jaxvid reads; use the version that "
-            "wrote it, or train anew."
-        ) from error
-    abstract = abstract_state(method, described)
+def restore_newest(workdir: Path, abstract: TrainState) -> TrainState | None:
+    """The newest whole state of a run on one device, whatever it was trained on; None where there is none."""
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(workdir.resolve() / "checkpoints", options=options) as manager:
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        state, _ = _restore_newest(manager, placed(abstract, sharding))
-    if state is None:
-        raise FileNotFoundError(f"{workdir} has no checkpoint yet.")
-    return Run(config, method, state)
+        return _restore_newest(manager, placed(abstract, sharding))[0]
+
+
+def sha256(params: Any, collections: Any) -> str:
+    """The SHA-256 of the names, shapes, types and bytes of a frozen player's arrays, in hexadecimal."""
+    tree = {"params": params, "collections": collections}
+    local = jax.device_get(jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree))
+    digest = hashlib.sha256(json.dumps(_described(local), sort_keys=True).encode())
+    for leaf in jax.tree_util.tree_leaves(local):
+        digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def verify(state: TrainState, frozen: Mapping[str, Any]) -> None:
+    """Raises ValueError for a frozen player (`Method.frozen`) that is missing, or has other arrays than were loaded."""
+    for player, reference in frozen.items():
+        if player not in state.params:
+            raise ValueError(f"the checkpoint has no frozen player {player}, which {reference.path} should have given.")
+        found = sha256(state.params[player], state.collections.get(player, {}))
+        if found != reference.sha256:
+            raise ValueError(
+                f"the frozen {player} in the checkpoint is not the one of {reference.path} at step {reference.step}: "
+                f"its SHA-256 is {found[:16]}, and {player}.sha256 in config.json {reference.sha256[:16]}; put back "
+                "the config.json of the run, or train anew in another --workdir."
+            )

@@ -19,6 +19,7 @@ MAY_CHANGE = (
     "train.save_every",
     "train.keep",
     "eval",
+    "sample",
 )
 
 AT_LEAST_ONE = (

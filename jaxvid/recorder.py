@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
-import os
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,41 +27,13 @@ from jaxvid.writer import Writer, read_history
 
 FPS = 8  # of the pictures that are written
 WRITTEN = {
-    "report.html": "curves, videos, codebook, config: open it in a browser",
+    "report.html": "curves, videos, histograms, config: open it in a browser",
     "samples": "originals beside what the model makes of them, per evaluation (PNG, GIF, MP4)",
     "metrics.jsonl": "one line of JSON per logged step",
     "tensorboard": "the same for tensorboard --logdir",
-    "checkpoints": "for jaxvid.checkpoint.load, and for going on",
+    "checkpoints": "for jaxvid.run.load, and for going on",
     "config.json": "the resolved config",
 }
-
-
-def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes the work folder, or checks that the run in it has this config.
-
-    Raises:
-      ValueError: the folder holds a run with another config; one line per field.
-      OSError: the folder cannot be made or written.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"the work folder {workdir} cannot be made ({error.strerror}): name another one.") from error
-    if not os.access(workdir, os.W_OK):
-        raise PermissionError(errno.EACCES, "the work folder cannot be written; name another --workdir", str(workdir))
-    path = workdir / "config.json"
-    if path.is_file():
-        try:
-            saved = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged: put back what it was, or name another --workdir.") from error
-        changed = config_lib.differences(saved, config_lib.to_dict(config))
-        if changed:
-            raise ValueError(
-                f"{workdir} holds a run with another config. Name another --workdir, or undo:\n" + "\n".join(changed)
-            )
-    elif any((workdir / "checkpoints").glob("[0-9]*")):
-        raise ValueError(f"{workdir} has checkpoints but no config.json to compare with: name another --workdir.")
 
 
 class Clock:
@@ -98,9 +67,11 @@ class Clock:
 class Recorder:
     """Writes metrics, pictures and the report of a run; silent on all processes but the first."""
 
-    def __init__(self, workdir: Path, config: ConfigDict, start: int, batch: Mapping[str, list]):
+    def __init__(
+        self, workdir: Path, config: ConfigDict, start: int, batch: Mapping[str, list], headline: Sequence[str]
+    ):
         self._active = jax.process_index() == 0
-        self._workdir, self._config = workdir, config
+        self._workdir, self._config, self._headline = workdir, config, headline
         at_start = [line for line in read_history(workdir) if line["step"] == start]
         self._evaluated = any(name.startswith("eval/") for line in at_start for name in line)
         if not self._active:
@@ -141,8 +112,9 @@ class Recorder:
         if not self._active:
             return
         speed = clock.read()
-        shown = {name: value for name, value in metrics.items() if name.endswith(("loss", "psnr"))}
-        self._progress.update(step, shown, **speed)
+        if missing := set(self._headline) - metrics.keys():
+            raise ValueError(f"the headline {missing.pop()} is no metric of train_step, only {', '.join(metrics)}.")
+        self._progress.update(step, {name: metrics[name] for name in self._headline}, **speed)
         if step % self._config.train.log_every == 0:
             self._writer.write_scalars(step, {f"train/{name}": value for name, value in {**metrics, **speed}.items()})
 
@@ -175,8 +147,6 @@ class Recorder:
 
     def _report(self, step: int, found: Evaluation, warnings: Sequence[str], caption: str) -> None:
         end = self._config.train.steps
-        classes = self._config.get("condition", {}).get("classes", ())
-        by_class = {k: dict(zip(classes, v, strict=True)) for k, v in found.profiles.items() if k.endswith("_by_class")}
         report(
             self._workdir / "report.html",
             title=f"{self._config.method} on {self._config.data.name} {self._config.data.path}".strip(),
@@ -187,7 +157,7 @@ class Recorder:
             videos=[(int(p.stem[5:]), p) for p in sorted((self._workdir / "samples").glob("step_*.mp4"))],
             video_caption=caption,
             histograms=found.histograms,
-            profiles={**found.profiles, **by_class},
+            profiles=found.profiles,
             warnings=warnings,
             config={k: config_lib.shown(v) for k, v in config_lib.flatten(config_lib.to_dict(self._config)).items()},
             environment=environment(),

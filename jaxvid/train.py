@@ -20,9 +20,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
-from jaxvid import data, parallel
-from jaxvid.checkpoint import Checkpointer, abstract_state, described_batch
-from jaxvid.core import Method, Metrics, TrainState
+from jaxvid import conditions, data, parallel, pretrained
+from jaxvid.checkpoint import Checkpointer, abstract_state, described_batch, verify
+from jaxvid.core import Method, Metrics, TrainState, find_method
 from jaxvid.evaluate import suite
 from jaxvid.evaluate.heldout import Scorer, evaluate, make_eval
 from jaxvid.evaluate.suite import Score
@@ -75,11 +75,11 @@ def prepare(config: ConfigDict) -> Job:
     """
     mesh = parallel.make_mesh()
     config_lib.check(config, mesh.size)
-    make = METHODS[choice("method", config.method, METHODS)]
+    module = find_method(config.method)
     train_source, eval_source = (data.make_source(config.data, split) for split in ("train", "eval"))
-    config = condition.complete(config, train_source)
-    train_source, eval_source = condition.wrap(config, train_source, train=True), condition.wrap(config, eval_source)
-    method, plain = make(config, parallel.axis_name(config.train.parallel)), make(config)
+    config = getattr(module, "complete", conditions.complete)(config, train_source)
+    train_source, eval_source = conditions.wrap(config, train_source, train=True), conditions.wrap(config, eval_source)
+    method, plain = module.make(config, parallel.axis_name(config.train.parallel)), module.make(config)
     eval_batches = functools.partial(
         data.eval_batches, eval_source, config.train.batch_size, config.data.resolution, config.eval.examples,
         process_index=jax.process_index(), process_count=jax.process_count(),
@@ -113,7 +113,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
       Interrupted: a signal came.
     """
     workdir = Path(workdir)
-    job = prepare(config)
+    job = prepare(pretrained.recall(config, workdir))
     config = job.config
     with job.eval_batches() as batches:
         example = {name: value for name, value in next(batches).items() if name != "mask"}
@@ -124,7 +124,10 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         state = checkpointer.restore(abstract, job.mesh)
         if state is None:
             state = parallel.make_init(job.plain.init, job.mesh)(jax.random.key(config.train.seed), batch)
-        record = Recorder(workdir, config, int(state.step), described_batch(batch))
+            state = pretrained.adopt(state, job.plain.frozen)
+        else:
+            verify(state, job.plain.frozen)
+        record = Recorder(workdir, config, int(state.step), described_batch(batch), job.plain.headline)
         with contextlib.closing(record):
             record.introduce(job.mesh, state, [job.train_source.summary(), job.eval_source.summary()])
             state = advance(job, state, example, checkpointer, record)
@@ -190,7 +193,10 @@ def evaluation(
 
 def finite(step: int, metrics: Metrics) -> tuple[int, dict[str, float]]:
     """Fetches a step's metrics. Raises NotFinite, naming the first that is not."""
-    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    fetched = jax.device_get(metrics)
+    if wrong := [name for name, value in fetched.items() if np.shape(value) != ()]:
+        raise ValueError(f"train_step returns {wrong[0]} of shape {np.shape(fetched[wrong[0]])}, expected a scalar [].")
+    values = {name: float(value) for name, value in fetched.items()}
     for name, value in values.items():
         if not math.isfinite(value):
             raise NotFinite(

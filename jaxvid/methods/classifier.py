@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,12 @@ from ml_collections import ConfigDict
 from jaxvid import optim, parallel
 from jaxvid.core import (
     Batch,
+    Evaluated,
     Method,
     Metrics,
     TrainState,
     apply_gradients,
+    new_state,
     normalize,
     sampled_params,
     update_ema,
@@ -35,7 +37,7 @@ def make_model(config: ConfigDict) -> Classifier:
     choice("model.dtype", model.dtype, ("float32", "bfloat16"))
     classes = len(config.condition.classes)
     if classes < 2:
-        raise ValueError(f"condition.classes has {classes} names: fill it in with methods.condition.complete.")
+        raise ValueError(f"condition.classes has {classes} names: fill it in with conditions.complete.")
     if model.features < 1:
         raise ValueError(f"model.features is {model.features}, expected at least 1.")
     if not model.widths or any(width < 8 or width % 8 for width in model.widths):
@@ -45,65 +47,78 @@ def make_model(config: ConfigDict) -> Classifier:
     return Classifier(classes, model.widths, model.strides, model.features, jnp.dtype(model.dtype))
 
 
+class Setup(NamedTuple):
+    """What stays the same from step to step."""
+
+    config: ConfigDict
+    model: Classifier
+    optimizer: optax.GradientTransformation
+    axis_name: str | None
+
+
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
-    """The functions of a classifier; its `sample` raises ValueError, since it generates nothing.
+    """The functions of a classifier, which makes no videos.
 
     Args:
-      config: with `model`, `optim` and `train.steps`; see `configs/classifier.py`.
+      config: with `data`, `model`, `condition`, `optim` and `train.steps`; see `configs/classifier.py`.
       axis_name: the mapped axis under pmap; None under jit.
 
     Raises:
-      ValueError: a field has no such value, or `eval.metrics` asks for samples.
+      ValueError: a field has no such value.
     """
-    if config.eval.metrics:
-        raise ValueError(f"eval.metrics {config.eval.metrics} judge samples, and a classifier makes none: leave it ().")
-    model = make_model(config)
-    tx = optim.make_optimizer(config.optim, config.train.steps)
-    decay = optim.ema_decay(config.optim)
+    setup = Setup(
+        config=config,
+        model=make_model(config),
+        optimizer=optim.make_optimizer(config.optim, config.train.steps, PLAYER),
+        axis_name=axis_name,
+    )
+    bind = functools.partial
+    return Method(
+        init=bind(init, setup),
+        train_step=bind(train_step, setup),
+        eval_step=bind(eval_step, setup),
+        headline=("loss", "accuracy"),
+    )
 
-    def init(key: jax.Array, batch: Batch) -> TrainState:
-        if "label" not in batch:
-            raise ValueError("A classifier learns labels, and these clips have none: name a source with classes.")
-        params_key, key = jax.random.split(key)
-        params = model.init(params_key, normalize(batch["video"][:1]))["params"]
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            key=key,
-            params={PLAYER: params},
-            opt_state={PLAYER: tx.init(params)},
-            collections={},
-            ema={PLAYER: params},
-            extra={},
-        )
 
-    def judge(params: Any, batch: Batch) -> Metrics:
-        """Loss and hits, [B] each."""
-        outputs: Any = model.apply({"params": params}, normalize(batch["video"]))
-        logits = outputs[1]
-        rank = jnp.sum(logits > jnp.take_along_axis(logits, batch["label"][:, None], axis=1), axis=1)
-        return {
-            "loss": optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]),
-            "accuracy": (rank < 1).astype(jnp.float32),
-            "top5": (rank < 5).astype(jnp.float32),
-        }
+def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
+    """`Method.init`."""
+    if "label" not in batch:
+        raise ValueError("A classifier learns labels, and these clips have none: name a source with classes.")
+    params_key, key = jax.random.split(key)
+    params = setup.model.init(params_key, normalize(batch["video"][:1]))["params"]
+    return new_state(key, {PLAYER: params}, {PLAYER: setup.optimizer}, averaged=(PLAYER,))
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        def objective(params: Any) -> tuple[jax.Array, Metrics]:
-            metrics = jax.tree.map(jnp.mean, judge(params, batch))
-            return metrics["loss"], metrics
 
-        grads, metrics = jax.grad(objective, has_aux=True)(state.params[PLAYER])
-        state, norm = apply_gradients(state, PLAYER, grads, tx, axis_name)
-        state = update_ema(state.replace(step=state.step + 1), PLAYER, decay)
-        return state, {**parallel.pmean(metrics, axis_name), "grad_norm": norm}
+def scores(setup: Setup, params: Any, batch: Batch) -> Metrics:
+    """Loss, and whether the class is the first, or among the first five, of those that are predicted: [B] each."""
+    _, logits = setup.model.apply({"params": params}, normalize(batch["video"]))
+    rank = jnp.sum(logits > jnp.take_along_axis(logits, batch["label"][:, None], axis=1), axis=1)
+    return {
+        "loss": optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]),
+        "accuracy": (rank < 1).astype(jnp.float32),
+        "top5": (rank < 5).astype(jnp.float32),
+    }
 
-    def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
-        return judge(sampled_params(state, PLAYER), batch)
 
-    def sample(state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
-        raise ValueError("A classifier generates no videos; it judges those of others: jaxvid.evaluate --classifier.")
+def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    """`Method.train_step`."""
 
-    return Method(init, train_step, eval_step, sample)
+    def objective(params: Any) -> tuple[jax.Array, Metrics]:
+        metrics = jax.tree.map(jnp.mean, scores(setup, params, batch))
+        return metrics["loss"], metrics
+
+    grads, metrics = jax.grad(objective, has_aux=True)(state.params[PLAYER])
+    state, norm = apply_gradients(state, PLAYER, grads, setup.optimizer, setup.axis_name)
+    state = update_ema(state.replace(step=state.step + 1), PLAYER, optim.ema_decay(setup.config.optim, PLAYER))
+    return state, {**parallel.pmean(metrics, setup.axis_name), "grad_norm": norm}
+
+
+def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> Evaluated:
+    """`Method.eval_step`."""
+    return Evaluated(
+        scalars=scores(setup, sampled_params(state, PLAYER), batch), panels={"original": normalize(batch["video"])}
+    )
 
 
 def reader(config: ConfigDict, state: TrainState) -> Callable[[jax.Array | np.ndarray], tuple[jax.Array, jax.Array]]:

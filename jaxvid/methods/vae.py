@@ -10,54 +10,43 @@ learns, then the reverse.
 from __future__ import annotations
 
 import functools
-import inspect
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
-from jaxvid import losses, optim, parallel
+from jaxvid import conditions, losses, optim, parallel
 from jaxvid.core import (
     Batch,
+    Evaluated,
     Method,
     Metrics,
+    Profile,
     TrainState,
     apply_gradients,
+    new_state,
     normalize,
     sampled_params,
     step_key,
     update_ema,
 )
-from jaxvid.methods import condition
+from jaxvid.latent_modes import MODES
+from jaxvid.latents import Codec
 from jaxvid.metrics.image import psnr
-from jaxvid.models import vae, vqvae
+from jaxvid.models import vae, vae_networks
+from jaxvid.models.vae import Latents, latent_shapes, means, per_dimension
 from jaxvid.names import choice
 
+__all__ = ["MODES", "codec", "make"]
 ENCODER, DECODER = PLAYERS = ("encoder", "decoder")
-Size = tuple[int, int, int]  # frames, height, width
 Params = dict[str, Any]  # by player
 
 
-class Bound(NamedTuple):
-    """The parts of an ELBO, and what they are of.
-
-    output: of the decoder.
-    nll: -log p(x | z) in nats, [B].
-    kl: by latent, in nats for each of its dimensions.
-    moment: of the likelihood's scale, [].
-    """
-
-    output: jax.Array
-    nll: jax.Array
-    kl: dict[str, jax.Array]
-    moment: jax.Array
-
-
 class Likelihood(NamedTuple):
-    """p(x | z), from what the decoder says.
+    """p(x | z), from the output of the decoder.
 
     nll: (output, video [B,T,H,W,C] in [-1, 1], logarithm of the scale []) -> nats [B].
     mean: output -> video about [-1, 1].
@@ -81,109 +70,48 @@ LIKELIHOODS = {
 }
 
 
-def frame(size: Size, dtype: Any, *, width: int, hidden: int, strides: tuple[int, ...], dim: int) -> vae.VAE:
-    """Every frame alone: `dim` latents each, independent and standard normal."""
-    encoder = vae.FrameEncoder(dim, width, hidden, strides, dtype)
-    return vae.VAE(encoder, vae.FrameDecoder(size[1:], width, hidden, strides, dtype=dtype), vae.StandardPrior())
+class Setup(NamedTuple):
+    """What stays the same from step to step.
 
-
-def temporal(
-    size: Size,
-    dtype: Any,
-    *,
-    width: int,
-    hidden: int,
-    strides: tuple[int, ...],
-    heads: int,
-    content: int,
-    motion: int,
-    memory: int,
-) -> vae.VAE:
-    """`content` latents a clip and `motion` latents a frame, whose prior is recurrent."""
-    if hidden % heads:
-        raise ValueError(f"model.network.hidden {hidden} must be a multiple of model.network.heads {heads}.")
-    encoder = vae.TemporalEncoder(content, motion, heads, width, hidden, strides, dtype)
-    decoder = vae.FrameDecoder(size[1:], width, hidden, strides, dtype=dtype)
-    return vae.VAE(encoder, decoder, vae.RecurrentPrior(memory))
-
-
-def layered(
-    size: Size,
-    dtype: Any,
-    *,
-    width: int,
-    hidden: int,
-    strides: tuple[int, ...],
-    picture: int,
-    heads: int,
-    content: int,
-    motion: int,
-    memory: int,
-) -> vae.VAE:
-    """`temporal`, where content paints a square `picture` over a ground, and motion says where in a frame it is."""
-    if picture % 4:
-        raise ValueError(f"model.network.picture is {picture}, expected a multiple of 4.")
-    model = temporal(
-        size, dtype, width=width, hidden=hidden, strides=strides,
-        heads=heads, content=content, motion=motion, memory=memory,
-    )  # fmt: skip
-    painter = vae.FrameDecoder((picture, picture), width, hidden, (2, 2), channels=1, dtype=dtype)
-    return model.clone(decoder=vae.LayeredDecoder(painter, size[1:], dtype=dtype))
-
-
-def grid(size: Size, dtype: Any, *, width: int, blocks: int, dim: int, downsample: tuple[int, int, int]) -> vae.VAE:
-    """A grid of latents that is smaller by `downsample` (frames, height, width), independent and standard normal."""
-    if len(downsample) != 3 or any(s % f for s, f in zip(size, downsample, strict=True)):
-        raise ValueError(f"model.network.downsample {downsample} does not divide frames, height and width {size}.")
-    if width % 8:
-        raise ValueError(f"model.network.width is {width}, expected a multiple of 8.")
-    encoder = vqvae.Encoder(vqvae.ResidualStack(blocks, dtype=dtype), width, 2 * dim, downsample, dtype)
-    decoder = vqvae.Decoder(vqvae.ResidualStack(blocks, dtype=dtype), width, downsample, dtype=dtype)
-    return vae.VAE(vae.GridEncoder(encoder), vae.GridDecoder(decoder), vae.StandardPrior())
-
-
-NETWORKS: dict[str, Callable[..., vae.VAE]] = {"frame": frame, "temporal": temporal, "layered": layered, "grid": grid}
-
-
-def make_model(config: ConfigDict) -> vae.VAE:
-    """The module of `config.model`: `network.name` of `NETWORKS`, with the other fields of `network` as its arguments.
-
-    Raises:
-      ValueError: sizes do not fit, or a field has no such value.
+    shapes: of one clip's latents, by name.
+    features: for the perceptual term, or None; see `make`.
     """
-    options, data = config.model.network, config.data
-    name = choice("model.network.name", options.name, NETWORKS)
-    known = inspect.getfullargspec(NETWORKS[name]).kwonlyargs
-    for field in {*options, *known} - {"name"}:
-        choice(f"a field of model.network {name}", field, known)
-        if field not in options:
-            raise ValueError(f"model.network {name} needs {field}: --config configs/vae.py:{name} is its recipe.")
-        values = options[field] if isinstance(options[field], tuple) else (options[field],)
-        if min(values, default=0) < 1:
-            raise ValueError(f"model.network.{field} is {options[field]}, expected at least 1.")
-    factor = math.prod(options.get("strides", ()))
-    if data.resolution % factor:
-        raise ValueError(
-            f"data.resolution is {data.resolution}, expected a multiple of {factor}, as model.network.strides say."
-        )
-    dtype = jnp.dtype(choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
-    fields = {field: options[field] for field in known}
-    condition.check(config.condition, data.frames)
-    encoder = condition.make_encoder(config.condition, dtype) if config.condition.on else None
-    return NETWORKS[name]((data.frames, data.resolution, data.resolution), dtype, **fields).clone(condition=encoder)
+
+    config: ConfigDict
+    model: vae.VAE
+    likelihood: Likelihood
+    shapes: dict[str, tuple[int, ...]]
+    optimizers: dict[str, optax.GradientTransformation]
+    features: Callable[[jax.Array], jax.Array] | None
+    axis_name: str | None
+
+
+class Bound(NamedTuple):
+    """The parts of an ELBO.
+
+    output: of the decoder.
+    nll: -log p(x | z) in nats, [B].
+    kl: by latent, in nats for each of its dimensions.
+    moment: of the likelihood's scale, [].
+    """
+
+    output: jax.Array
+    nll: jax.Array
+    kl: dict[str, jax.Array]
+    moment: jax.Array
 
 
 def make(
     config: ConfigDict, axis_name: str | None = None, features: Callable[[jax.Array], jax.Array] | None = None
 ) -> Method:
-    """The four functions of a VAE. `sample` draws from the prior.
+    """The functions of a VAE. `sample` draws from the prior.
 
     Args:
-      config: with `data`, `model`, `optim` and `train.steps`; see `configs/vae.py`.
+      config: with `data`, `model`, `condition`, `optim`, `sample` and `train.steps`; see `configs/vae.py`.
       axis_name: the mapped axis under pmap; None under jit.
       features: video [B,T,H,W,C] in [-1, 1] -> features [B,...], for a perceptual term: `model.perceptual` times the
         mean squared difference of the features of video and reconstruction joins the loss, for each value of the clip,
-        as the likelihood counts. `METHODS["vae"] = functools.partial(make, features=...)` trains with it.
+        as the likelihood counts. A module of one's own whose `make` passes them is the `config.method` to train with.
 
     Raises:
       ValueError: sizes do not fit, or a field has no such value.
@@ -194,97 +122,150 @@ def make(
             raise ValueError(f"model.{field} is {options[field]}, expected 0 or more.")
     if options.perceptual and features is None:
         raise ValueError(f"model.perceptual is {options.perceptual}, expected 0 unless features are given to make().")
-    model = make_model(config)
-    likelihood = LIKELIHOODS[choice("model.likelihood", options.likelihood, LIKELIHOODS)]
-    shapes = latent_shapes(model, (config.data.frames, config.data.resolution, config.data.resolution, 3))
-    tx = optim.make_optimizer(config.optim, max(1, config.train.steps // (2 if options.turn else 1)))
-    decay = optim.ema_decay(config.optim)
+    model, size = make_model(config), (config.data.frames, config.data.resolution, config.data.resolution)
+    steps = max(1, config.train.steps // (2 if options.turn else 1))
+    setup = Setup(
+        config=config,
+        model=model,
+        likelihood=likelihood_of(config),
+        shapes=latent_shapes(model, (*size, 3)),
+        optimizers={player: optim.make_optimizer(config.optim, steps, player) for player in PLAYERS},
+        features=features,
+        axis_name=axis_name,
+    )
+    bind_setup = functools.partial
+    return Method(
+        init=bind_setup(init, setup),
+        train_step=bind_setup(train_step, setup),
+        eval_step=bind_setup(eval_step, setup),
+        sample=bind_setup(sample, setup),
+        reconstruct=bind_setup(reconstruct, setup),
+        headline=("loss", "psnr"),
+    )
 
-    def init(key: jax.Array, batch: Batch) -> TrainState:
-        params_key, key = jax.random.split(key)
-        noise = {name: jnp.zeros((1, *shape)) for name, shape in shapes.items()}
-        given = jax.tree.map(lambda x: x[:1], condition.take(config.condition, batch))
-        params = model.init(params_key, normalize(batch["video"][:1]), noise, train=False, given=given)["params"]
-        players = {ENCODER: params.pop("encoder"), DECODER: params}
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            key=key,
-            params=players,
-            opt_state={player: tx.init(params) for player, params in players.items()},
-            collections={DECODER: {"moment": jnp.ones(())}},
-            ema=players,
-            extra={},
-        )
 
-    def bound(params: Params, batch: Batch, keys: jax.Array, moment: jax.Array | None = None) -> Bound:
-        video, given = normalize(batch["video"]), condition.take(config.condition, batch)
-        noise = parallel.example_noise(keys, shapes)
-        posterior, prior, output = bind(model, params)(video, noise, train=True, given=given)
-        if moment is None:  # that of these videos, as a constant: the gradient is that of the likeliest scale's NLL
-            error = jnp.abs(jax.lax.stop_gradient(output) - video)
-            moment = parallel.pmean(jnp.mean(error**likelihood.power), axis_name)
-        log_scale = jnp.log(moment + 1e-8) / max(likelihood.power, 1)
-        kl = {name: losses.gaussian_kl(*posterior[name], *prior[name]) for name in posterior}
-        return Bound(output, likelihood.nll(output, video, log_scale), kl, moment)
+def make_model(config: ConfigDict) -> vae.VAE:
+    """The module of `config.model`. Raises ValueError where sizes do not fit, or a field has no such value."""
+    conditions.check(config.condition, config.data.frames)
+    dtype = jnp.dtype(choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
+    encoder = conditions.make_encoder(config.condition, dtype) if config.condition.on else None
+    size = (config.data.frames, config.data.resolution, config.data.resolution)
+    return vae_networks.make_vae(config.model.network, size, encoder, dtype)
 
-    def objective(params: Params, state: TrainState, batch: Batch, keys: jax.Array) -> tuple[jax.Array, Any]:
-        output, nll, kl, moment = bound(params, batch, keys)
-        video = normalize(batch["video"])
-        mean, beta = likelihood.mean(output), options.beta * warm_up(state.step, options.warm_up)
-        loss = nll + beta * sum(_per_clip(jnp.maximum(part, options.free_nats)) for part in kl.values())
-        values = {"nll": nll, **_kl_of_clips(kl), "psnr": psnr(mean, video)}
-        values["reconstruction"] = losses.mean_squared_error(mean, video)
-        if features is not None:
-            values["perceptual"] = losses.mean_squared_error(features(mean), features(video))
-            loss += options.perceptual * video[0].size * values["perceptual"]
-        metrics = {name: value.mean() for name, value in {"loss": loss, **values}.items()}
-        # By value of the clip, so that gradients are of the same order for every size of video.
-        return loss.mean() / video[0].size, ({**metrics, "beta": beta}, moment)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        keys = parallel.example_keys(step_key(state), len(batch["video"]), axis_name)
-        grads, (metrics, moment) = jax.grad(objective, has_aux=True)(state.params, state, batch, keys)
-        metrics, squares = parallel.pmean(metrics, axis_name), jnp.zeros(())
-        for index, player in enumerate((DECODER, ENCODER)):
-            moved, norm = apply_gradients(state, player, grads[player], tx, axis_name)
-            # Both gradients are made in either turn: inside a conditional XLA:CPU convolves 10 to 40 times more slowly.
-            learns = state.step // options.turn % 2 == index if options.turn else True
-            state = select(learns, moved, state)
-            squares += jnp.where(learns, jnp.square(norm), 0)
-        rate = jnp.maximum(0.01, 9 / (10 + state.step))
-        average = state.collections[DECODER]["moment"] + rate * (moment - state.collections[DECODER]["moment"])
-        state = state.replace(step=state.step + 1, collections={DECODER: {"moment": average}})
-        for player in PLAYERS:
-            state = update_ema(state, player, decay)
-        scale = moment ** (1 / max(likelihood.power, 1))
-        return state, {**metrics, "scale": scale, "grad_norm": jnp.sqrt(squares)}
+def likelihood_of(config: ConfigDict) -> Likelihood:
+    """That of `config.model.likelihood`."""
+    return LIKELIHOODS[choice("model.likelihood", config.model.likelihood, LIKELIHOODS)]
 
-    def decode(params: Params, z: vae.Latents, told: jax.Array | None) -> jax.Array:
-        return jnp.clip(likelihood.mean(bind(model, params).decode(z, told)), -1, 1)
 
-    def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
-        video, params = normalize(batch["video"]), sampled(state)
-        key, sample_key = jax.random.split(key)
-        keys = parallel.example_keys(key, len(video))
-        _, nll, kl, _ = bound(params, batch, keys, state.collections[DECODER]["moment"])
-        told = bind(model, params).tell(condition.take(config.condition, batch))
-        reconstruction = decode(params, means(bind(model, params).encode(video)), told)
-        return {
+def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
+    """`Method.init`."""
+    params_key, key = jax.random.split(key)
+    noise = {name: jnp.zeros((1, *shape)) for name, shape in setup.shapes.items()}
+    given = jax.tree.map(lambda x: x[:1], conditions.take(setup.config.condition, batch))
+    params = setup.model.init(params_key, normalize(batch["video"][:1]), noise, train=False, given=given)["params"]
+    players = {ENCODER: params.pop("encoder"), DECODER: params}
+    return new_state(key, players, setup.optimizers, averaged=PLAYERS, extra={"moment": jnp.ones(())})
+
+
+def bound(setup: Setup, params: Params, batch: Batch, keys: jax.Array, moment: jax.Array | None = None) -> Bound:
+    """The evidence lower bound of a batch, under one sample of the posterior for each clip."""
+    video, given = normalize(batch["video"]), conditions.take(setup.config.condition, batch)
+    power = setup.likelihood.power
+    noise = parallel.example_noise(keys, setup.shapes)
+    posterior, prior, output = bind(setup.model, params)(video, noise, train=True, given=given)
+    if moment is None:  # that of these videos, as a constant: the gradient is that of the likeliest scale's NLL
+        error = jnp.abs(jax.lax.stop_gradient(output) - video)
+        moment = parallel.pmean(jnp.mean(error**power), setup.axis_name)
+    log_scale = jnp.log(moment + 1e-8) / max(power, 1)
+    kl = {name: losses.gaussian_kl(*posterior[name], *prior[name]) for name in posterior}
+    return Bound(output, setup.likelihood.nll(output, video, log_scale), kl, moment)
+
+
+def objective(
+    params: Params, setup: Setup, state: TrainState, batch: Batch, keys: jax.Array
+) -> tuple[jax.Array, tuple[Metrics, jax.Array]]:
+    """The loss [], with what is to be logged, and the moment of the likelihood's scale."""
+    options = setup.config.model
+    output, nll, kl, moment = bound(setup, params, batch, keys)
+    video = normalize(batch["video"])
+    mean, beta = setup.likelihood.mean(output), options.beta * warm_up(state.step, options.warm_up)
+    loss = nll + beta * sum(_per_clip(jnp.maximum(part, options.free_nats)) for part in kl.values())
+    values = {"nll": nll, **_kl_of_clips(kl), "psnr": psnr(mean, video)}
+    values["reconstruction"] = losses.mean_squared_error(mean, video)
+    if setup.features is not None:
+        values["perceptual"] = losses.mean_squared_error(setup.features(mean), setup.features(video))
+        loss += options.perceptual * video[0].size * values["perceptual"]
+    metrics = {name: value.mean() for name, value in {"loss": loss, **values}.items()}
+    # By value of the clip, so that gradients are of the same order for every size of video.
+    return loss.mean() / video[0].size, ({**metrics, "beta": beta}, moment)
+
+
+def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    """`Method.train_step`."""
+    turn, power, axis_name = setup.config.model.turn, setup.likelihood.power, setup.axis_name
+    keys = parallel.example_keys(step_key(state), len(batch["video"]), axis_name)
+    grads, (metrics, moment) = jax.grad(objective, has_aux=True)(state.params, setup, state, batch, keys)
+    metrics, squares = parallel.pmean(metrics, axis_name), jnp.zeros(())
+    for index, player in enumerate((DECODER, ENCODER)):
+        moved, norm = apply_gradients(state, player, grads[player], setup.optimizers[player], axis_name)
+        # Both gradients are made in either turn: inside a conditional XLA:CPU convolves 10 to 40 times more slowly.
+        learns = state.step // turn % 2 == index if turn else True
+        state = select(learns, moved, state)
+        squares += jnp.where(learns, jnp.square(norm), 0)
+    rate = jnp.maximum(0.01, 9 / (10 + state.step))
+    average = state.extra["moment"] + rate * (moment - state.extra["moment"])
+    state = state.replace(step=state.step + 1, extra={"moment": average})
+    for player in PLAYERS:
+        state = update_ema(state, player, optim.ema_decay(setup.config.optim, player))
+    return state, {**metrics, "scale": moment ** (1 / max(power, 1)), "grad_norm": jnp.sqrt(squares)}
+
+
+def decode(setup: Setup, params: Params, z: Latents, condition: jax.Array | None) -> jax.Array:
+    """Latents -> video [B,T,H,W,C] in [-1, 1]."""
+    return jnp.clip(setup.likelihood.mean(bind(setup.model, params).decode(z, condition)), -1, 1)
+
+
+def encoded_condition(setup: Setup, params: Params, batch: Batch) -> jax.Array | None:
+    """What decoder and prior depend on, [B,F]; None without conditions."""
+    return bind(setup.model, params).encode_condition(conditions.take(setup.config.condition, batch))
+
+
+def reconstruct(setup: Setup, state: TrainState, batch: Batch) -> jax.Array:
+    """`Method.reconstruct`: from the means of the posterior."""
+    params = sampled(state)
+    z = means(bind(setup.model, params).encode(normalize(batch["video"])))
+    return decode(setup, params, z, encoded_condition(setup, params, batch))
+
+
+def sample(setup: Setup, state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
+    """`Method.sample`."""
+    params, temperature = sampled(state), setup.config.sample.temperature
+    noise = {name: temperature * each for name, each in parallel.example_noise(keys, setup.shapes).items()}
+    condition = encoded_condition(setup, params, batch)
+    return decode(setup, params, bind(setup.model, params).sample_prior(noise, condition), condition)
+
+
+def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> Evaluated:
+    """`Method.eval_step`: the bound at the running scale of the likelihood."""
+    video, params = normalize(batch["video"]), sampled(state)
+    key, sample_key = jax.random.split(key)
+    _, nll, kl, _ = bound(setup, params, batch, parallel.example_keys(key, len(video)), state.extra["moment"])
+    reconstruction = reconstruct(setup, state, batch)
+    return Evaluated(
+        scalars={
             "loss": nll + sum(map(_per_clip, kl.values())),
             "nll": nll,
             **_kl_of_clips(kl),
-            **{f"kl_{name}_dimensions": per_dimension(part) for name, part in kl.items()},
             "psnr": psnr(reconstruction, video),
+        },
+        profiles={f"kl_{name}": Profile(per_dimension(part)) for name, part in kl.items()},
+        panels={
+            "original": video,
             "reconstruction": reconstruction,
-            "sample": sample(state, batch, parallel.example_keys(sample_key, len(video))),
-        }
-
-    def sample(state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
-        params = sampled(state)
-        told = bind(model, params).tell(condition.take(config.condition, batch))
-        return decode(params, bind(model, params).sample_prior(parallel.example_noise(keys, shapes), told), told)
-
-    return Method(init, train_step, eval_step, sample)
+            "sample": sample(setup, state, batch, parallel.example_keys(sample_key, len(video))),
+        },
+    )
 
 
 def select(condition: jax.Array | bool, yes: TrainState, no: TrainState) -> TrainState:
@@ -294,25 +275,20 @@ def select(condition: jax.Array | bool, yes: TrainState, no: TrainState) -> Trai
     return no.replace(params=params, opt_state=jax.tree.map(choose, yes.opt_state, no.opt_state))
 
 
-def latent_shapes(model: vae.VAE, shape: tuple[int, int, int, int]) -> dict[str, tuple[int, ...]]:
-    """By name, the shape of the latents of one clip [T,H,W,C], without computing anything."""
-
-    def encode(key: jax.Array, video: jax.Array) -> vae.Gaussians:
-        posterior, _ = model.init_with_output(key, video, method="encode")
-        return posterior
-
-    key, video = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    return {name: gaussian.mean.shape[1:] for name, gaussian in jax.eval_shape(encode, key, video).items()}
-
-
 def warm_up(step: jax.Array, steps: int) -> jax.Array:
     """From 1/steps at step 0 in equal parts to 1; always 1 where steps is 0."""
     return jnp.minimum((step + 1) / max(steps, 1), 1.0)
 
 
-def means(posterior: vae.Gaussians) -> vae.Latents:
-    """The mean of every latent."""
-    return {name: gaussian.mean for name, gaussian in posterior.items()}
+def _per_clip(values: jax.Array) -> jax.Array:
+    """Sums [B, ...] to [B]."""
+    return values.reshape(len(values), -1).sum(1)
+
+
+def _kl_of_clips(kl: dict[str, jax.Array]) -> Metrics:
+    """Nats [B], of each latent and of all."""
+    parts = {f"kl_{name}": _per_clip(part) for name, part in kl.items()}
+    return {"kl": functools.reduce(jnp.add, parts.values()), **parts}
 
 
 def bind(model: vae.VAE, params: Params) -> vae.VAE:
@@ -325,17 +301,31 @@ def sampled(state: TrainState) -> Params:
     return {player: sampled_params(state, player) for player in PLAYERS}
 
 
-def _per_clip(values: jax.Array) -> jax.Array:
-    """Sums [B, ...] to [B]."""
-    return values.reshape(len(values), -1).sum(1)
+def codec(config: ConfigDict, state: TrainState, given: Batch | None = None) -> Codec:
+    """The VAE of a trained run, with the parameters that it is sampled with.
 
+    Args:
+      config, state: of the run.
+      given: conditions [1, ...] of a model that was trained with them, from `conditions.from_user`: those of all clips.
+    """
+    model, params, size = make_model(config), sampled(state), [config.data.resolution] * 2
+    mean = likelihood_of(config).mean
 
-def per_dimension(values: jax.Array) -> jax.Array:
-    """Sums [B,...,D] over frames and places to [B,D]."""
-    return values.reshape(len(values), -1, values.shape[-1]).sum(1)
+    @functools.partial(jax.jit, static_argnums=2)
+    def draw(params: dict, keys: jax.Array, frames: int) -> Latents:
+        noise = parallel.example_noise(keys, latent_shapes(model, (frames, *size, 3)))
+        return bind(model, params).sample_prior(noise, condition(params, len(keys)))
 
+    def condition(params: dict, clips: int) -> jax.Array | None:
+        vector = bind(model, params).encode_condition(conditions.take(config.condition, given or {}))
+        return None if vector is None else jnp.repeat(vector, clips, 0)
 
-def _kl_of_clips(kl: dict[str, jax.Array]) -> Metrics:
-    """Nats [B], of each latent and of all."""
-    parts = {f"kl_{name}": _per_clip(part) for name, part in kl.items()}
-    return {"kl": functools.reduce(jnp.add, parts.values()), **parts}
+    def clips(z: Latents) -> int:
+        return len(next(iter(z.values())))
+
+    # The parameters are arguments, since constants would be compiled into the program.
+    encode = jax.jit(lambda params, video: bind(model, params).encode(normalize(video)))
+    decode = jax.jit(lambda params, z: jnp.clip(mean(bind(model, params).decode(z, condition(params, clips(z)))), -1, 1))
+    prior = jax.jit(lambda params, z: bind(model, params).prior_of(z, condition(params, clips(z))))
+    shapes = latent_shapes(model, (config.data.frames, *size, 3))
+    return Codec(shapes, *(functools.partial(function, params) for function in (encode, decode, prior, draw)))

@@ -10,15 +10,18 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from jaxvid import losses, optim, parallel
 from jaxvid.core import (
     Batch,
+    Evaluated,
     Method,
     Metrics,
     TrainState,
     apply_gradients,
+    new_state,
     normalize,
     sampled_params,
     step_key,
@@ -90,8 +93,18 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
     return VQVAE(encoder, Decoder(stack(), model.width, factors, dtype=dtype), quantizer)
 
 
+class Setup(NamedTuple):
+    """What stays the same from step to step."""
+
+    config: ConfigDict
+    model: VQVAE
+    distance: Callable[[jax.Array, jax.Array], jax.Array]
+    optimizer: optax.GradientTransformation
+    axis_name: str | None
+
+
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
-    """The four functions of a VQ-VAE. `sample` decodes what it encodes from `batch["video"]`: a tokenizer has no prior.
+    """The functions of a VQ-VAE. A tokenizer has no prior, so that it makes no videos of its own.
 
     Args:
       config: with `data`, `model`, `optim` and `train.steps`; see `configs/vqvae.py`.
@@ -100,74 +113,79 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     Raises:
       ValueError: sizes do not fit, or a field has no such value.
     """
-    model = make_model(config, axis_name)
-    tx = optim.make_optimizer(config.optim, config.train.steps)
-    decay = optim.ema_decay(config.optim)
-    distance = losses.RECONSTRUCTION[choice("model.loss", config.model.loss, losses.RECONSTRUCTION)]
+    setup = Setup(
+        config=config,
+        model=make_model(config, axis_name),
+        distance=losses.RECONSTRUCTION[choice("model.loss", config.model.loss, losses.RECONSTRUCTION)],
+        optimizer=optim.make_optimizer(config.optim, config.train.steps, PLAYER),
+        axis_name=axis_name,
+    )
+    bind = functools.partial
+    return Method(
+        init=bind(init, setup),
+        train_step=bind(train_step, setup),
+        eval_step=bind(eval_step, setup),
+        reconstruct=bind(reconstruct, setup),
+        headline=("loss", "psnr"),
+    )
 
-    def init(key: jax.Array, batch: Batch) -> TrainState:
-        params_key, quantizer_key, key = jax.random.split(key, 3)
-        rngs = {"params": params_key, "quantizer": quantizer_key}
-        collections = model.init(rngs, normalize(batch["video"][:1]), train=False)
-        params = collections.pop("params")
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            key=key,
-            params={PLAYER: params},
-            opt_state={PLAYER: tx.init(params)},
-            collections={PLAYER: collections},
-            ema={PLAYER: params},
-            extra={},
-        )
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        video = normalize(batch["video"])
+def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
+    """`Method.init`."""
+    params_key, quantizer_key, key = jax.random.split(key, 3)
+    rngs = {"params": params_key, "quantizer": quantizer_key}
+    collections = setup.model.init(rngs, normalize(batch["video"][:1]), train=False)
+    params = collections.pop("params")
+    return new_state(key, {PLAYER: params}, {PLAYER: setup.optimizer}, {PLAYER: collections}, averaged=(PLAYER,))
 
-        def objective(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
-            (reconstruction, quantized), collections = model.apply(
-                {"params": params, **state.collections[PLAYER]},
-                video,
-                train=True,
-                mutable=list(state.collections[PLAYER]),
-                rngs={"quantizer": step_key(state)},
-            )
-            error = distance(reconstruction, video).mean()
-            metrics = {
-                "reconstruction": error,
-                "psnr": psnr(reconstruction, video).mean(),
-                **quantized.losses,
-                **quantized.metrics,
-            }
-            return error + sum(quantized.losses.values()), (collections, metrics)
 
-        (loss, (collections, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(state.params[PLAYER])
-        state, norm = apply_gradients(state, PLAYER, grads, tx, axis_name)
-        state = state.replace(step=state.step + 1, collections={PLAYER: collections})
-        state = update_ema(state, PLAYER, decay)
-        return state, {**parallel.pmean({"loss": loss, **metrics}, axis_name), "grad_norm": norm}
+def objective(params: Any, setup: Setup, state: TrainState, video: jax.Array) -> tuple[jax.Array, tuple[Any, Metrics]]:
+    """The loss [], the collections and what is to be logged."""
+    (reconstruction, quantized), collections = setup.model.apply(
+        {"params": params, **state.collections[PLAYER]},
+        video,
+        train=True,
+        mutable=list(state.collections[PLAYER]),
+        rngs={"quantizer": step_key(state)},
+    )
+    error = setup.distance(reconstruction, video).mean()
+    loss = error + sum(quantized.losses.values())
+    metrics = {"loss": loss, "reconstruction": error, "psnr": psnr(reconstruction, video).mean()}
+    return loss, (collections, {**metrics, **quantized.losses, **quantized.metrics})
 
-    def reconstruct(state: TrainState, video: jax.Array) -> tuple[jax.Array, jax.Array]:
-        (reconstruction, quantized), _ = model.apply(_variables(state), video, train=False, mutable=[])
-        return quantized.indices, jnp.clip(reconstruction, -1, 1)
 
-    def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
-        video = normalize(batch["video"])
-        indices, reconstruction = reconstruct(state, video)
-        codes = indices.reshape(len(video), -1)
-        counts = jax.vmap(lambda row: jnp.zeros(model.quantizer.codebook_size, jnp.int32).at[row].add(1))(codes)
-        return {
-            "loss": distance(reconstruction, video),
-            "psnr": psnr(reconstruction, video),
-            "codes": counts,
-            "reconstruction": reconstruction,
-        }
+def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    """`Method.train_step`."""
+    video = normalize(batch["video"])
+    grads, (collections, metrics) = jax.grad(objective, has_aux=True)(state.params[PLAYER], setup, state, video)
+    state, norm = apply_gradients(state, PLAYER, grads, setup.optimizer, setup.axis_name)
+    state = state.replace(step=state.step + 1, collections={PLAYER: collections})
+    state = update_ema(state, PLAYER, optim.ema_decay(setup.config.optim, PLAYER))
+    return state, {**parallel.pmean(metrics, setup.axis_name), "grad_norm": norm}
 
-    def sample(state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
-        if "video" not in batch:
-            raise ValueError("A tokenizer makes no videos of its own: it reconstructs given ones (--mode reconstruct).")
-        return reconstruct(state, normalize(batch["video"]))[1]
 
-    return Method(init, train_step, eval_step, sample)
+def autoencode(setup: Setup, state: TrainState, video: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Video in [-1, 1] -> indices [B,T/t,H/h,W/w], and the reconstruction in [-1, 1]."""
+    (reconstruction, quantized), _ = setup.model.apply(_variables(state), video, train=False, mutable=[])
+    return quantized.indices, jnp.clip(reconstruction, -1, 1)
+
+
+def reconstruct(setup: Setup, state: TrainState, batch: Batch) -> jax.Array:
+    """`Method.reconstruct`."""
+    return autoencode(setup, state, normalize(batch["video"]))[1]
+
+
+def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> Evaluated:
+    """`Method.eval_step`: reconstructions, and how often each code is used."""
+    video = normalize(batch["video"])
+    indices, reconstruction = autoencode(setup, state, video)
+    codes = indices.reshape(len(video), -1)
+    size = setup.model.quantizer.codebook_size
+    return Evaluated(
+        scalars={"loss": setup.distance(reconstruction, video), "psnr": psnr(reconstruction, video)},
+        counts={"codes": jax.vmap(lambda row: jnp.zeros(size, jnp.int32).at[row].add(1))(codes)},
+        panels={"original": video, "reconstruction": reconstruction},
+    )
 
 
 def _variables(state: TrainState) -> dict[str, Any]:
@@ -186,7 +204,7 @@ class Codec(NamedTuple):
 
 
 def codec(config: ConfigDict, state: TrainState) -> Codec:
-    """The tokenizer of a trained run: `codec(run.config, run.state)` with `run = checkpoint.load(workdir)`."""
+    """The tokenizer of a trained run: `codec(run.config, run.state)` with `run = jaxvid.run.load(workdir)`."""
     model, variables = make_model(config), _variables(state)
     # The variables are arguments, since constants would be compiled into the program.
     encode = jax.jit(lambda variables, video: model.bind(variables).encode(normalize(video)))

@@ -1,13 +1,12 @@
-"""What a trained VAE is for: functions of its latents, which are dicts of arrays by name.
+"""What a model with continuous latents is for: functions of its codec and of latents, dicts of arrays by name.
 
-codec = vae_codec.codec(run.config, run.state)  # run = checkpoint.load(workdir)
+codec = vae.codec(run.config, run.state)  # jaxvid.methods.vae; run = jaxvid.run.load(workdir)
 z = means(codec.encode(video))
 codec.decode(swap(content=z, motion=other))
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import log_ndtr
-from ml_collections import ConfigDict
 
-from jaxvid import losses, parallel
-from jaxvid.core import TrainState, normalize
-from jaxvid.methods import condition
-from jaxvid.methods.vae import LIKELIHOODS, bind, latent_shapes, make_model, means, per_dimension, sampled
+from jaxvid import losses
+from jaxvid.core import normalize
 from jaxvid.metrics.image import psnr
-from jaxvid.models.vae import Conditions, Gaussians, Latents
+from jaxvid.models.vae import Gaussians, Latents, means, per_dimension
 from jaxvid.names import choice
 
 PIXEL_BITS = 8
@@ -46,37 +42,6 @@ class Codec(NamedTuple):
     decode: Callable[[Latents], jax.Array]
     prior: Callable[[Latents], Gaussians]
     draw: Callable[[jax.Array, int], Latents]
-
-
-def codec(config: ConfigDict, state: TrainState, given: Conditions | None = None) -> Codec:
-    """The VAE of a trained run, with the parameters that it is sampled with.
-
-    Args:
-      config, state: of the run.
-      given: conditions [1, ...] of a model that was trained with them, from `methods.condition.from_user`: what all
-        clips are told.
-    """
-    model, params, size = make_model(config), sampled(state), [config.data.resolution] * 2
-    mean = LIKELIHOODS[choice("model.likelihood", config.model.likelihood, LIKELIHOODS)].mean
-
-    @functools.partial(jax.jit, static_argnums=2)
-    def draw(params: dict, keys: jax.Array, frames: int) -> Latents:
-        noise = parallel.example_noise(keys, latent_shapes(model, (frames, *size, 3)))
-        return bind(model, params).sample_prior(noise, told(params, len(keys)))
-
-    def told(params: dict, clips: int) -> jax.Array | None:
-        vector = bind(model, params).tell(condition.take(config.condition, given or {}))
-        return None if vector is None else jnp.repeat(vector, clips, 0)
-
-    def clips(z: Latents) -> int:
-        return len(next(iter(z.values())))
-
-    # The parameters are arguments, since constants would be compiled into the program.
-    encode = jax.jit(lambda params, video: bind(model, params).encode(normalize(video)))
-    decode = jax.jit(lambda params, z: jnp.clip(mean(bind(model, params).decode(z, told(params, clips(z)))), -1, 1))
-    prior = jax.jit(lambda params, z: bind(model, params).prior_of(z, told(params, clips(z))))
-    shapes = latent_shapes(model, (config.data.frames, *size, 3))
-    return Codec(shapes, *(functools.partial(function, params) for function in (encode, decode, prior, draw)))
 
 
 def information(codec: Codec, video: jax.Array) -> dict[str, jax.Array]:

@@ -1,0 +1,213 @@
+"""Adversarial learning: the losses of both sides, regularizers and scores, over the critiques of any discriminators.
+
+A method judges real and generated videos with its own networks, under its own conditions, and passes the critiques
+here; this module knows no network, no optimizer and no state. A critique has logits [B,N] of N parts of each video
+(above 0 for real), logits of classes or None, and the features of all layers: `models.gan_blocks.Critique`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxvid import losses, parallel
+from jaxvid.core import Metrics
+from jaxvid.models.gan_blocks import Critique
+from jaxvid.names import choice
+from jaxvid.nn.augment import POLICIES, augment
+
+PROBABILITIES = ("minimax", "non_saturating")  # games whose logits are those of a probability
+SMOOTHED = ("minimax", "non_saturating", "least_squares")
+LECAM_DECAY = 0.99
+Panel = Sequence[Critique]  # of several discriminators on the same videos
+
+
+class Game(NamedTuple):
+    """What two sides play for. A weight of 0 costs nothing.
+
+    adversarial: a name in `losses.ADVERSARIAL`.
+    smoothing: one-sided: the target of real videos is 1 - smoothing.
+    gradient_penalty: weight of (norm - 1)^2 of gradients between real and generated videos.
+    r1: weight of norm^2 / 2 of gradients at real videos.
+    penalized: every n-th video of a batch has its gradient penalized.
+    lecam: weight of LeCam's regularizer.
+    feature_matching: weight of the distance between mean features of real and generated videos.
+    classes: weight of the auxiliary classifier's cross-entropy.
+    instance_noise: standard deviation of noise on all that is judged, falling to 0 over the run.
+    augment: of all that is judged: names in `nn.augment.POLICIES`.
+    """
+
+    adversarial: str
+    smoothing: float = 0.0
+    gradient_penalty: float = 0.0
+    r1: float = 0.0
+    penalized: int = 1
+    lecam: float = 0.0
+    feature_matching: float = 0.0
+    classes: float = 0.0
+    instance_noise: float = 0.0
+    augment: tuple[str, ...] = ()
+
+    @property
+    def loss(self) -> losses.Adversarial:
+        """The losses of logits."""
+        return losses.ADVERSARIAL[self.adversarial]
+
+
+def make_game(options: Mapping[str, Any]) -> Game:
+    """The game of a `config.loss`, which may have other fields besides. Raises ValueError for what cannot work."""
+    game = Game(**{field: options[field] for field in Game._fields})
+    choice("loss.adversarial", game.adversarial, losses.ADVERSARIAL)
+    for name in game.augment:
+        choice("an item of loss.augment", name, POLICIES)
+    for name, value in options.items():
+        if isinstance(value, float) and value < 0:
+            raise ValueError(f"loss.{name} is {value}, expected 0 or more.")
+    if game.smoothing and game.adversarial not in SMOOTHED:
+        raise ValueError(f"loss.smoothing is for {', '.join(SMOOTHED)}, not for {game.adversarial}: set it to 0.")
+    if game.smoothing >= 0.5:
+        raise ValueError(f"loss.smoothing is {game.smoothing}, expected less than 0.5.")
+    return game
+
+
+def augmented(game: Game, video: jax.Array, keys: jax.Array, progress: jax.Array) -> jax.Array:
+    """Videos [B,T,H,W,C] as they are judged in training, by keys [B], at `progress` of the run, 0 to 1."""
+    if game.instance_noise:
+        noise = parallel.example_noise(keys, {"video": video.shape[1:]})["video"]
+        video = video + game.instance_noise * (1 - progress) * noise
+    return augment(video, keys, game.augment)
+
+
+def discriminator_loss(
+    game: Game, real: Panel, fake: Panel, labels: Any = None, averages: Mapping[str, jax.Array] | None = None
+) -> tuple[jax.Array, Metrics]:
+    """The loss [B] of critiques of real and generated videos without `penalties`, and what is to be logged, [B] each.
+
+    Args:
+      game: from `make_game`.
+      real, fake: critiques.
+      labels: int [B], where `game.classes` is above 0. The classifier learns from real videos alone, so that it cannot
+        agree with the generator on wrong ones.
+      averages: from `initial_averages` and `update_averages`, where `game.lecam` is above 0.
+    """
+    target = 1.0 - game.smoothing
+    total = over(lambda r, f: game.loss.real(r.logits, target) + game.loss.fake(f.logits), real, fake)
+    metrics = {"d_loss": total, **scores(game, real, fake)}
+    if game.lecam:
+        assert averages is not None
+        means = averages["real"], averages["fake"]
+        metrics["lecam"] = over(lambda r, f: losses.lecam(r.logits, f.logits, *means), real, fake)
+        total += game.lecam * metrics["lecam"]
+    if game.classes:
+        error, metrics["d_class_accuracy"] = classified(real, labels)
+        total += game.classes * error
+    return total, metrics
+
+
+def penalties(
+    game: Game, critic: Callable[[jax.Array], jax.Array], real: jax.Array, fake: jax.Array, keys: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """The gradient penalties [] of a discriminator, and what is to be logged.
+
+    Args:
+      game: from `make_game`.
+      critic: video [n,T,H,W,C] -> summed logits [n], see `summed_logits`.
+      real, fake: videos [n,T,H,W,C], as they are judged.
+      keys: [n].
+    """
+    total, metrics = jnp.zeros(()), {}
+    if game.gradient_penalty:
+        share = jax.vmap(jax.random.uniform)(keys).reshape(-1, 1, 1, 1, 1)
+        norms = losses.gradient_norms(critic, share * real + (1 - share) * fake)
+        metrics["gradient_penalty"] = jnp.square(norms - 1).mean()
+        total += game.gradient_penalty * metrics["gradient_penalty"]
+    if game.r1:
+        metrics["r1"] = jnp.square(losses.gradient_norms(critic, real)).mean() / 2
+        total += game.r1 * metrics["r1"]
+    return total, metrics
+
+
+def generator_loss(
+    game: Game, fake: Panel, real: Panel | None = None, labels: Any = None, axis_name: str | None = None
+) -> tuple[jax.Array, Metrics]:
+    """The loss [B] of critiques of generated videos, and what is to be logged.
+
+    `real`, critiques of real videos, is read where `game.feature_matching` is above 0; `labels` as of
+    `discriminator_loss`.
+    """
+    total = over(lambda f: game.loss.generator(f.logits), fake)
+    metrics = {"g_loss": total}
+    if game.feature_matching:
+        assert real is not None
+        metrics["feature_matching"] = feature_distance(real, fake, axis_name)
+        total += game.feature_matching * metrics["feature_matching"]
+    if game.classes:
+        error, metrics["g_class_accuracy"] = classified(fake, labels)
+        total += game.classes * error
+    return total, metrics
+
+
+def initial_averages() -> dict[str, jax.Array]:
+    """The moving averages of logits that LeCam's regularizer needs, at step 0."""
+    return {"real": jnp.zeros(()), "fake": jnp.zeros(())}
+
+
+def update_averages(
+    averages: Mapping[str, jax.Array], real: Panel, fake: Panel, axis_name: str | None
+) -> Mapping[str, jax.Array]:
+    """Moves the averages towards the mean logits of a batch, over all devices."""
+    means = {"real": over(logits_of, real).mean() / len(real), "fake": over(logits_of, fake).mean() / len(fake)}
+    return optax.incremental_update(parallel.pmean(means, axis_name), averages, 1 - LECAM_DECAY)
+
+
+def scores(game: Game, real: Panel, fake: Panel) -> Metrics:
+    """[B]: D(real) and D(fake), as probabilities where the game has them, and how often D tells one pair apart."""
+    score = jax.nn.sigmoid if game.adversarial in PROBABILITIES else lambda logits: logits
+    return {
+        "d_real": over(lambda c: score(c.logits), real) / len(real),
+        "d_fake": over(lambda c: score(c.logits), fake) / len(fake),
+        "d_accuracy": over(lambda r, f: 1.0 * (r.logits > f.logits), real, fake) / len(real),
+    }
+
+
+def over(value: Callable[..., jax.Array], *panels: Panel) -> jax.Array:
+    """The sum over a panel's members of `value` of their critiques [B,N], averaged over the parts: [B]."""
+    return jnp.stack([value(*critiques).mean(1) for critiques in zip(*panels, strict=True)]).sum(0)
+
+
+def logits_of(critique: Critique) -> jax.Array:
+    """[B,N]."""
+    return critique.logits
+
+
+def summed_logits(panel: Panel) -> jax.Array:
+    """The sum [B] of all logits of a video."""
+    return jnp.stack([critique.logits.sum(1) for critique in panel]).sum(0)
+
+
+def votes(panel: Panel) -> jax.Array:
+    """Logits of the classes [B,K], averaged over the parts and summed over the panel."""
+    return jnp.stack([critique.classes.mean(1) for critique in panel if critique.classes is not None]).sum(0)
+
+
+def classified(panel: Panel, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[B]: the cross-entropy of labels [B] (summed over the panel), and whether the panel's vote is right."""
+    error = over(lambda c: optax.softmax_cross_entropy_with_integer_labels(c.classes, labels[:, None]), panel)
+    return error, (votes(panel).argmax(-1) == labels).astype(jnp.float32)
+
+
+def feature_distance(real: Panel, fake: Panel, axis_name: str | None) -> jax.Array:
+    """Squared distance [] between the mean features of real and of generated videos, averaged over each layer.
+
+    Salimans et al., 2016, section 3.1; over all layers, as in Larsen et al., 2016.
+    """
+    distances = []
+    for of_real, of_fake in zip(real, fake, strict=True):
+        for a, b in zip(of_real.features, of_fake.features, strict=True):
+            means = parallel.pmean((a.astype(jnp.float32).mean(0), b.astype(jnp.float32).mean(0)), axis_name)
+            distances.append(jnp.square(means[0] - means[1]).mean())
+    return jnp.stack(distances).sum()

@@ -1,0 +1,115 @@
+"""A trained run as a frozen player of another: the tokenizer of a prior.
+
+A recipe names it, `config.tokenizer = pretrained.reference("runs/vqvae")`; the method's module completes it,
+`complete = functools.partial(pretrained.complete, player="tokenizer")`, adds `init(config.tokenizer, key, batch)` to
+its own arrays, and lists it in `Method.frozen`. From then on the run holds all of it: config, step and digest in its
+own config, arrays in its own checkpoints. The folder of the trained run is not needed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxvid import checkpoint, conditions
+from jaxvid import run as run_lib
+from jaxvid.core import Batch, Method, TrainState, find_method, sampled_params
+from jaxvid.data import Source
+
+
+def reference(path: str) -> ConfigDict:
+    """The fields of a frozen player: the work folder that it comes from, and what `complete` fills in."""
+    return ConfigDict({"path": path, "config": {}, "step": 0, "sha256": ""})
+
+
+def complete(config: ConfigDict, source: Source, player: str) -> ConfigDict:
+    """A copy of the config with the config, step and SHA-256 of the run at `config[player].path`, and its conditions.
+
+    Raises:
+      FileNotFoundError: there is no trained run.
+      ValueError: it cannot be loaded, or the conditions cannot work.
+    """
+    config = conditions.complete(config, source).copy_and_resolve_references()
+    entry = config[player]
+    if entry.sha256:  # from the run that goes on, see `recall`
+        return config
+    run = _load(player, entry.path)
+    entry.config, entry.step = run.config, int(run.state.step)
+    entry.sha256 = checkpoint.sha256(_sampled(run.state), run.state.collections)
+    return config
+
+
+def recall(config: ConfigDict, workdir: str | Path) -> ConfigDict:
+    """A copy of the config in which frozen players whose folder is gone are those of the run in the work folder."""
+    config = config.copy_and_resolve_references()
+    if not (Path(workdir) / "config.json").is_file():
+        return config
+    for player, saved in run_lib.saved_config(workdir).items():
+        entry = config.get(player)
+        if _is_reference(saved) and _is_reference(entry) and saved.path == entry.path and not Path(saved.path).exists():
+            config[player] = saved
+    return config
+
+
+def make_method(entry: ConfigDict) -> Method:
+    """The method of a completed reference, for steps that encode or decode with it; see `state_of`."""
+    return find_method(entry.config.method).make(entry.config)
+
+
+def init(entry: ConfigDict, key: jax.Array, batch: Batch) -> tuple[Any, Any]:
+    """Parameters and collections of the player, arbitrary: in the shapes into which `adopt` puts those of the run."""
+    state = make_method(entry).init(key, batch)
+    return _sampled(state), state.collections
+
+
+def adopt(state: TrainState, frozen: Mapping[str, ConfigDict]) -> TrainState:
+    """The state with the arrays of the trained runs in place of those of `init`, on the same devices.
+
+    Args:
+      state: at step 0.
+      frozen: of the method.
+
+    Raises:
+      FileNotFoundError, ValueError: a run is gone, or not the one that the config was completed with.
+    """
+    for player, entry in frozen.items():
+        run = _load(player, entry.path)
+        found = {"params": _sampled(run.state), "collections": run.state.collections}
+        present = {"params": state.params[player], "collections": state.collections[player]}
+        arrays = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), found, present)
+        state = state.replace(
+            params={**state.params, player: arrays["params"]},
+            collections={**state.collections, player: arrays["collections"]},
+        )
+    checkpoint.verify(state, frozen)
+    return state
+
+
+def state_of(state: TrainState, player: str) -> TrainState:
+    """The frozen player's part of a state as a state of its own, for the functions of its method."""
+    empty: dict[str, Any] = {}
+    params, collections = state.params[player], state.collections[player]
+    return TrainState(state.step, state.key, params, empty, collections, empty, empty)
+
+
+def _sampled(state: TrainState) -> dict[str, Any]:
+    """The parameters of all players, averaged where averages are kept."""
+    return {player: sampled_params(state, player) for player in state.params}
+
+
+def _is_reference(entry: Any) -> bool:
+    return isinstance(entry, ConfigDict) and {"path", "config", "step", "sha256"} <= entry.keys()
+
+
+def _load(player: str, path: str) -> run_lib.Run:
+    try:
+        return run_lib.load(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{player}.path is {path}, and no trained run is there ({error}) Train it first, or name another with "
+            f"--config.{player}.path=DIR."
+        ) from error
