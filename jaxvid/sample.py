@@ -43,8 +43,8 @@ from jaxvid.data.video import VideoInfo, probe, probe_images, read_clip
 from jaxvid.files import ARRAYS, load_array, replacing
 from jaxvid.methods import METHODS, condition, vae_codec
 from jaxvid.methods.vae import means
-from jaxvid.metrics.protocol import to_uint8
 from jaxvid.names import choice
+from jaxvid.pixels import to_uint8
 from jaxvid.progress import ProgressLine
 from jaxvid.recorder import FPS
 
@@ -196,7 +196,7 @@ def read_videos(path: str, frames: int, options: ConfigDict) -> np.ndarray:
     """
     size = options.resolution
     if path.endswith(ARRAYS):
-        array = to_uint8(load_array(path), path)
+        array = to_uint8(load_array(path), path, strict=True)
         rows = array if array.ndim == 5 else array[None]
         if rows.ndim != 5 or rows.shape[-1] != 3 or not 0 < frames <= rows.shape[1]:
             raise ValueError(f"{path} is {list(array.shape)}, expected [T,h,w,3] or [n,T,h,w,3], T at least {frames}.")
