@@ -12,29 +12,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxvid.files import replacing
+from jaxvid.pixels import to_uint8
 
 READABLE = 128  # pixels: smaller panels are enlarged by a whole factor to at least this
 SEPARATOR = 128  # mid-grey tells dark and bright frames apart
 FILM_FRAMES = 8
-
-
-def to_uint8(video: Any) -> np.ndarray:
-    """Pixels of any shape as uint8: floats in [-1, 1] are rounded and clipped to 0..255, uint8 passes through.
-
-    Raises:
-      ValueError: NaN among the floats, or a dtype that is neither floating nor uint8.
-    """
-    pixels = np.asarray(video)
-    if pixels.dtype == np.uint8:
-        return pixels
-    if pixels.dtype.kind in "biuUSO":
-        raise ValueError(f"Pixels of dtype {pixels.dtype}: pass uint8 in 0..255, or floats in [-1, 1].")
-    pixels = pixels.astype(np.float32)
-    if np.isnan(pixels).any():
-        raise ValueError(
-            f"{np.isnan(pixels).sum()} of {pixels.size} pixels are NaN: the model that made them diverged."
-        )
-    return ((pixels.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
 
 
 def grid(videos: Sequence[Any], columns: int = 4) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "jaxvid"
 # Each room may import the rooms of the rows above, and what stands to its left in its own row.
 ROWS = [
-    ["names", "files", "parallel", "core", "config"],
+    ["names", "files", "shapes", "pixels", "parallel", "core", "config"],
     ["nn", "losses", "optim", "data", "metrics", "images", "report", "writer", "progress"],
     ["models"],
     ["methods"],
@@ -18,7 +18,7 @@ ROWS = [
     ["recorder", "evaluate", "train", "sample"],
     ["main"],
 ]
-LEAVES = {"names", "files"}  # need nothing but NumPy: every room may import them
+LEAVES = {"names", "files", "shapes", "pixels"}  # every room may import them
 ALONE = {"data", "metrics"}  # taken by other research code without the rest
 FILES = sorted(ROOT.rglob("*.py"))
 

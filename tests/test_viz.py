@@ -26,23 +26,6 @@ def decode(path) -> tuple[np.ndarray, Fraction | None]:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]), rate
 
 
-def test_to_uint8_rounds_and_clips():
-    floats = [-3.0, -1.0, -1 + 0.49 / 127.5, -1 + 0.51 / 127.5, 0.002, 1.0, 3.0]
-    assert images.to_uint8(np.array(floats)).tolist() == [0, 0, 0, 1, 128, 255, 255]
-
-
-def test_to_uint8_inverts_the_usual_scaling():
-    pixels = np.arange(256, dtype=np.uint8)
-    assert images.to_uint8(pixels) is pixels
-    np.testing.assert_array_equal(images.to_uint8(pixels.astype(np.float32) / 127.5 - 1), pixels)
-
-
-@pytest.mark.parametrize("bad, words", [(np.array([0.0, np.nan]), "1 of 2 pixels are NaN"), (np.arange(3), "int64")])
-def test_to_uint8_refuses(bad, words):
-    with pytest.raises(ValueError, match=words):
-        images.to_uint8(bad)
-
-
 def test_grid_puts_every_panel_of_every_example_in_its_place():
     first, second = noise(3, 4, 128, 128, 3), noise(3, 4, 128, 128, 1, seed=1)
     picture = images.grid([first, second], columns=2)

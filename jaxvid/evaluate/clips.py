@@ -22,7 +22,7 @@ from jaxvid.data.index import build_index, natural
 from jaxvid.data.pipeline import DamagedClip
 from jaxvid.data.video import VideoInfo, read_clip
 from jaxvid.files import ARRAYS, load_array
-from jaxvid.metrics.protocol import to_uint8
+from jaxvid.pixels import to_uint8
 
 
 class Video(NamedTuple):
@@ -171,7 +171,10 @@ def _files(root: str, sequences: bool) -> tuple[list[Video], list[tuple[str, str
     if arrays and index.videos:
         raise ValueError(f"{root} holds .npy files and videos or images: put them into folders of their own.")
     if arrays:
-        loaded = {path.relative_to(root).as_posix(): to_uint8(load_array(str(path)), path.name) for path in arrays}
+        loaded = {
+            path.relative_to(root).as_posix(): to_uint8(load_array(str(path)), path.name, strict=True)
+            for path in arrays
+        }
         return [_video(name, array if array.ndim == 4 else array[None]) for name, array in loaded.items()], []
     videos = [
         Video(name, _fingerprint(info), len(info.pts), (info.height, info.width), functools.partial(_read_file, info))
@@ -194,7 +197,7 @@ def _rows(array: np.ndarray, name: str) -> list[Video]:
     """A video for each row of [N,T,H,W,C] or [N,H,W,C]."""
     if array.ndim not in (4, 5):
         raise ValueError(f"{name} is {list(array.shape)}, expected videos [N,T,H,W,3] or images [N,H,W,3].")
-    array = to_uint8(array, name)
+    array = to_uint8(array, name, strict=True)
     return [_video(f"{name}[{number}]", row if array.ndim == 5 else row[None]) for number, row in enumerate(array)]
 
 

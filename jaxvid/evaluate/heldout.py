@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jaxvid import parallel
 from jaxvid.core import Batch, Method, Metrics, TrainState
 from jaxvid.evaluate.suite import CLASSES, PAIRED, Features, Meter, Score, paired_scores
+from jaxvid.pixels import to_uint8
 
 SEED = 0  # of the noise in evaluations: the same for every run
 
@@ -169,8 +170,7 @@ class Scorer:
         with self._batches() as held_out:
             for index, batch in enumerate(held_out):
                 drawn = np.asarray(draw(state, parallel.put_batch(batch, self._mesh), np.uint32(index)))
-                pixels = np.round((drawn[batch["mask"] > 0].clip(-1, 1) + 1) * 127.5).astype(np.uint8)
-                yield _without_padding(batch), pixels
+                yield _without_padding(batch), to_uint8(drawn[batch["mask"] > 0])
 
 
 def _without_padding(batch: dict) -> dict:

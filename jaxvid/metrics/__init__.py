@@ -13,7 +13,8 @@ import numpy as np
 from jaxvid.metrics.features import make_extractor
 from jaxvid.metrics.frechet import frechet_distance, statistics
 from jaxvid.metrics.i3d import MIN_FRAMES
-from jaxvid.metrics.protocol import FID_PROTOCOLS, FVD_PROTOCOLS, Protocol, named, to_uint8
+from jaxvid.metrics.protocol import FID_PROTOCOLS, FVD_PROTOCOLS, Protocol, named
+from jaxvid.pixels import to_uint8
 
 __all__ = ["fid", "fvd"]
 
@@ -55,7 +56,7 @@ def _frechet(real_set: Any, fake_set: Any, ndim: int, params: Any, protocol: Pro
             raise ValueError(f"The {name} set is {list(array.shape)}, expected {expected} with at least 2 of them.")
         if ndim == 5 and array.shape[1] < MIN_FRAMES:
             raise ValueError(f"The {name} videos have {array.shape[1]} frames, expected at least {MIN_FRAMES}.")
-        pixels.append(to_uint8(array, f"the {name} set"))
+        pixels.append(to_uint8(array, f"the {name} set", strict=True))
     extract = make_extractor(protocol, params, [tap])
     real, fake = (statistics(next(extract([array]))[tap]) for array in pixels)
     return frechet_distance(real, fake, protocol.ddof)

@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxvid.metrics import i3d, inception
 from jaxvid.metrics.resize import Method, resize, resize_and_crop
@@ -91,28 +90,3 @@ def prepare(frames: jax.Array, protocol: Protocol) -> jax.Array:
         # The cubic filter overshoots; the others stay in the range by themselves.
         pixels = jnp.clip(resize(frames, (size, size), protocol.resize), 0, 255)
     return 2 * pixels / 255 - 1 if protocol.scale == "unit" else (pixels - 128) / 128
-
-
-def to_uint8(array: np.ndarray, name: str) -> np.ndarray:
-    """Pixels as uint8: floats in [-1, 1] are rounded to the nearest of 256 levels.
-
-    Raises:
-      ValueError: another dtype, values outside that range, or all of them about in [0, 1], which may mean either.
-    """
-    array = np.asarray(array)
-    wanted = "expected uint8 in [0, 255], or floats in [-1, 1]"
-    low, high = (float(extreme(array)) for extreme in (np.min, np.max)) if array.size else (0.0, 0.0)
-    if array.dtype == np.uint8:
-        if high == 1:
-            raise ValueError(f"{name} holds uint8 that are 0 or 1, {wanted}: multiply by 255.")
-        return array
-    if array.dtype.kind != "f":
-        raise ValueError(f"{name} holds {array.dtype}, {wanted}.")
-    if not (low >= -1 and high <= 1):
-        raise ValueError(f"{name} holds {array.dtype} from {low:.4g} to {high:.4g}, {wanted}.")
-    if low > -0.05:  # resizing may leave a little less than 0
-        raise ValueError(
-            f"{name} holds {array.dtype} from {low:.4g} to {high:.4g}, which looks like [0, 1]; {wanted}: "
-            "multiply by 255 and round to uint8."
-        )
-    return np.round((array.astype(np.float32) + 1) * 127.5).astype(np.uint8)

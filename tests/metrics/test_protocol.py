@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import rules
 
-from jaxvid.metrics.protocol import FID_PROTOCOLS, FVD_PROTOCOLS, PROTOCOLS, named, prepare, to_uint8
+from jaxvid.metrics.protocol import FID_PROTOCOLS, FVD_PROTOCOLS, PROTOCOLS, named, prepare
 
 SIZES = {"small64_a": (64, 64), "rect48x80": (48, 80), "big400x320": (400, 320)}
 RESIZED = {"pytorch_fid": "torch_bilinear_01", "torch_fidelity": "tf1_bilinear_255", "clean": "pil_bicubic_255"}
@@ -53,10 +53,3 @@ def test_what_the_protocols_differ_in() -> None:
     }
     with pytest.raises(ValueError, match='no protocol "pytorch_fid" here, only original, videogpt'):
         named("pytorch_fid", FVD_PROTOCOLS)
-
-
-def test_floats_are_rounded_to_the_nearest_level() -> None:
-    levels = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(to_uint8(levels / 127.5 - 1, "x"), levels)
-    np.testing.assert_array_equal(to_uint8((levels / 127.5 - 1 + 0.003).clip(-1, 1).astype(np.float32), "x"), levels)
-    assert to_uint8(levels, "x") is levels
