@@ -58,8 +58,8 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     if config.eval.metrics:
         raise ValueError(f"eval.metrics {config.eval.metrics} judge samples, and a classifier makes none: leave it ().")
     model = make_model(config)
-    tx = optim.make_optimizer(config.optim, config.train.steps)
-    decay = optim.ema_decay(config.optim)
+    tx = optim.make_optimizers(config.optim, {PLAYER: config.train.steps})[PLAYER]
+    decay = optim.ema_decay(config.optim, PLAYER)
 
     def init(key: jax.Array, batch: Batch) -> TrainState:
         if "label" not in batch:

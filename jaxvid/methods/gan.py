@@ -120,8 +120,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     """The functions of a GAN.
 
     Args:
-      config: with `data`, `model`, `loss`, `condition`, `optim.generator`, `optim.discriminator` and `train`; see
-        `configs/gan3d.py`.
+      config: with `data`, `model`, `loss`, `condition`, `optim` and `train`; see `configs/gan3d.py`.
       axis_name: the mapped axis under pmap; None under jit.
 
     Raises:
@@ -135,7 +134,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         make_generator(config, axis_name, dtype),
         make_discriminator(config, axis_name, dtype),
         losses.ADVERSARIAL[config.loss.adversarial],
-        {player: optim.make_optimizer(config.optim[player], steps[player], f"optim.{player}") for player in PLAYERS},
+        optim.make_optimizers(config.optim, steps),
         axis_name,
     )
     bound = functools.partial
@@ -185,7 +184,7 @@ def train_step(players: Players, state: TrainState, batch: Batch) -> tuple[Train
     towards, g_metrics = jax.grad(generator_loss, argnums=2, has_aux=True)(players, state, fake, examples)
     (grads,) = backward(towards)
     state, g_norm = apply_gradients(state, GENERATOR, grads, players.tx[GENERATOR], players.axis_name)
-    decay = optim.ema_decay(config.optim.generator)
+    decay = optim.ema_decay(config.optim, GENERATOR)
     state = update_ema(state.replace(step=state.step + 1), GENERATOR, decay)
     norms = {"d_norm": d_metrics.pop("d_norm"), "g_norm": g_norm}
     return state, {**parallel.pmean({**d_metrics, **g_metrics}, players.axis_name), **norms}
@@ -391,18 +390,18 @@ def warnings(metrics: Mapping[str, float]) -> list[str]:
     if metrics["d_accuracy"] >= SATURATED and metrics["d_real"] - metrics["d_fake"] >= SURE:
         said.append(
             f"the discriminator tells {metrics['d_accuracy']:.0%} of the pairs apart: the generator learns little from "
-            "it; lower optim.discriminator.learning_rate, or add loss.r1, loss.instance_noise or loss.augment."
+            "it; lower optim.players.discriminator.learning_rate, or add loss.r1, loss.instance_noise or loss.augment."
         )
     share = metrics["diversity"] / max(metrics["data_diversity"], 1e-9)
     if share < COLLAPSED:
         said.append(
             f"samples differ from each other {share:.0%} as much as the data do: the generator collapses; lower "
-            "optim.generator.learning_rate, or add loss.r1 or loss.lecam."
+            "optim.learning_rate, or add loss.r1 or loss.lecam."
         )
     share = metrics.get("class_diversity", jnp.inf) / max(metrics["data_diversity"], 1e-9)
     if share < ALIKE:
         said.append(
             f"samples of one class differ from each other {share:.0%} as much as the data do: the generator shows one "
-            "clip of each; lower optim.generator.learning_rate, or set model.generator.told to False, if it has layers."
+            "clip of each; lower optim.learning_rate, or set model.generator.told to False, if it has layers."
         )
     return said

@@ -197,8 +197,8 @@ def make(
     model = make_model(config)
     likelihood = LIKELIHOODS[choice("model.likelihood", options.likelihood, LIKELIHOODS)]
     shapes = latent_shapes(model, (config.data.frames, config.data.resolution, config.data.resolution, 3))
-    tx = optim.make_optimizer(config.optim, max(1, config.train.steps // (2 if options.turn else 1)))
-    decay = optim.ema_decay(config.optim)
+    steps = max(1, config.train.steps // (2 if options.turn else 1))
+    tx = optim.make_optimizers(config.optim, dict.fromkeys(PLAYERS, steps))
 
     def init(key: jax.Array, batch: Batch) -> TrainState:
         params_key, key = jax.random.split(key)
@@ -210,7 +210,7 @@ def make(
             step=jnp.zeros((), jnp.int32),
             key=key,
             params=players,
-            opt_state={player: tx.init(params) for player, params in players.items()},
+            opt_state={player: tx[player].init(params) for player, params in players.items()},
             collections={DECODER: {"moment": jnp.ones(())}},
             ema=players,
             extra={},
@@ -246,7 +246,7 @@ def make(
         grads, (metrics, moment) = jax.grad(objective, has_aux=True)(state.params, state, batch, keys)
         metrics, squares = parallel.pmean(metrics, axis_name), jnp.zeros(())
         for index, player in enumerate((DECODER, ENCODER)):
-            moved, norm = apply_gradients(state, player, grads[player], tx, axis_name)
+            moved, norm = apply_gradients(state, player, grads[player], tx[player], axis_name)
             # Both gradients are made in either turn: inside a conditional XLA:CPU convolves 10 to 40 times more slowly.
             learns = state.step // options.turn % 2 == index if options.turn else True
             state = select(learns, moved, state)
@@ -255,7 +255,7 @@ def make(
         average = state.collections[DECODER]["moment"] + rate * (moment - state.collections[DECODER]["moment"])
         state = state.replace(step=state.step + 1, collections={DECODER: {"moment": average}})
         for player in PLAYERS:
-            state = update_ema(state, player, decay)
+            state = update_ema(state, player, optim.ema_decay(config.optim, player))
         scale = moment ** (1 / max(likelihood.power, 1))
         return state, {**metrics, "scale": scale, "grad_norm": jnp.sqrt(squares)}
 

@@ -101,8 +101,8 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
       ValueError: sizes do not fit, or a field has no such value.
     """
     model = make_model(config, axis_name)
-    tx = optim.make_optimizer(config.optim, config.train.steps)
-    decay = optim.ema_decay(config.optim)
+    tx = optim.make_optimizers(config.optim, {PLAYER: config.train.steps})[PLAYER]
+    decay = optim.ema_decay(config.optim, PLAYER)
     distance = losses.RECONSTRUCTION[choice("model.loss", config.model.loss, losses.RECONSTRUCTION)]
 
     def init(key: jax.Array, batch: Batch) -> TrainState:
