@@ -27,8 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
     choice("the variant of configs/acgan.py", variant or "tiny", ("tiny",))
     config = config_lib.gan_base()
     config_lib.of_classes(config)
-    for options in config.optim.values():
-        options.schedule = "warmup_cosine_decay_schedule"
+    config.optim.schedule = "warmup_cosine_decay_schedule"
     config.train.steps = 5000
     if variant == "tiny":
         config_lib.gan_tiny(config)

@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.generator = config_lib.painter((48, 48), (FRAME, DOUBLE), **shape, **STENCIL)
     if variant in ("", "tiny"):
         config_lib.of_classes(config)
-        config.optim.generator.schedule = "warmup_cosine_decay_schedule"
+        config.optim.players.generator = {"schedule": "warmup_cosine_decay_schedule"}
         config.train.steps = 3500
     else:
         del config.model.discriminators.frames
@@ -42,8 +42,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.generator.update(widths=(256, 128), residual=False, modulated=False, **dcgan)
         config.model.discriminators.video.update(widths=(128, 256), pooled=False, deviation=False, **dcgan)
         config.loss = config_lib.gan_loss("non_saturating")
-        for options in config.optim.values():
-            options.learning_rate = 2e-4
+        config.optim.learning_rate = 2e-4
+        config.optim.players = ConfigDict()
         config.train.update(steps=2500, batch_size=64)
     if variant in ("64", "128"):
         count = {"64": 4, "128": 5}[variant]

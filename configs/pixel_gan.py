@@ -30,10 +30,9 @@ def get_config(variant: str = "") -> ConfigDict:
     )  # given actions, dense layers of 256 and 128 led to a Frechet of 364, not 248
     config.condition = config_lib.condition(("first_frames",), first_frames=2, features=512)
     config.loss.reconstruction = 100.0
-    config.optim.generator.update(learning_rate=1e-3, schedule="warmup_cosine_decay_schedule")
-    # From grey and without the game, 400 steps at this rate left an error of 0.100 so, 0.117 at b1 0.5 and b2 0.99.
-    config.optim.generator.arguments.update(b1=0.9, b2=0.999)
-    config.optim.discriminator.learning_rate = 5e-4
+    # From gray and without the game, 400 steps at this rate left an error of 0.100 so, 0.117 at b1 0.5 and b2 0.99.
+    adam = {"arguments": {"b1": 0.9, "b2": 0.999}, "schedule": "warmup_cosine_decay_schedule"}
+    config.optim.players = {"generator": adam, "discriminator": {"learning_rate": 5e-4}}
     config.train.update(steps=3000, batch_size=128)
     if variant == "tiny":
         config_lib.tiny(config)

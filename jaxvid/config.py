@@ -59,7 +59,7 @@ def base() -> ConfigDict:
 
 
 def optimizer(learning_rate: float, **fields: Any) -> ConfigDict:
-    """The fields of `optim.make_optimizer`, with defaults: Adam at a constant rate, gradients clipped to norm 1."""
+    """The fields of `optim.make_optimizers`, with defaults: Adam at a constant rate, gradients clipped to norm 1."""
     options = ConfigDict()
     options.name = "adam"  # a function in optax
     options.arguments = ConfigDict()
@@ -69,6 +69,7 @@ def optimizer(learning_rate: float, **fields: Any) -> ConfigDict:
     options.clip = 1.0  # global norm; 0: no clipping
     options.accumulate = 1  # train steps per optimizer step
     options.ema_decay = 0.99  # of the parameters that are evaluated
+    options.players = ConfigDict()  # {player: {field: value}}: the fields in which a player differs from the others
     options.update(fields)
     return options
 
@@ -116,10 +117,8 @@ def gan_base() -> ConfigDict:
     config.model.discriminators = ConfigDict({"video": video, "frames": frames})
     config.condition = condition(())
     config.loss = gan_loss("non_saturating", r1=0.25, penalized=8)
-    config.optim = ConfigDict()
     adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0, "ema_decay": 0.995}
-    config.optim.generator = optimizer(1e-3, **adam)
-    config.optim.discriminator = optimizer(1.5e-3, **adam)
+    config.optim = optimizer(1e-3, **adam, players={"discriminator": {"learning_rate": 1.5e-3}})
     config.train.update(steps=4000, batch_size=32, save_every=500)
     config.eval.update(every=500, examples=256)
     return config

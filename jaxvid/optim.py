@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -11,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+
+from jaxvid.names import choice, nearest
 
 
 def _optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
@@ -25,40 +26,66 @@ def _schedules() -> dict[str, Callable[..., optax.Schedule]]:
     return {n: f for n, f in functions.items() if n.endswith(("_schedule", "_decay"))}
 
 
-def _call(functions: Mapping[str, Callable], field: str, name: str, given: Mapping[str, Any], **defaults: Any) -> Any:
+def _call(
+    functions: Mapping[str, Callable], field: str, name: str, arguments: Mapping[str, Any], **defaults: Any
+) -> Any:
     """Calls one of the functions by name, with the config's arguments over those defaults that it takes."""
     if name not in functions:
-        nearest = difflib.get_close_matches(name, functions, n=1, cutoff=0.0)[0]
-        raise ValueError(f'{field} is "{name}", which optax does not have; the nearest is "{nearest}".')
+        raise ValueError(
+            f'{field} is "{name}", which optax does not have; the nearest is "{nearest(name, functions)}".'
+        )
     known = inspect.signature(functions[name]).parameters
-    for argument in given:
+    for argument in arguments:
         if argument not in known:
-            nearest = difflib.get_close_matches(argument, known, n=1, cutoff=0.0)[0]
-            raise ValueError(f'{field} {name} has no argument "{argument}"; the nearest is "{nearest}".')
-    arguments = {**{k: v for k, v in defaults.items() if k in known}, **given}
+            near = nearest(argument, known)
+            raise ValueError(f'{field} {name} has no argument "{argument}"; the nearest is "{near}".')
+    arguments = {**{k: v for k, v in defaults.items() if k in known}, **arguments}
     missing = [k for k, v in known.items() if v.default is v.empty and k not in arguments]
     if missing:
         raise ValueError(f'{field} {name} needs "{missing[0]}"; give it among its arguments in the config.')
     return functions[name](**arguments)
 
 
-def make_schedule(options: Mapping[str, Any], steps: int, field: str = "optim") -> optax.Schedule:
-    """The learning rate over optimizer steps.
+def for_player(options: Mapping[str, Any], player: str) -> dict[str, Any]:
+    """The fields of one player's optimizer: those of all players, or its own in `options["players"][player]`.
+
+    Raises:
+      ValueError: the player's own fields have a name that there is not.
+    """
+    shared = {name: value for name, value in options.items() if name != "players"}
+    own = dict(options["players"].get(player, {}))
+    for name in own:
+        choice(f"a field of optim.players.{player}", name, shared)
+    return {**shared, **own}
+
+
+def _place(options: Mapping[str, Any], player: str, field: str) -> str:
+    """Where a field of a player's optimizer stands in the config, for errors."""
+    return f"optim.players.{player}.{field}" if field in options["players"].get(player, {}) else f"optim.{field}"
+
+
+def make_schedule(options: Mapping[str, Any], steps: int, player: str = "") -> optax.Schedule:
+    """The learning rate of a player over its optimizer steps.
 
     Args:
-      options: `learning_rate` (the peak), `schedule` (the name of a function in `optax.schedules`) and
-        `schedule_arguments` for it. Unless given a length, a warm-up takes 1/20 of the run, and a decay ends with it.
+      options: `config.optim`, of which this reads `learning_rate` (the peak), `schedule` (the name of a function in
+        `optax.schedules`) and `schedule_arguments` for it. Unless given a length, a warm-up takes 1/20 of the run, and
+        a decay ends with it.
       steps: optimizer steps of the run.
-      field: where the options stand in the config, for errors.
+      player: whose own fields in `options["players"]` come before those of all players.
+
+    Raises:
+      ValueError: optax has no such schedule or argument.
     """
-    rate = options["learning_rate"]
+    own = for_player(options, player)
+    rate = own["learning_rate"]
     return _call(
         _schedules(),
-        f"{field}.schedule",
-        options["schedule"],
-        options["schedule_arguments"],
+        _place(options, player, "schedule"),
+        own["schedule"],
+        own["schedule_arguments"],
         value=rate,
-        init_value=0.0 if options["schedule"].startswith("warmup") else rate,
+        init_value=0.0 if own["schedule"].startswith("warmup") else rate,
         peak_value=rate,
         warmup_steps=steps // 20,
         decay_steps=steps,
@@ -66,42 +93,60 @@ def make_schedule(options: Mapping[str, Any], steps: int, field: str = "optim") 
     )
 
 
-def make_optimizer(options: Mapping[str, Any], steps: int, field: str = "optim") -> optax.GradientTransformation:
-    """Clipping, the optimizer and gradient accumulation, from a config.
+def make_optimizer(options: Mapping[str, Any], steps: int, player: str = "") -> optax.GradientTransformation:
+    """Clipping, the optimizer and gradient accumulation of one player.
 
     Args:
-      options: as for `make_schedule`; besides `name` (a function in optax), `arguments` for it, `clip` (the global norm
-        that gradients are clipped to; 0 for none) and `accumulate` (train steps per optimizer step).
-      steps: train steps of the run.
-      field: where the options stand in the config, for errors.
+      options: `config.optim`, as for `make_schedule`; besides `name` (a function in optax), `arguments` for it, `clip`
+        (the global norm that gradients are clipped to; 0 for none), `accumulate` (train steps per optimizer step) and
+        `ema_decay`.
+      steps: train steps of the run in which the player learns.
+      player: whose own fields in `options["players"]` come before those of all players.
 
     Raises:
       ValueError: optax has no such function or argument, or a number is out of its range.
     """
-    every = options["accumulate"]
-    for name, wanted, holds in (
+    own = for_player(options, player)
+    name, every = own["name"], own["accumulate"]
+    for field, wanted, holds in (
         ("accumulate", f"1 to the {steps} train.steps", 1 <= every <= steps),
-        ("learning_rate", "0 or more, and finite", 0 <= options["learning_rate"] < math.inf),
-        ("clip", "a norm above 0, or 0 for none", options["clip"] >= 0),
-        ("ema_decay", "0 <= decay < 1", 0 <= options["ema_decay"] < 1),
+        ("learning_rate", "0 or more, and finite", 0 <= own["learning_rate"] < math.inf),
+        ("clip", "a norm above 0, or 0 for none", own["clip"] >= 0),
+        ("ema_decay", "0 <= decay < 1", 0 <= own["ema_decay"] < 1),
     ):
         if not holds:
-            raise ValueError(f"{field}.{name} is {options[name]}, expected {wanted}.")
-    schedule = make_schedule(options, max(1, steps // every), field)
-    name, arguments = options["name"], options["arguments"]
-    optimizer = _call(_optimizers(), f"{field}.name", name, arguments, learning_rate=schedule)
+            raise ValueError(f"{_place(options, player, field)} is {own[field]}, expected {wanted}.")
+    schedule = make_schedule(options, max(1, steps // every), player)
+    place = _place(options, player, "name")
+    optimizer = _call(_optimizers(), place, name, own["arguments"], learning_rate=schedule)
     try:
         number = jax.ShapeDtypeStruct((1, 1), jnp.float32)
         jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x), number)
     except TypeError as error:
-        raise ValueError(f"{field}.name {name} needs more than gradients, which no method here gives it.") from error
-    if options["clip"] > 0:
-        optimizer = optax.chain(optax.clip_by_global_norm(options["clip"]), optimizer)
+        raise ValueError(f"{place} {name} needs more than gradients, which no method here gives it.") from error
+    if own["clip"] > 0:
+        optimizer = optax.chain(optax.clip_by_global_norm(own["clip"]), optimizer)
     if every > 1:
         return optax.MultiSteps(optimizer, every_k_schedule=every).gradient_transformation()
     return optimizer
 
 
-def ema_decay(options: Mapping[str, Any]) -> float:
-    """The decay per train step that amounts to `options["ema_decay"]` per optimizer step."""
-    return options["ema_decay"] ** (1 / options["accumulate"])
+def make_optimizers(options: Mapping[str, Any], steps: Mapping[str, int]) -> dict[str, optax.GradientTransformation]:
+    """`make_optimizer` for every player of a method.
+
+    Args:
+      options: `config.optim`.
+      steps: by player, the train steps in which it learns.
+
+    Raises:
+      ValueError: as `make_optimizer`, or `options["players"]` has a player that the method does not train.
+    """
+    for player in options["players"]:
+        choice("a player in optim.players", player, steps)
+    return {player: make_optimizer(options, count, player) for player, count in steps.items()}
+
+
+def ema_decay(options: Mapping[str, Any], player: str = "") -> float:
+    """The decay per train step that amounts to a player's `ema_decay` per optimizer step."""
+    own = for_player(options, player)
+    return own["ema_decay"] ** (1 / own["accumulate"])

@@ -90,7 +90,7 @@ CASES = {
         # At this seed and with batch norm, rounding in the third step takes one unit past the kink of its leaky ReLU.
         model__generator__norm="group",
         **{"loss__augment": ("translation",), "loss__lecam": 0.1, "loss__instance_noise": 0.1},
-        **{"optim__generator__clip": 1.0, "optim__discriminator__clip": 1.0},
+        optim__clip=1.0,
     ),
     "gan-pixel": dense_gan,
 }
@@ -120,11 +120,10 @@ def case_fixture(request) -> str:
 
 def with_sgd(config: ConfigDict) -> ConfigDict:
     # Adam's first steps are signs of gradients, which rounding flips; equality tests need a continuous optimizer.
-    players = [config.optim] if "name" in config.optim else config.optim.values()
-    for options in players:
-        options.name, options.learning_rate = "sgd", 0.1 if len(players) == 1 else 0.002
-        options.arguments = ConfigDict({"momentum": 0.9})
-        options.schedule = "constant_schedule"
+    config.optim.update(
+        name="sgd", schedule="constant_schedule", learning_rate=0.1 if config.method != "gan" else 0.002
+    )
+    config.optim.arguments, config.optim.players = ConfigDict({"momentum": 0.9}), ConfigDict()
     return config
 
 

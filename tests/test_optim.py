@@ -70,6 +70,34 @@ def test_what_optax_does_not_have_is_named(fields: dict, sentence: str) -> None:
         optim.make_optimizer(options(**fields), 10)
 
 
+def test_a_player_differs_in_its_own_fields_alone() -> None:
+    players = {"critic": {"learning_rate": 0.3, "accumulate": 2, "ema_decay": 0.25}}
+    made = optim.make_optimizers(options(name="sgd", players=players), {"actor": 10, "critic": 20})
+    gradient = jnp.array([0.6, 0.8])
+    first, state = made["critic"].update(gradient, made["critic"].init(gradient), gradient)
+    np.testing.assert_array_equal(first, 0)
+    np.testing.assert_allclose(made["critic"].update(gradient, state, gradient)[0], -0.3 * gradient, rtol=1e-6)
+    actor = made["actor"].update(gradient, made["actor"].init(gradient), gradient)[0]
+    np.testing.assert_allclose(actor, -0.1 * gradient, rtol=1e-6)
+    assert optim.ema_decay(options(players=players), "critic") == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("players", "sentence"),
+    [
+        ({"critc": {}}, "a player in optim.players is .critc.* did you mean critic"),
+        ({"critic": {"rate": 0.1}}, "a field of optim.players.critic is .rate.* did you mean"),
+        ({"critic": {"players": {}}}, "a field of optim.players.critic is .players"),
+        ({"critic": {"learning_rate": -1.0}}, "optim.players.critic.learning_rate is -1.0"),
+        ({"critic": {"name": "adamm"}}, "optim.players.critic.name is .adamm"),
+        ({"critic": {"schedule": "cosine"}}, "optim.players.critic.schedule is .cosine"),
+    ],
+)
+def test_what_no_player_can_have_is_named_where_it_stands(players: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        optim.make_optimizers(options(players=players), {"actor": 10, "critic": 10})
+
+
 def test_the_optimizer_runs_under_jit() -> None:
     tx = optim.make_optimizer(options(schedule="cosine_decay_schedule", accumulate=2), 10)
     params = jnp.ones(3)

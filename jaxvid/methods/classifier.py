@@ -52,7 +52,7 @@ class Setup(NamedTuple):
 
     config: ConfigDict
     model: Classifier
-    optimizer: optax.GradientTransformation
+    optimizers: dict[str, optax.GradientTransformation]
     axis_name: str | None
 
 
@@ -69,7 +69,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     setup = Setup(
         config=config,
         model=make_model(config),
-        optimizer=optim.make_optimizer(config.optim, config.train.steps, PLAYER),
+        optimizers=optim.make_optimizers(config.optim, {PLAYER: config.train.steps}),
         axis_name=axis_name,
     )
     bind = functools.partial
@@ -87,7 +87,7 @@ def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
         raise ValueError("A classifier learns labels, and these clips have none: name a source with classes.")
     params_key, key = jax.random.split(key)
     params = setup.model.init(params_key, normalize(batch["video"][:1]))["params"]
-    return new_state(key, {PLAYER: params}, {PLAYER: setup.optimizer}, averaged=(PLAYER,))
+    return new_state(key, {PLAYER: params}, setup.optimizers, averaged=(PLAYER,))
 
 
 def scores(setup: Setup, params: Any, batch: Batch) -> Metrics:
@@ -109,7 +109,7 @@ def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainStat
         return metrics["loss"], metrics
 
     grads, metrics = jax.grad(objective, has_aux=True)(state.params[PLAYER])
-    state, norm = apply_gradients(state, PLAYER, grads, setup.optimizer, setup.axis_name)
+    state, norm = apply_gradients(state, PLAYER, grads, setup.optimizers[PLAYER], setup.axis_name)
     state = update_ema(state.replace(step=state.step + 1), PLAYER, optim.ema_decay(setup.config.optim, PLAYER))
     return state, {**parallel.pmean(metrics, setup.axis_name), "grad_norm": norm}
 

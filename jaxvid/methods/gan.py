@@ -125,7 +125,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         generator=make_generator(config, axis_name, dtype),
         discriminator=make_discriminator(config, axis_name, dtype),
         game=game,
-        optimizers={player: optim.make_optimizer(config.optim, steps[player], player) for player in PLAYERS},
+        optimizers=optim.make_optimizers(config.optim, steps),
         axis_name=axis_name,
     )
     bind = functools.partial

@@ -129,7 +129,7 @@ def make(
         model=model,
         likelihood=likelihood_of(config),
         shapes=latent_shapes(model, (*size, 3)),
-        optimizers={player: optim.make_optimizer(config.optim, steps, player) for player in PLAYERS},
+        optimizers=optim.make_optimizers(config.optim, dict.fromkeys(PLAYERS, steps)),
         features=features,
         axis_name=axis_name,
     )

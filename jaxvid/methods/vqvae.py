@@ -99,7 +99,7 @@ class Setup(NamedTuple):
     config: ConfigDict
     model: VQVAE
     distance: Callable[[jax.Array, jax.Array], jax.Array]
-    optimizer: optax.GradientTransformation
+    optimizers: dict[str, optax.GradientTransformation]
     axis_name: str | None
 
 
@@ -117,7 +117,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         config=config,
         model=make_model(config, axis_name),
         distance=losses.RECONSTRUCTION[choice("model.loss", config.model.loss, losses.RECONSTRUCTION)],
-        optimizer=optim.make_optimizer(config.optim, config.train.steps, PLAYER),
+        optimizers=optim.make_optimizers(config.optim, {PLAYER: config.train.steps}),
         axis_name=axis_name,
     )
     bind = functools.partial
@@ -136,7 +136,7 @@ def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
     rngs = {"params": params_key, "quantizer": quantizer_key}
     collections = setup.model.init(rngs, normalize(batch["video"][:1]), train=False)
     params = collections.pop("params")
-    return new_state(key, {PLAYER: params}, {PLAYER: setup.optimizer}, {PLAYER: collections}, averaged=(PLAYER,))
+    return new_state(key, {PLAYER: params}, setup.optimizers, {PLAYER: collections}, averaged=(PLAYER,))
 
 
 def objective(params: Any, setup: Setup, state: TrainState, video: jax.Array) -> tuple[jax.Array, tuple[Any, Metrics]]:
@@ -158,7 +158,7 @@ def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainStat
     """`Method.train_step`."""
     video = normalize(batch["video"])
     grads, (collections, metrics) = jax.grad(objective, has_aux=True)(state.params[PLAYER], setup, state, video)
-    state, norm = apply_gradients(state, PLAYER, grads, setup.optimizer, setup.axis_name)
+    state, norm = apply_gradients(state, PLAYER, grads, setup.optimizers[PLAYER], setup.axis_name)
     state = state.replace(step=state.step + 1, collections={PLAYER: collections})
     state = update_ema(state, PLAYER, optim.ema_decay(setup.config.optim, PLAYER))
     return state, {**parallel.pmean(metrics, setup.axis_name), "grad_norm": norm}
