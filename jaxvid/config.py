@@ -37,6 +37,7 @@ def base() -> ConfigDict:
     config.data.dataset = ""  # the name of a TFDS data set
     config.data.frames = 16
     config.data.resolution = 64
+    config.data.label = "class"  # what the synthetic source labels: class, color or style
     config.data.stride = 1  # every stride-th frame
     config.data.fps = 0.0  # frames per second of the clips, instead of a stride
     config.data.holdout = 0.1  # share of a folder's files kept for evaluation

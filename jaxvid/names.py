@@ -1,4 +1,4 @@
-"""Names that people type: the one that is meant, and the sentence for one that is not there."""
+"""Names that users type: known ones pass, unknown ones are answered with the nearest."""
 
 from __future__ import annotations
 
@@ -20,4 +20,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """The name closest to a misspelled one; dotted names with the same end come first."""
     names = list(names)
     end = [n for n in names if n.rpartition(".")[2] == name.rpartition(".")[2]]
-    return difflib.get_close_matches(name, end or names, n=1, cutoff=0.0)[0]
+    return closest(name, end or names, 1)[0]
+
+
+def closest(name: str, names: Iterable[str], count: int) -> list[str]:
+    """Up to `count` of the names, those most like a misspelled one first."""
+    return difflib.get_close_matches(name, list(names), n=count, cutoff=0.0)

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from jaxvid import data, parallel
 from jaxvid.checkpoint import Run
 from jaxvid.core import Method, TrainState
-from jaxvid.data.synthetic import Synthetic
+from jaxvid.data.synthetic import LABELS
 from jaxvid.evaluate import __main__ as evaluate
 from jaxvid.evaluate import suite
 from jaxvid.methods import classifier, vqvae
@@ -174,7 +174,7 @@ def test_a_classifier_of_other_clips_is_refused(fields, sentence, trained, monke
     config.update_from_flattened_dict(fields)
     monkeypatch.setattr(evaluate.checkpoint, "load", lambda path: Run(trained[0], None, trained[1]))
     with pytest.raises(ValueError, match=sentence):
-        evaluate.load_classifier("runs/classifier", config, Synthetic.classes)
+        evaluate.load_classifier("runs/classifier", config, LABELS["class"])
 
 
 def test_what_scoring_by_a_classifier_needs_is_said(monkeypatch, capsys, trained) -> None:

@@ -1,4 +1,4 @@
-"""Crops and sizes of clips, in numpy: one choice for all frames, and for a paired video too."""
+"""Crops and sizes of clips, in numpy: one choice for all frames, and for the paired `input` too."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 
 def random_crop(clip: Mapping[str, np.ndarray], size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """`clip` with `video` (and `source`) [T,h,w,C] cut to one random window [T,size,size,C], as contiguous copies."""
+    """`clip` with `video` (and `input`) [T,h,w,C] cut to one random window [T,size,size,C], as contiguous copies."""
     height, width = _margins(clip, size)
     return _crop(clip, int(rng.integers(height + 1)), int(rng.integers(width + 1)), size)
 
 
 def center_crop(clip: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    """`clip` with `video` (and `source`) [T,h,w,C] cut to the middle window [T,size,size,C], as contiguous copies."""
+    """`clip` with `video` (and `input`) [T,h,w,C] cut to the middle window [T,size,size,C], as contiguous copies."""
     height, width = _margins(clip, size)
     return _crop(clip, height // 2, width // 2, size)
 
@@ -36,13 +36,13 @@ def _margins(clip: Mapping[str, np.ndarray], size: int) -> tuple[int, int]:
     height, width = clip["video"].shape[1:3]
     if min(height, width) < size:
         raise ValueError(f"frames of {height}x{width} pixels are smaller than the crop of {size}x{size}")
-    if "source" in clip and clip["source"].shape[1:3] != (height, width):
-        raise ValueError(f"video {clip['video'].shape} and source {clip['source'].shape} differ in height or width")
+    if "input" in clip and clip["input"].shape[1:3] != (height, width):
+        raise ValueError(f"video {clip['video'].shape} and input {clip['input'].shape} differ in height or width")
     return height - size, width - size
 
 
 def _crop(clip: Mapping[str, np.ndarray], top: int, left: int, size: int) -> dict[str, np.ndarray]:
     window = (slice(None), slice(top, top + size), slice(left, left + size))
     return {
-        key: np.ascontiguousarray(value[window]) if key in ("video", "source") else value for key, value in clip.items()
+        key: np.ascontiguousarray(value[window]) if key in ("video", "input") else value for key, value in clip.items()
     }

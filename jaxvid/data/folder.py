@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import hashlib
 import json
 import math
@@ -17,6 +16,7 @@ from absl import logging
 
 from jaxvid.data.index import IMAGE_ENDINGS, VIDEO_ENDINGS, Index, build_index, natural
 from jaxvid.data.video import VideoInfo, read_clip
+from jaxvid.names import choice, nearest
 
 SLOWEST = 0.995  # of the frame rate asked for: 29.97 passes as 30
 EVAL_FOLDERS = ("val", "valid", "validation", "test", "eval")
@@ -220,8 +220,7 @@ def check_settings(path: str, frames: int, resolution: int, stride: int, fps: fl
             raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
     if not (math.isfinite(fps) and fps >= 0):
         raise ValueError(f"fps must be 0 (go by stride) or more, not {fps!r}")
-    if split not in ("train", "eval"):
-        raise ValueError(f"split must be 'train' or 'eval', not {split!r}")
+    choice("split", split, ("train", "eval"))
     if not 0 < holdout < 1:
         raise ValueError(f"holdout is the share of files kept for evaluation, between 0 and 1, not {holdout!r}")
     if not path:
@@ -284,8 +283,8 @@ def _read_captions(root: str, index: Index) -> dict[str, str]:
         if not isinstance(name, str) or not isinstance(text, str):
             raise ValueError(f"{place}: expected the columns (or keys) 'file' and 'text', found {row!r}")
         if name not in index.listing.videos:
-            nearest = difflib.get_close_matches(name, index.listing.videos, n=1, cutoff=0.0)[0]
-            raise ValueError(f"{place}: there is no video {name!r}, the nearest name is {nearest!r}")
+            meant = nearest(name, index.listing.videos)
+            raise ValueError(f"{place}: there is no video {name!r}, the nearest name is {meant!r}")
         if name in captions:
             raise ValueError(f"{place}: {name!r} has a caption already, and one each is expected")
         captions[name] = text

@@ -28,10 +28,10 @@ ATTEMPTS = 16  # clips tried for one place of a batch before a source counts as 
 class Source(Protocol):
     """Clips by index: item `i` is a pure function of the source's settings and `i`.
 
-    An item holds `video` uint8 [T,h,w,3] (an image is T=1; h and w may exceed the resolution, a crop follows), `label`
-    int32 [], `text` str [], and, where the source has them, `action` float32 [T,A], `source` uint8 [T,h,w,3] (a paired
-    video) and `domain` int32 []. An item that cannot be read raises DamagedClip. A source that knows its texts without
-    reading clips may list them as `texts`.
+    An item holds `video` uint8 [T,h,w,3] (an image is T=1; h and w may exceed the resolution, since clips are cropped),
+    `label` int32 [], `text` str [], and, where the source has them, `action` float32 [T,A] and `input` uint8 [T,h,w,3]
+    (the clip that is to be translated to `video`). An item that cannot be read raises DamagedClip. A source that knows
+    its texts without reading clips may list them as `texts`.
     """
 
     classes: list[str]
@@ -293,7 +293,7 @@ def _read(source: Source, index: int, resolution: int, rng: np.random.Generator,
 
 
 def _check(clip: Clip, resolution: int, index: int, source: Source) -> None:
-    for key in ["video", "source"] if "source" in clip else ["video"]:
+    for key in ["video", "input"] if "input" in clip else ["video"]:
         video = np.asarray(clip.get(key))
         if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or min(video.shape[1:3]) < resolution:
             found = f"{video.dtype} {list(video.shape)}" if key in clip else "missing"

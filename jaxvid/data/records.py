@@ -88,7 +88,7 @@ def write_records(source: Source, path: str, shards: int = 16, workers: int = 4)
 class Records:
     """Clips that `write_records` wrote, as they came from their source.
 
-    An item holds what the source's items held; `video` (and `source`) uint8 [T,h,w,3] with the shorter side of at least
+    An item holds what the source's items held; `video` (and `input`) uint8 [T,h,w,3] with the shorter side of at least
     `resolution`, and of exactly that where it has to be scaled down, which costs time: better write them at that size.
 
     Args:
@@ -137,10 +137,10 @@ class Records:
             raise DamagedClip(
                 str(self._folder / self._about["shards"][shard]["file"]), f"clip {index}: {error}"
             ) from error
-        for key in ("video", "source", "action"):
+        for key in ("video", "input", "action"):
             if key in clip:
                 clip[key] = clip[key][: self.frames]
-        for key in ("video", "source"):
+        for key in ("video", "input"):
             if key in clip:
                 clip[key] = resize_short_side(clip[key], self.resolution)
         return clip

@@ -1,9 +1,9 @@
-"""A toy world drawn on the fly: one coloured shape or digit that moves, with everything about it known.
+"""Synthetic videos, rendered on the fly: one colored shape or digit that moves, with everything about it known.
 
-Good for first steps and for tests of every kind of model: the label is shape x motion, the text says what happens, the
-actions are the velocities, `source` shows the same scene as outlines (paired translation), `domain` is the colour
-(unpaired translation). Nothing is read or downloaded, and the same index is the same video on every machine: randomness
-comes from the raw bits of PCG64, whose stream numpy guarantees, and drawing uses only operations that IEEE 754 rounds
+They serve for first steps and for tests of every kind of model: the label is shape x motion, the color or the style,
+the text describes the scene, the actions are the velocities, and `input` shows the same scene as outlines (paired
+translation). Nothing is read or downloaded, and the same index is the same video on every machine: random numbers come
+from the raw bits of PCG64, whose stream NumPy guarantees, and rendering uses only operations that IEEE 754 rounds
 exactly.
 """
 
@@ -16,9 +16,11 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from jaxvid.names import choice
+
 SHAPES = ("square", "circle", "triangle", "star", "digit")
 MOTIONS = ("left", "right", "up", "down", "bounce", "spin", "grow", "shrink")
-COLOURS = {
+COLORS = {
     "red": (226, 38, 38),
     "orange": (245, 134, 14),
     "yellow": (246, 222, 36),
@@ -28,11 +30,17 @@ COLOURS = {
     "purple": (136, 48, 196),
     "pink": (246, 112, 182),
 }
+# Names of the classes, for each thing that a label may be.
+LABELS = {
+    "class": [f"{shape}_{motion}" for shape in SHAPES for motion in MOTIONS],
+    "color": list(COLORS),
+    "style": ["filled", "outline"],
+}
 LENGTHS = {"train": 2**20, "eval": 2**16}
 TURN = 1024  # steps of a full turn
 GRID = 256  # points per side of a shape's distance table, which spans
-EXTENT = 1.25  # radii to each side of the shape's centre
-LAST = 15  # the frame up to which a path is laid out free of walls: clips of 16 frames are the common case
+EXTENT = 1.25  # radii to each side of the shape's center
+LAST = 15  # straight paths meet no wall up to this frame: clips of 16 frames are the common case
 
 # A platform's cosine may differ in the last bit; rounded to 2**-15 it is the same everywhere.
 COSINE = np.round(np.cos(np.arange(TURN) * (2 * np.pi / TURN)) * 2**15) / 2**15
@@ -41,35 +49,42 @@ Draw = Callable[[float, float], float]
 
 
 class Synthetic:
-    """Clips of the toy world; 2**20 for training, 2**16 others for evaluation.
+    """Synthetic clips: 2**20 for training, 2**16 others for evaluation.
 
-    An item holds `video` uint8 [T,R,R,3]; `source`, the same scene as outlines, uint8 [T,R,R,3]; `label` int32 [], an
-    index into `classes`, such as "square_left"; `text`, such as "a small red square moves left, then up, on a dark
-    background"; `domain` int32 [], the colour as an index into `domains`; `action` float32 [T,2], the step (right,
-    down) of the shape's centre from each frame to the next, in frame widths. Scenes do not depend on the resolution.
+    An item holds `video` uint8 [T,R,R,3]; `input`, the same scene as outlines, uint8 [T,R,R,3]; `label` int32 [], an
+    index into `classes`; `text`, such as "a small red square moves left, then up, on a dark background"; `action`
+    float32 [T,2], the step (right, down) of the shape's center from each frame to the next, in frame widths. Scenes do
+    not depend on the resolution.
 
     Args:
       frames: T >= 1.
       resolution: R >= 8.
       split: "train" or "eval"; they share no video.
-      seed: another seed is another world of the same kind.
-      stride: every stride-th frame of the scene is drawn, >= 1.
+      seed: another seed gives other videos of the same kind.
+      stride: every stride-th frame of the scene is rendered, >= 1.
+      label: what `label` is: the "class" (shape and motion, 40 such as "square_left"), the "color" (8), or the "style":
+        then half of the videos are filled and half are outlines, and nothing else of the scenes changes.
 
     Raises:
-      ValueError: frames, resolution, stride or split out of range. IndexError: an index beyond the length.
+      ValueError: frames, resolution or stride out of range, or another split or label.
     """
 
-    classes = [f"{shape}_{motion}" for shape in SHAPES for motion in MOTIONS]
-    domains = list(COLOURS)
-
-    def __init__(self, frames: int, resolution: int, split: str = "train", seed: int = 0, stride: int = 1):
+    def __init__(
+        self,
+        frames: int,
+        resolution: int,
+        split: str = "train",
+        seed: int = 0,
+        stride: int = 1,
+        label: str = "class",
+    ):
         if frames < 1 or resolution < 8:
-            raise ValueError(f"the synthetic world has frames >= 1 and resolution >= 8, not {frames} and {resolution}")
+            raise ValueError(f"synthetic videos have frames >= 1 and resolution >= 8, not {frames} and {resolution}")
         if stride < 1:
-            raise ValueError(f"the synthetic world has stride >= 1, not {stride}")
-        if split not in LENGTHS:
-            raise ValueError(f"a split is 'train' or 'eval', not {split!r}")
-        self.frames, self.resolution, self.split, self.seed, self.stride = frames, resolution, split, seed, stride
+            raise ValueError(f"synthetic videos have stride >= 1, not {stride}")
+        self.frames, self.resolution, self.seed, self.stride = frames, resolution, seed, stride
+        self.split, self.label = choice("split", split, LENGTHS), choice("label", label, LABELS)
+        self.classes = LABELS[label]
 
     def __len__(self) -> int:
         return LENGTHS[self.split]
@@ -78,37 +93,41 @@ class Synthetic:
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"synthetic clip {index} of {len(self)}")
-        draw = random_draws([self.seed, list(LENGTHS).index(self.split), index])
-        label, domain = int(draw(0, len(self.classes))), int(draw(0, len(COLOURS)))
-        shape, motion = SHAPES[label // len(MOTIONS)], MOTIONS[label % len(MOTIONS)]
+        seeds = [self.seed, list(LENGTHS).index(self.split), index]
+        draw = random_draws(seeds)
+        labels = {name: int(draw(0, len(LABELS[name]))) for name in ("class", "color")}
+        shape, motion = SHAPES[labels["class"] // len(MOTIONS)], MOTIONS[labels["class"] % len(MOTIONS)]
+        color = LABELS["color"][labels["color"]]
         glyph = str(int(draw(0, 10))) if shape == "digit" else shape
         name = f"digit {glyph}" if shape == "digit" else shape
         moments = self.frames * self.stride
         path = _every(_path(motion, draw, moments), self.stride)
-        background, ground = _background(draw, self.resolution)
-        bodies = [Body(glyph, COLOURS[self.domains[domain]], path.center[:-1], path.radius, path.angle)]
-        passer, words = _distractor(draw, moments, ground)
-        if passer:
-            bodies.insert(int(draw(0, 2)), _every(passer, self.stride))  # behind or in front
-        video, source = _paint(bodies, background, self.frames)
-        subject = f"{path.size} {self.domains[domain]} {name}".strip()
+        background, tone = _background(draw, self.resolution)
+        bodies = [Body(glyph, COLORS[color], path.center[:-1], path.radius, path.angle)]
+        distractor, clause = _distractor(draw, moments, tone)
+        if distractor:
+            bodies.insert(int(draw(0, 2)), _every(distractor, self.stride))  # behind or in front
+        filled, outline = _render(bodies, background, self.frames)
+        # A stream of its own, so that the scene is that of the other labels.
+        labels["style"] = int(random_draws([*seeds, 1])(0, 2)) if self.label == "style" else 0
+        subject = f"{path.size} {color} {name}".strip()
         article = "an" if subject[0] in "aeiou" else "a"
         return {
-            "video": video,
-            "source": source,
-            "label": np.asarray(label, np.int32),
-            "text": np.asarray(f"{article} {subject} {path.words}{words}, on a {ground} background"),
-            "domain": np.asarray(domain, np.int32),
+            "video": outline if labels["style"] else filled,
+            "input": outline,
+            "label": np.asarray(labels[self.label], np.int32),
+            "text": np.asarray(f"{article} {subject} {path.clause}{clause}, on a {tone} background"),
             "action": np.diff(path.center, axis=0).astype(np.float32),
         }
 
     @property
     def texts(self) -> list[str]:
-        """The texts of the first 1024 clips, in which all its words occur."""
-        small = Synthetic(self.frames, 8, self.split, self.seed)  # the words are those of any resolution
+        """The texts of the first 1024 clips, which hold every word that occurs."""
+        small = Synthetic(self.frames, 8, self.split, self.seed)  # texts do not depend on the resolution
         return [str(small[index]["text"]) for index in range(1024)]
 
     def summary(self) -> str:
+        """See `Source.summary`."""
         size = f"{self.frames} frames of {self.resolution}x{self.resolution}"
         return f"synthetic {self.split}: {len(self):,} clips of {size}, {len(self.classes)} classes, none skipped"
 
@@ -121,26 +140,26 @@ def random_draws(seed: Sequence[int]) -> Callable[[float, float], float]:
 
 
 def reflect(position: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
-    """A straight path folded back at the walls `low` and `high`, as often as needed."""
+    """A straight path reflected at the walls `low` and `high`, as often as needed; arrays broadcast."""
     span = high - low
     return low + span - np.abs(np.mod(position - low, 2 * span) - span)
 
 
 class Path(NamedTuple):
-    """What a motion does. Lengths are in frame widths, x to the right, y down."""
+    """The trajectory of a shape. Lengths are in frame widths, x to the right, y down."""
 
     center: np.ndarray  # [T+1, 2]
     radius: np.ndarray  # [T]
     angle: np.ndarray  # [T] int, clockwise, in steps of 1/TURN
-    size: str
-    words: str
+    size: str  # "small", "large" or ""
+    clause: str  # of the text, such as "moves left"
 
 
 class Body(NamedTuple):
-    """Something to paint."""
+    """A shape to render in every frame."""
 
-    glyph: str
-    colour: tuple[int, int, int]
+    glyph: str  # a shape, or a digit "0" to "9"
+    color: tuple[int, int, int]
     center: np.ndarray  # [T, 2]
     radius: np.ndarray  # [T]
     angle: np.ndarray  # [T]
@@ -157,30 +176,30 @@ def _every(moving: Moving, stride: int) -> Moving:
 
 def _path(motion: str, draw: Draw, frames: int) -> Path:
     time = np.arange(frames + 1.0)
-    still = np.zeros(frames + 1)
+    fixed = np.zeros(frames + 1)
     radius, tilt = draw(0.15, 0.22), int(draw(-50, 51))
     size = "small" if radius < 0.17 else "large" if radius > 0.2 else ""
     angle = np.full(frames, tilt)
     if motion in ("grow", "shrink"):
         rate, start = draw(0.009, 0.012), draw(0.09, 0.1)
         start, rate = (start, rate) if motion == "grow" else (0.36 - start, -rate)
-        center = np.stack([still + draw(0.28, 0.72), still + draw(0.28, 0.72)], axis=1)
+        center = np.stack([fixed + draw(0.28, 0.72), fixed + draw(0.28, 0.72)], axis=1)
         return Path(center, reflect(start + rate * time[:-1], 0.08, 0.28), angle, "", f"{motion}s")
     if motion == "spin":
         rate, clockwise = int(draw(36, 72)), draw(0, 1) < 0.5
-        center = np.stack([still + draw(radius, 1 - radius), still + draw(radius, 1 - radius)], axis=1)
+        center = np.stack([fixed + draw(radius, 1 - radius), fixed + draw(radius, 1 - radius)], axis=1)
         angle = (tilt + (rate if clockwise else -rate) * np.arange(frames)) % TURN
-        words = "spins clockwise" if clockwise else "spins counterclockwise"
-        return Path(center, np.full(frames, radius), angle, size, words)
-    line, words = _bounce(draw, radius, time) if motion == "bounce" else _straight(motion, draw, radius, time)
+        clause = "spins clockwise" if clockwise else "spins counterclockwise"
+        return Path(center, np.full(frames, radius), angle, size, clause)
+    line, clause = _bounce(draw, radius, time) if motion == "bounce" else _straight(motion, draw, radius, time)
     center = reflect(line, radius, 1 - radius)
     if motion != "bounce" and np.abs(center[:-1] - line[:-1]).max() > 1e-9:
-        words += ", and comes back"
-    return Path(center, np.full(frames, radius), angle, size, words)
+        clause += ", and comes back"
+    return Path(center, np.full(frames, radius), angle, size, clause)
 
 
 def _bounce(draw: Draw, radius: float, time: np.ndarray) -> tuple[np.ndarray, str]:
-    """A diagonal that meets a side wall within seven frames."""
+    """A diagonal line [T+1,2] that meets a side wall within seven frames, and its clause."""
     speed = np.array([draw(0.032, 0.046), draw(0.032, 0.046)])
     start = np.array([1 - radius - speed[0] * draw(3, 7), draw(radius, 1 - radius)])
     mirrored = np.array([draw(0, 1) < 0.5, draw(0, 1) < 0.5])
@@ -189,7 +208,7 @@ def _bounce(draw: Draw, radius: float, time: np.ndarray) -> tuple[np.ndarray, st
 
 
 def _straight(motion: str, draw: Draw, radius: float, time: np.ndarray) -> tuple[np.ndarray, str]:
-    """Along an axis, one time in four with a turn to the roomier side; free of walls up to frame LAST."""
+    """A line [T+1,2] along an axis, and its clause; one in four turns by 90 degrees to the side with more room."""
     speed, turns, turn = draw(0.015, 0.03), draw(0, 1) < 0.25, int(draw(7, 11))
     pace = " slowly" if speed < 0.019 else " quickly" if speed > 0.026 else ""
     axis = 0 if motion in ("left", "right") else 1
@@ -200,47 +219,48 @@ def _straight(motion: str, draw: Draw, radius: float, time: np.ndarray) -> tuple
     aside = draw(radius, 1 - radius)
     side = 1 if aside < 0.5 else -1
     line = np.stack([along if sign > 0 else 1 - along, aside + side * legs[:, 1]], axis=1)
-    words = f"moves {motion}{pace}"
+    clause = f"moves {motion}{pace}"
     if turns and turn < len(time) - 2:
-        words += ", then " + (("up", "down") if axis == 0 else ("left", "right"))[side > 0]
-    return (line if axis == 0 else line[:, ::-1]), words
+        clause += ", then " + (("up", "down") if axis == 0 else ("left", "right"))[side > 0]
+    return (line if axis == 0 else line[:, ::-1]), clause
 
 
-def _distractor(draw: Draw, frames: int, ground: str) -> tuple[Body | None, str]:
-    """Two times in five, a grey shape too small to hide the principal one."""
+def _distractor(draw: Draw, frames: int, tone: str) -> tuple[Body | None, str]:
+    """In two of five videos, a gray shape too small to hide the main one, and its clause."""
     present, radius = draw(0, 1) < 0.4, draw(0.055, 0.075)
     glyph = ("square", "circle", "triangle")[int(draw(0, 3))]
-    shade = int(draw(140, 170)) if ground == "dark" else int(draw(80, 110))
+    shade = int(draw(140, 170)) if tone == "dark" else int(draw(80, 110))
     start = np.array([draw(radius, 1 - radius), draw(radius, 1 - radius)])
     speed = np.array([draw(-0.03, 0.03), draw(-0.03, 0.03)])
     center = reflect(start + speed * np.arange(frames)[:, None], radius, 1 - radius)
     if not present:
         return None, ""
     body = Body(glyph, (shade, shade, shade), center, np.full(frames, radius), np.zeros(frames, int))
+    # The captions keep this spelling: places in the vocabulary, and so all results with text, depend on it.
     return body, f", while a tiny grey {glyph} passes"
 
 
 def _background(draw: Draw, size: int) -> tuple[np.ndarray, str]:
-    """Grey with a soft vertical gradient, uint8 [R,R,3], dark or light."""
-    ground = "dark" if draw(0, 1) < 0.5 else "light"
-    level = draw(24, 72) if ground == "dark" else draw(180, 228)
+    """Gray with a soft vertical gradient, uint8 [R,R,3], and whether it is "dark" or "light"."""
+    tone = "dark" if draw(0, 1) < 0.5 else "light"
+    level = draw(24, 72) if tone == "dark" else draw(180, 228)
     slope = draw(-24, 24)
     column = level + slope * ((np.arange(size) + 0.5) / size - 0.5)
-    return np.broadcast_to(column.astype(np.uint8)[:, None, None], (size, size, 3)), ground
+    return np.broadcast_to(column.astype(np.uint8)[:, None, None], (size, size, 3)), tone
 
 
-def _paint(bodies: Sequence[Body], background: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
+def _render(bodies: Sequence[Body], background: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """The scene filled and as outlines, each uint8 [T,R,R,3]; later bodies hide earlier ones."""
     size = len(background)
     filled = np.empty((frames, size, size, 3), np.uint8)
     filled[:] = background
-    outlined = filled.copy()
+    outline = filled.copy()
     half_line = max(0.75, 0.012 * size)
     for body in bodies:
         distance, top, left = _distances(body, size)
-        _blend(filled, 0.5 - distance, body.colour, top, left)
-        _blend(outlined, 0.5 + half_line - np.abs(distance), body.colour, top, left)
-    return filled, outlined
+        _blend(filled, 0.5 - distance, body.color, top, left)
+        _blend(outline, 0.5 + half_line - np.abs(distance), body.color, top, left)
+    return filled, outline
 
 
 def _distances(body: Body, size: int) -> tuple[np.ndarray, list[int], list[int]]:
@@ -261,16 +281,16 @@ def _distances(body: Body, size: int) -> tuple[np.ndarray, list[int], list[int]]
 
 
 def _blend(
-    video: np.ndarray, coverage: np.ndarray, colour: tuple[int, int, int], top: list[int], left: list[int]
+    video: np.ndarray, coverage: np.ndarray, color: tuple[int, int, int], top: list[int], left: list[int]
 ) -> None:
-    """Paints `colour` over the patches [T,P,P] of `video`, in 128 steps so that int16 holds every product."""
+    """Composites `color` onto the patches [T,P,P] of `video`, in 128 steps so that int16 holds every product."""
     patch = coverage.shape[1]
     windows = [video[t, y : y + patch, x : x + patch] for t, (y, x) in enumerate(zip(top, left, strict=True))]
     under = np.stack(windows).astype(np.int16)
     weight = (np.clip(coverage, 0, 1) * 128).astype(np.int16)[..., None]
-    under += ((np.array(colour, np.int16) - under) * weight) >> 7
-    for window, painted in zip(windows, under.astype(np.uint8), strict=True):
-        window[:] = painted
+    under += ((np.array(color, np.int16) - under) * weight) >> 7
+    for window, composite in zip(windows, under.astype(np.uint8), strict=True):
+        window[:] = composite
 
 
 @functools.cache
@@ -281,7 +301,7 @@ def _table(glyph: str) -> np.ndarray:
     if glyph.isdigit():
         distance = _to_line(_digit(int(glyph)), x, y) - 0.17
     else:
-        # A hole off the centre shows how the shape is turned: otherwise nobody could see a circle spin.
+        # A hole off the center shows the orientation: otherwise a circle would not visibly spin.
         hole = 0.22 - np.sqrt(x * x + (y + 0.42) ** 2)
         distance = np.maximum(_solid(glyph, x, y), hole)
     return (np.round(distance * 2**12) / 2**12).astype(np.float32).ravel()

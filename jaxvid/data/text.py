@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import difflib
 import random
 import re
 import unicodedata
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from jaxvid.data.pipeline import Clip, DamagedClip, Source
+from jaxvid.names import nearest
 
 UNKNOWN, FIRST = 1, 2  # the tokens of a word that is not in the vocabulary and of the first that is; 0 is padding
 SAMPLED = 1024  # clips read to learn what all are like
@@ -55,7 +55,7 @@ class Embeddings:
                 texts, vectors = file["text"], file["embedding"]
         except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is no .npz file with the arrays text [N] and embedding [N, E].") from error
-        if texts.ndim != 1 or texts.dtype.kind != "U" or vectors.ndim != 2 or len(texts) != len(vectors):
+        if texts.ndim != 1 or texts.dtype.kind != "U" or vectors.ndim != 2 or not 0 < len(texts) == len(vectors):
             found = f"{texts.dtype} {list(texts.shape)} and {vectors.dtype} {list(vectors.shape)}"
             raise ValueError(f"{path} holds text and embedding as {found}, expected strings [N] and floats [N, E].")
         if not np.isfinite(vectors).all():
@@ -71,8 +71,8 @@ class Embeddings:
     def __call__(self, text: str) -> np.ndarray:
         """float32 [E] of a caption; ValueError, with the nearest one, if the table does not have it."""
         if text not in self._rows:
-            nearest = "".join(difflib.get_close_matches(text, self._rows, n=1, cutoff=0.0))
-            raise ValueError(f"{self._path} has no embedding of {text!r}; the nearest of its captions is {nearest!r}.")
+            meant = nearest(text, self._rows)
+            raise ValueError(f"{self._path} has no embedding of {text!r}; the nearest of its captions is {meant!r}.")
         return self._vectors[self._rows[text]]
 
 

@@ -6,7 +6,6 @@ Whatever was prepared as ArrayRecord can be read: `tfds build ucf101 --file_form
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import io
@@ -19,6 +18,7 @@ from PIL import Image
 
 from jaxvid.data.augment import resize_short_side
 from jaxvid.data.pipeline import DamagedClip
+from jaxvid.names import nearest
 
 VIDEO_NAMES = ("video", "frames", "image_main", "image")  # preferred where a data set has several
 TEXT_NAMES = ("caption", "text", "description")
@@ -165,9 +165,10 @@ def _open(dataset: str, path: str) -> Any:
             f"TFDS data set {dataset!r} is not prepared in {folder}: run `{build}` once (that needs TensorFlow;"
             " training does not), or set data.path to the data_dir that holds it"
         )
-    nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else "see https://www.tensorflow.org/datasets/catalog"
-    raise ValueError(f"TFDS knows no data set {dataset!r}, nor is one prepared in {folder}: {hint}")
+    raise ValueError(
+        f"TFDS knows no data set {dataset!r}, nor is one prepared in {folder}: did you mean {nearest(name, known)!r}?"
+        " All are listed in https://www.tensorflow.org/datasets/catalog"
+    )
 
 
 def _leaves(feature: Any, path: Keys = (), sequence: int = 0) -> Iterator[tuple[Keys, Any, int]]:

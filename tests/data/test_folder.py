@@ -397,7 +397,7 @@ def test_an_interrupt_does_not_wait_for_the_rest():
         ({"stride": -1}, "stride must be a whole number of at least 1, not -1"),
         ({"fps": -1}, "fps must be 0 .go by stride. or more"),
         ({"fps": float("nan")}, "fps must be 0"),
-        ({"split": "test"}, "split must be 'train' or 'eval', not 'test'"),
+        ({"split": "test"}, 'split is "test", expected one of train, eval'),
         ({"holdout": 0}, "holdout is the share of files .* between 0 and 1, not 0"),
         ({"holdout": 1}, "holdout is the share"),
         ({"path": ""}, "is not given: set path"),

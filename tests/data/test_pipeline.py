@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("workers")
 
 
 class Numbered:
-    """Clip i is filled with the number i and has a pixel grid to recognise crops by."""
+    """Clip i is filled with the number i and has a pixel grid to recognize crops by."""
 
     classes = ["even", "odd"]
 
@@ -36,7 +36,7 @@ class Numbered:
             raise DamagedClip(f"{index}.mp4", "moov atom not found")
         video = np.full((2, self.size, self.size, 3), index, np.uint8)
         video[..., 1], video[..., 2] = np.mgrid[: self.size, : self.size]
-        return {"video": video, "source": 255 - video, "label": np.int32(index % 2), "text": np.str_("x" * index)}
+        return {"video": video, "input": 255 - video, "label": np.int32(index % 2), "text": np.str_("x" * index)}
 
     def summary(self):
         return f"{self.length} numbered clips"
@@ -149,7 +149,7 @@ def test_crops_are_random_aligned_and_shared_with_the_paired_video():
     with train_batches(Numbered(), 23, 5, seed=0) as batches:
         for _ in range(4):
             batch = next(batches)
-            np.testing.assert_array_equal(batch["source"], 255 - batch["video"])
+            np.testing.assert_array_equal(batch["input"], 255 - batch["video"])
             for video in batch["video"]:
                 top, left = video[0, 0, 0, 1], video[0, 0, 0, 2]
                 corners.add((int(top), int(left)))
@@ -167,7 +167,7 @@ def test_shapes_and_types():
     assert [len(text) for text in batch["text"]] == batch["video"][:, 0, 0, 0, 0].tolist()
 
 
-def test_evaluation_takes_a_fixed_sample_centre_cropped_and_padded():
+def test_evaluation_takes_a_fixed_sample_center_cropped_and_padded():
     batches, again = (list(eval_batches(Numbered(20), 4, 4, examples=10)) for _ in range(2))
     assert [batch["video"].shape for batch in batches] == [(4, 2, 4, 4, 3)] * 3
     rows = np.concatenate([batch["video"] for batch in batches])
@@ -269,10 +269,10 @@ def test_a_script_that_dies_with_open_workers_ends(tmp_path):
         ({"video": np.zeros((2, 8, 8, 3), np.float32)}, r"'video' of clip 3 is float32 \[2, 8, 8, 3\], expected uint8"),
         ({"video": np.zeros((2, 7, 8, 3), np.uint8)}, "'video' of clip 3 is uint8 .* at least 8"),
         ({"video": np.zeros((8, 8, 3), np.uint8)}, "'video' of clip 3 .* expected"),
-        ({"source": np.zeros((2, 8, 8, 1), np.uint8)}, "'source' of clip 3 .* expected"),
-        ({"source": np.zeros((2, 9, 9, 3), np.uint8)}, "differ in height or width"),
+        ({"input": np.zeros((2, 8, 8, 1), np.uint8)}, "'input' of clip 3 .* expected"),
+        ({"input": np.zeros((2, 9, 9, 3), np.uint8)}, "differ in height or width"),
         ({"label": np.int64(1)}, "clips differ in 'label'"),
-        ({"domain": np.int32(1)}, "some clips have 'domain' and others do not"),
+        ({"action": np.zeros((2, 1), np.float32)}, "some clips have 'action' and others do not"),
     ],
 )
 def test_clips_that_do_not_fit_are_named(change, message):
@@ -314,10 +314,16 @@ def test_sources_are_made_by_name():
     options = {"name": "synthetic", "path": "", "dataset": "", "frames": 3, "resolution": 16, "stride": 1, "fps": 0.0}
     source = make_source(options | {"holdout": 0.1}, "eval")
     assert source[0]["video"].shape == (3, 16, 16, 3) and "synthetic eval: 65,536 clips" in source.summary()
-    with pytest.raises(ValueError, match="no data source is called 'sintetic': did you mean 'synthetic'"):
+    with pytest.raises(ValueError, match='data.name is "sintetic", expected .*did you mean synthetic'):
         make_source(options | {"name": "sintetic"}, "train")
-    with pytest.raises(ValueError, match="a split is 'train' or 'eval', not 'test'"):
+    with pytest.raises(ValueError, match='split is "test", expected one of train, eval'):
         make_source(options, "test")
+    assert make_source(options | {"label": "color"}, "eval").classes[0] == "red"
+    unread = (
+        "data.label is 'color', which the source 'moving_mnist' does not read: leave it at 'class' or set data.name to"
+    )
+    with pytest.raises(ValueError, match=unread):
+        make_source(options | {"name": "moving_mnist", "label": "color"}, "train")
 
 
 def test_importing_the_package_imports_no_jax():

@@ -10,13 +10,13 @@ import pytest
 
 from jaxvid.data import DamagedClip, make_source, train_batches
 from jaxvid.data.records import Records, decode, encode, write_records
-from jaxvid.data.synthetic import Synthetic
+from jaxvid.data.synthetic import LABELS, Synthetic
 
 
 class Few:
     """The first clips of the synthetic world, some of them damaged."""
 
-    classes = Synthetic.classes
+    classes = LABELS["class"]
 
     def __init__(self, length=23, damaged=(), frames=4, size=24):
         self.world, self.length, self.damaged = Synthetic(frames, size), length, damaged
@@ -86,11 +86,11 @@ def test_damaged_clips_are_left_out_and_counted(tmp_path):
 
 def test_fewer_frames_and_a_smaller_size(written):
     source, whole = Records(str(written), 3, 12), Records(str(written), 4, 24)
-    for key in ("video", "source", "action"):
+    for key in ("video", "input", "action"):
         np.testing.assert_array_equal(Records(str(written), 3, 24)[0][key], whole[0][key][:3])
     for i in range(5):
         small, large = source[i], whole[i]
-        assert small["video"].shape == small["source"].shape == (3, 12, 12, 3) and small["action"].shape == (3, 2)
+        assert small["video"].shape == small["input"].shape == (3, 12, 12, 3) and small["action"].shape == (3, 2)
         halved = large["video"][:3].reshape(3, 12, 2, 12, 2, 3).mean((2, 4))
         assert np.abs(small["video"] - halved).mean() < 4
 

@@ -1,4 +1,4 @@
-"""The toy world against what can be measured in its pixels."""
+"""The synthetic videos against what can be measured in its pixels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from jaxvid.data.synthetic import COLOURS, MOTIONS, SHAPES, Synthetic, reflect
+from jaxvid.data.synthetic import COLORS, LABELS, MOTIONS, Synthetic, reflect
 
 SAMPLE = 160
 
@@ -33,15 +33,15 @@ def clips():
     return [source[index] for index in range(SAMPLE)]
 
 
-def coloured(video):
-    """Weight of the coloured (principal) shape per pixel [T,H,W]: grey things and backgrounds have no saturation."""
+def colored(video):
+    """Weight of the colored (principal) shape per pixel [T,H,W]: gray things and backgrounds have no saturation."""
     video = video.astype(float)
     return video.max(-1) - video.min(-1)
 
 
 def centers(video):
-    """Centre of mass of the coloured shape per frame, (right, down), in frame widths."""
-    weight = coloured(video)
+    """Center of mass of the colored shape per frame, (right, down), in frame widths."""
+    weight = colored(video)
     middle = (np.arange(video.shape[1]) + 0.5) / video.shape[1]
     mass = weight.sum((1, 2))
     return np.stack([(weight.sum(1) * middle).sum(1), (weight.sum(2) * middle).sum(1)], axis=1) / mass[:, None]
@@ -57,16 +57,16 @@ def alone(clip):
 
 def test_items_have_the_promised_shapes_and_types(clips):
     for clip in clips:
-        assert clip["video"].shape == clip["source"].shape == (16, 64, 64, 3)
-        assert clip["video"].dtype == clip["source"].dtype == np.uint8
+        assert clip["video"].shape == clip["input"].shape == (16, 64, 64, 3)
+        assert clip["video"].dtype == clip["input"].dtype == np.uint8
         assert clip["action"].shape == (16, 2) and clip["action"].dtype == np.float32
-        assert all(clip[key].shape == () and clip[key].dtype == np.int32 for key in ("label", "domain"))
+        assert clip["label"].shape == () and clip["label"].dtype == np.int32
         assert clip["text"].dtype.kind == "U"
 
 
 def test_the_same_index_is_the_same_video_on_every_machine():
     def checksum(clip):
-        arrays = b"".join(clip[key].tobytes() for key in ("video", "source", "action"))
+        arrays = b"".join(clip[key].tobytes() for key in ("video", "input", "action"))
         return zlib.crc32(arrays + str(clip["text"]).encode())
 
     found = [checksum(Synthetic(16, 64, split)[i]) for split in ("train", "eval") for i in (0, 1, 5, 2**16 - 1)]
@@ -86,7 +86,7 @@ def test_actions_are_the_measured_velocities(clips):
 def test_motions_are_what_their_labels_say(clips):
     for clip in filter(alone, clips):
         motion = motion_of(clip)
-        path, area = centers(clip["video"]), coloured(clip["video"]).sum((1, 2))
+        path, area = centers(clip["video"]), colored(clip["video"]).sum((1, 2))
         (right, down), size = path[6] - path[0], area[-1] / area[0]
         if motion in ("left", "right"):
             assert abs(down) < 0.02 and (right > 0.05) == (motion == "right") and abs(right) > 0.05
@@ -105,58 +105,74 @@ def test_grown_shapes_have_the_areas_of_geometry():
     """At 512 pixels the area ratio of two frames is the square of the radii's ratio, whatever the shape."""
     source = Synthetic(11, 512)
     index = next(i for i in range(999) if motion_of(clip := Synthetic(1, 8)[i]) == "grow" and alone(clip))
-    area = coloured(source[index]["video"]).sum((1, 2))
+    area = colored(source[index]["video"]).sum((1, 2))
     roots = np.sqrt(area)
     np.testing.assert_allclose(np.diff(roots), np.diff(roots).mean(), rtol=0.03)  # the radius grows linearly
 
 
-def test_domain_is_the_colour(clips):
-    for clip in clips:
+def test_a_label_may_be_the_color(clips):
+    source = Synthetic(16, 64, label="color")
+    for index, clip in enumerate(clips[:40]):
         frame = clip["video"][0].reshape(-1, 3).astype(int)
-        distances = [np.abs(frame - colour).sum(1).min() for colour in COLOURS.values()]
-        assert np.argmin(distances) == clip["domain"] and min(distances) == 0
-        assert f" {Synthetic.domains[clip['domain']]} " in str(clip["text"])
+        distances = [np.abs(frame - color).sum(1).min() for color in COLORS.values()]
+        label = source[index]["label"]
+        assert np.argmin(distances) == label and min(distances) == 0 and label.dtype == np.int32
+        assert f" {source.classes[label]} " in str(clip["text"])
+        assert_same(source[index], clip, ("video", "input", "text", "action"))
 
 
-def test_source_is_the_outline_of_the_same_scene(clips):
+def test_a_label_may_be_the_style_and_nothing_else_of_the_scene_changes(clips):
+    source = Synthetic(16, 64, label="style")
+    assert source.classes == ["filled", "outline"]
+    for index, clip in enumerate(clips[:40]):
+        styled = source[index]
+        assert_same(styled, clip, ("input", "text", "action"))
+        np.testing.assert_array_equal(styled["video"], clip[("video", "input")[styled["label"]]])
+
+
+def assert_same(clip, other, keys):
+    for key in keys:
+        np.testing.assert_array_equal(clip[key], other[key])
+
+
+def test_input_is_the_outline_of_the_same_scene(clips):
     for clip in filter(alone, clips):
-        fill, line = coloured(clip["video"]), coloured(clip["source"])
+        fill, line = colored(clip["video"]), colored(clip["input"])
         assert (line[fill > 100].mean() < 0.9 * fill[fill > 100].mean()) and line.max() > 50
         corners = (slice(None), [0, 0, -1, -1], [0, -1, 0, -1])
         empty = (fill[corners] == 0) & (line[corners] == 0)
-        np.testing.assert_array_equal(clip["video"][corners][empty], clip["source"][corners][empty])
+        np.testing.assert_array_equal(clip["video"][corners][empty], clip["input"][corners][empty])
         if motion_of(clip) not in ("grow", "shrink", "spin"):
-            assert np.abs(centers(clip["video"]) - centers(clip["source"])).max() < 0.05
+            assert np.abs(centers(clip["video"]) - centers(clip["input"])).max() < 0.05
 
 
 def test_the_text_names_shape_and_motion(clips):
     for clip in clips:
-        shape, motion = Synthetic.classes[clip["label"]].split("_")
+        shape, motion = LABELS["class"][clip["label"]].split("_")
         words = {"bounce": "bounces around", "spin": "spins (counter)?clockwise", "grow": "grows", "shrink": "shrinks"}
         expected = words.get(motion, f"moves {motion}( slowly| quickly)?(, then (up|down|left|right))?")
-        colour = "|".join(COLOURS)
+        color = "|".join(COLORS)
         name = r"digit \d" if shape == "digit" else shape
         passes = r"(, while a tiny grey \w+ passes)?"
-        pattern = rf"an? ((small|large) )?({colour}) {name} {expected}{passes}, on a (dark|light) background"
+        pattern = rf"an? ((small|large) )?({color}) {name} {expected}{passes}, on a (dark|light) background"
         assert re.fullmatch(pattern, str(clip["text"])), clip["text"]
 
 
 def test_a_passing_shape_never_hides_the_principal_one(clips):
-    visible = [coloured(clip["video"]) > 100 for clip in clips]
+    visible = [colored(clip["video"]) > 100 for clip in clips]
     area = np.array([frames.sum((1, 2)) for frames in visible])
     assert (area.max(1) > 60).all()
     moving = np.array([motion_of(clip) not in ("grow", "shrink") for clip in clips])
     assert (area[moving].min(1) > 0.4 * area[moving].max(1)).all()
 
 
-def test_classes_and_colours_are_balanced():
-    source = Synthetic(1, 8)
-    items = [source[i] for i in range(4000)]
-    for key, n in (("label", len(SHAPES) * len(MOTIONS)), ("domain", len(COLOURS))):
-        counts = np.bincount([item[key] for item in items], minlength=n)
-        assert counts.shape == (n,)
-        expected = 4000 / n
-        assert np.abs(counts - expected).max() < 4.5 * np.sqrt(expected)
+@pytest.mark.parametrize("label", LABELS)
+def test_labels_are_balanced(label):
+    source = Synthetic(1, 8, label=label)
+    n = len(source.classes)
+    counts = np.bincount([source[i]["label"] for i in range(4000)], minlength=n)
+    assert counts.shape == (n,)
+    assert np.abs(counts - 4000 / n).max() < 4.5 * np.sqrt(4000 / n)
 
 
 def test_no_video_is_met_twice():
@@ -193,8 +209,10 @@ def test_reflect_is_a_billiard_ball():
 def test_what_is_out_of_range_is_named():
     with pytest.raises(ValueError, match="resolution >= 8, not 16 and 7"):
         Synthetic(16, 7)
-    with pytest.raises(ValueError, match="'test'"):
+    with pytest.raises(ValueError, match='split is "test", expected one of train, eval'):
         Synthetic(16, 8, "test")
+    with pytest.raises(ValueError, match='label is "colour", expected one of class, color, style; did you mean color'):
+        Synthetic(16, 8, label="colour")
     with pytest.raises(IndexError, match="65536"):
         Synthetic(1, 8, "eval")[2**16]
 

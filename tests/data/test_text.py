@@ -62,11 +62,11 @@ def test_texts_of_other_sources_are_read_without_the_damaged_clips() -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_hold_the_tokens_of_their_texts(workers: int) -> None:
     vocabulary = text.build_vocabulary(text.captions(Few()))
-    source = text.TextSource(Few(), "tokens", functools.partial(text.tokenize, vocabulary=vocabulary, length=3))
+    source = text.TextSource(Few(), "words", functools.partial(text.tokenize, vocabulary=vocabulary, length=3))
     with train_batches(source, 4, 8, seed=0, workers=workers, threads=1) as batches:
         batch = next(batches)
     expected = [[2 + vocabulary.index("number"), 2 + vocabulary.index(t.split()[1]), 0] for t in batch["text"].tolist()]
-    assert batch["tokens"].dtype == np.int32 and batch["tokens"].tolist() == expected
+    assert batch["words"].dtype == np.int32 and batch["words"].tolist() == expected
     assert len(source) == 16 and source.summary() == "sixteen clips"
 
 
