@@ -92,29 +92,29 @@ class Method(NamedTuple):
 
 
 def find_method(name: str) -> ModuleType:
-    """The module of `config.method`: one of `jaxvid.methods`, or by a dotted name one outside of jaxvid.
+    """The module of `config.method`: one of `jaxvid.methods`, or else one on the Python path (package.module).
 
     It exports `make(config, axis_name=None) -> Method`. It may export `complete(config, source) -> config`, which fills
-    in what the data decide before the method is made (default: `jaxvid.conditions.complete`).
+    in what the data decide before the method is made (default: `jaxvid.conditions.complete`), and `MODES`, uses of a
+    trained run that `jaxvid.sample` offers (`jaxvid.run.Mode`).
 
     Raises:
       ValueError: there is no such module, it cannot be imported, or it has no `make`.
     """
-    path = name if "." in name else f"jaxvid.methods.{name}"
+    methods = [each.name for each in pkgutil.iter_modules(importlib.import_module("jaxvid.methods").__path__)]
+    path = f"jaxvid.methods.{name}" if name in methods else name
     try:
         module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
-            raise ValueError(f'method "{name}" needs the module {error.name}, which is not installed.') from error
-        if "." in name:
-            raise ValueError(f'method is "{name}", and there is no module {error.name} on the Python path.') from error
-        known = [each.name for each in pkgutil.iter_modules(importlib.import_module("jaxvid.methods").__path__)]
+    except (ImportError, ValueError) as error:  # ValueError: an empty name
+        missing = getattr(error, "name", None) or ""
+        if missing and not f"{path}.".startswith(f"{missing}."):
+            raise ValueError(f'method "{name}" cannot be imported: {error}.') from error
         raise ValueError(
-            f'method is "{name}", expected one of {", ".join(known)}, or a dotted name such as package.module; did you '
-            f"mean {nearest(name, known)}?"
+            f'method is "{name}", expected one of {", ".join(methods)}, or a module on the Python path such as '
+            f"package.module; did you mean {nearest(name, methods)}?"
         ) from error
-    if not hasattr(module, "make"):
-        raise ValueError(f'method is "{name}", and {path} has no function make(config, axis_name).')
+    if not callable(getattr(module, "make", None)):
+        raise ValueError(f'method is "{name}", and the module {path} has no function make(config, axis_name).')
     return module
 
 

@@ -72,9 +72,7 @@ def swap(run: Run, arguments: argparse.Namespace) -> Output:
     """The content of the first videos with the motion of the second ones."""
     codec, (content, motion) = codec_of(run, arguments), read_pairs(run, arguments, run.config.data.frames)
     z = latents.swap(means(codec.encode(content)), means(codec.encode(motion)))
-    return Output(
-        {"content": np.asarray(content), "motion": np.asarray(motion), "swap": to_uint8(codec.decode(z))}
-    )
+    return Output({"content": np.asarray(content), "motion": np.asarray(motion), "swap": to_uint8(codec.decode(z))})
 
 
 def compress(run: Run, arguments: argparse.Namespace) -> Output:

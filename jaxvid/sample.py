@@ -31,7 +31,6 @@ from ml_collections import ConfigDict
 from jaxvid import conditions, images, parallel
 from jaxvid import run as run_lib
 from jaxvid.command import Parser, attempt, plain_logs
-from jaxvid.conditions import Arrays
 from jaxvid.core import Batch, TrainState, find_method
 from jaxvid.data.paths import read_videos
 from jaxvid.files import replacing

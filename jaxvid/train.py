@@ -19,16 +19,15 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvid import config as config_lib
 from jaxvid import conditions, data, parallel, pretrained
+from jaxvid import config as config_lib
 from jaxvid.checkpoint import Checkpointer, abstract_state, described_batch, verify
 from jaxvid.core import Method, Metrics, TrainState, find_method
 from jaxvid.evaluate import suite
 from jaxvid.evaluate.heldout import Scorer, evaluate, make_eval
 from jaxvid.evaluate.suite import Score
-from jaxvid.methods import METHODS, condition
-from jaxvid.names import choice
-from jaxvid.recorder import Clock, Recorder, claim
+from jaxvid.recorder import Clock, Recorder
+from jaxvid.run import claim
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -10,6 +10,7 @@ import pytest
 from conftest import recipe
 
 from jaxvid import checkpoint, parallel
+from jaxvid import run as run_lib
 from jaxvid.config import to_dict
 from jaxvid.core import TrainState
 
@@ -23,6 +24,7 @@ def state_at(step: int, scale: float = 1.0) -> TrainState:
         opt_state={"net": (weights + 1, jnp.array(step))},
         collections={"net": {}},
         ema={},
+        extra={"average": weights.mean()},
     )
 
 
@@ -168,10 +170,10 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 
 def test_load_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no config.json"):
-        checkpoint.load(tmp_path)
+        run_lib.load(tmp_path)
     fields = to_dict(recipe("gan3d:dcgan"))
     del fields["model"]["generator"]["modulated"]
     (tmp_path / "config.json").write_text(json.dumps(fields))
     (tmp_path / "batch.json").write_text("{}")
     with pytest.raises(ValueError, match="lacks a field, modulated, that this version .* use the version that"):
-        checkpoint.load(tmp_path)
+        run_lib.load(tmp_path)

@@ -12,12 +12,13 @@ import pytest
 from conftest import recipe
 from ml_collections import ConfigDict
 
-from jaxvid import checkpoint, recorder, train
+from jaxvid import conditions, train
 from jaxvid import config as config_lib
-from jaxvid.core import Method, TrainState, normalize
+from jaxvid import run as run_lib
+from jaxvid.core import Evaluated, Method, TrainState, new_state, normalize
 from jaxvid.data import eval_batches
 from jaxvid.evaluate import __main__ as evaluate
-from jaxvid.methods import METHODS, condition
+from jaxvid.files import write_json
 
 CLASSES = ["cat_runs", "dog_runs", "dog_sleeps"]
 TEXTS = ["A cat runs.", "a dog, running", "a dog sleeps on a sofa"]
@@ -61,16 +62,16 @@ def table(tmp_path: Path) -> str:
 
 def test_the_data_fill_in_what_the_config_leaves_open() -> None:
     config = configured("label", "text", "action")
-    options = condition.complete(config, Pets()).condition
+    options = conditions.complete(config, Pets()).condition
     assert options.classes == tuple(CLASSES)
     assert options.vocabulary == ("a", "cat", "dog", "on", "running", "runs", "sleeps", "sofa")
     assert options.actions == 2 and options.action_scale == (0.25, 1.0)
     assert config.condition == config_lib.condition(("label", "text", "action"))
-    again = config_lib.from_dict(config_lib.to_dict(condition.complete(config, Pets())))
+    again = config_lib.from_dict(config_lib.to_dict(conditions.complete(config, Pets())))
     assert again.condition.to_dict() == options.to_dict()
     assert not configured("label").condition.vocabulary
     without = config_lib.base()
-    assert condition.complete(without, Pets()) is without
+    assert conditions.complete(without, Pets()) is without
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_the_data_fill_in_what_the_config_leaves_open() -> None:
 )
 def test_a_source_without_what_a_condition_needs_is_refused(on: str, source: Pets, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        condition.complete(configured(on), source)
+        conditions.complete(configured(on), source)
 
 
 @pytest.mark.parametrize(
@@ -99,20 +100,20 @@ def test_a_source_without_what_a_condition_needs_is_refused(on: str, source: Pet
 def test_fields_that_cannot_work_are_named(fields: dict, sentence: str) -> None:
     options = ConfigDict(config_lib.condition(("first_frames",)).to_dict() | fields)
     with pytest.raises(ValueError, match=sentence):
-        condition.check(options, frames=4)
+        conditions.check(options, frames=4)
 
 
 def test_captions_are_shortened_in_training_alone(table: str) -> None:
-    config = condition.complete(configured("text", left_out=1.0), Pets(texts=["a cat, asleep"] * 3))
+    config = conditions.complete(configured("text", left_out=1.0), Pets(texts=["a cat, asleep"] * 3))
     lengths = [
-        np.count_nonzero(condition.wrap(config, Pets(texts=["a cat, asleep"] * 3), train)[0]["tokens"])
+        np.count_nonzero(conditions.wrap(config, Pets(texts=["a cat, asleep"] * 3), train)[0]["words"])
         for train in (True, False)
     ]
     assert lengths == [2, 3]
     with pytest.raises(ValueError, match="left_out is 1.5, expected a share"):
-        condition.check(config_lib.condition(("text",), left_out=1.5), frames=4)
+        conditions.check(config_lib.condition(("text",), left_out=1.5), frames=4)
     with pytest.raises(ValueError, match="left_out shortens texts, and condition.embeddings has whole ones"):
-        condition.check(config_lib.condition(("text",), left_out=0.5, embeddings=table), frames=4)
+        conditions.check(config_lib.condition(("text",), left_out=0.5, embeddings=table), frames=4)
 
 
 def test_a_misspelled_field_is_named() -> None:
@@ -122,84 +123,84 @@ def test_a_misspelled_field_is_named() -> None:
 
 def test_long_captions_are_said_to_be_cut() -> None:
     with pytest.warns(UserWarning, match="1 of 3 captions have more than the 3 words.*the longest has 6"):
-        condition.complete(configured("text", words=3), Pets())
+        conditions.complete(configured("text", words=3), Pets())
 
 
 def batch_of(config: ConfigDict, count: int = 3) -> dict[str, np.ndarray]:
-    with eval_batches(condition.wrap(config, Pets()), count, 8, count, threads=0) as batches:
+    with eval_batches(conditions.wrap(config, Pets()), count, 8, count, threads=0) as batches:
         return next(batches)
 
 
 def test_conditions_are_picked_out_of_a_batch_and_encoded(table: str) -> None:
-    config = condition.complete(configured("label", "text", "first_frames", "action", features=12), Pets())
+    config = conditions.complete(configured("label", "text", "first_frames", "action", features=12), Pets())
     batch = batch_of(config)
-    found = condition.take(config.condition, batch)
-    assert found.keys() == {"label", "tokens", "first_frames", "action"}
+    found = conditions.take(config.condition, batch)
+    assert found.keys() == {"label", "words", "first_frames", "action"}
     names = ["", "?", *config.condition.vocabulary]
-    spelled = [" ".join(names[token] for token in row if token) for row in found["tokens"]]
+    spelled = [" ".join(names[token] for token in row if token) for row in found["words"]]
     assert spelled == [" ".join(text.lower().replace(",", "").strip(".").split()) for text in batch["text"].tolist()]
     np.testing.assert_allclose(found["first_frames"], batch["video"][:, :1] / 127.5 - 1, atol=1e-6)
-    encoder = condition.make_encoder(config.condition)
+    encoder = conditions.make_encoder(config.condition)
     encoded, _ = jax.eval_shape(encoder.init_with_output, jax.random.key(0), found)
     assert encoded.shape == (3, 12)
     other = configured("text", embeddings=table)
-    assert condition.complete(other, Pets()).condition.vocabulary == ()
-    rows = condition.take(other.condition, batch_of(other))["embedding"][:, 0] / 4
+    assert conditions.complete(other, Pets()).condition.vocabulary == ()
+    rows = conditions.take(other.condition, batch_of(other))["embedding"][:, 0] / 4
     assert rows.tolist() == [TEXTS.index(text) for text in batch["text"].tolist()]
 
 
 def test_frames_that_are_given_come_before_those_of_the_video() -> None:
     options = config_lib.condition(("first_frames",), first_frames=2)
     given = np.full((1, 2, 8, 8, 3), 255, np.uint8)
-    found = condition.take(options, {"video": np.zeros((1, 4, 8, 8, 3), np.uint8), "first_frames": given})
+    found = conditions.take(options, {"video": np.zeros((1, 4, 8, 8, 3), np.uint8), "first_frames": given})
     assert found["first_frames"].shape == given.shape and (found["first_frames"] == 1).all()
 
 
 def test_what_is_missing_is_named(table: str) -> None:
-    with pytest.raises(ValueError, match='"text" needs "tokens" in the batch, which has video, label'):
-        condition.take(config_lib.condition(("text",)), {"video": np.zeros(1), "label": np.zeros(1)})
+    with pytest.raises(ValueError, match='"text" needs "words" in the batch, which has video, label'):
+        conditions.take(config_lib.condition(("text",)), {"video": np.zeros(1), "label": np.zeros(1)})
     with pytest.raises(ValueError, match="condition.classes is empty"):
-        condition.make_encoder(config_lib.condition(("label",)))
+        conditions.make_encoder(config_lib.condition(("label",)))
     with pytest.raises(ValueError, match="no embedding of 'a mouse'"):
-        condition.wrap(configured("text", embeddings=table), Pets(texts=[*TEXTS, "a mouse"]))
+        conditions.wrap(configured("text", embeddings=table), Pets(texts=[*TEXTS, "a mouse"]))
 
 
 def trained(*on: str, **fields) -> ConfigDict:
-    return condition.complete(configured(*on, **fields), Pets())
+    return conditions.complete(configured(*on, **fields), Pets())
 
 
 def test_users_get_every_class_in_turn_or_those_they_name() -> None:
-    labels = condition.from_user(trained("label"), 5)["label"]
+    labels = conditions.from_user(trained("label"), 5)["label"]
     assert labels.dtype == np.int32 and labels.tolist() == [0, 1, 2, 0, 1]
-    assert condition.from_user(trained("label"), 2)["label"].tolist() == [0, 1]
-    assert condition.from_user(trained("label"), 2, label="dog_runs")["label"].tolist() == [1, 1]
-    assert condition.from_user(trained("label"), 3, label=["dog_sleeps", "cat_runs"])["label"].tolist() == [2, 0, 2]
+    assert conditions.from_user(trained("label"), 2)["label"].tolist() == [0, 1]
+    assert conditions.from_user(trained("label"), 2, label="dog_runs")["label"].tolist() == [1, 1]
+    assert conditions.from_user(trained("label"), 3, label=["dog_sleeps", "cat_runs"])["label"].tolist() == [2, 0, 2]
 
 
 @pytest.mark.filterwarnings("ignore:1 of 3 captions")
 def test_users_texts_become_the_tokens_of_training() -> None:
     config = trained("text", words=4)
-    tokens = condition.from_user(config, 2, text=TEXTS[0])["tokens"]
+    tokens = conditions.from_user(config, 2, text=TEXTS[0])["words"]
     assert tokens.dtype == np.int32 and tokens.tolist() == [[2, 3, 7, 0]] * 2
     with pytest.warns(UserWarning, match=r"unknown word there: catt \(nearest: cat\), jumps") as caught:
-        found = condition.from_user(config, 1, text="a catt jumps")
-    assert found["tokens"].tolist() == [[2, 1, 1, 0]] and len(caught) == 1
+        found = conditions.from_user(config, 1, text="a catt jumps")
+    assert found["words"].tolist() == [[2, 1, 1, 0]] and len(caught) == 1
 
 
 def test_users_may_give_embeddings_frames_and_actions(table: str) -> None:
     config = trained("text", "first_frames", "action", embeddings=table, first_frames=2)
     frames, action = np.zeros((3, 8, 8, 3), np.uint8), np.ones((2, 4, 2))
-    found = condition.from_user(config, 3, text=TEXTS[1], first_frames=frames, action=action)
+    found = conditions.from_user(config, 3, text=TEXTS[1], first_frames=frames, action=action)
     assert {name: (value.shape, str(value.dtype)) for name, value in found.items()} == {
         "embedding": ((3, 4), "float32"),
         "first_frames": ((3, 2, 8, 8, 3), "uint8"),
         "action": ((3, 4, 2), "float32"),
     }
     assert found["embedding"].tolist() == [[4, 5, 6, 7]] * 3
-    given = condition.from_user(config, 2, embedding=np.ones(4), first_frames=frames, action=action)
+    given = conditions.from_user(config, 2, embedding=np.ones(4), first_frames=frames, action=action)
     assert given["embedding"].tolist() == [[1] * 4] * 2
-    encoder = condition.make_encoder(config.condition)
-    jax.eval_shape(encoder.init, jax.random.key(0), condition.take(config.condition, found))
+    encoder = conditions.make_encoder(config.condition)
+    jax.eval_shape(encoder.init, jax.random.key(0), conditions.take(config.condition, found))
 
 
 @pytest.mark.parametrize(
@@ -221,39 +222,38 @@ def test_users_may_give_embeddings_frames_and_actions(table: str) -> None:
 )
 def test_users_are_told_what_cannot_be(on: tuple, given: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        condition.from_user(trained(*on), 2, **given)
+        conditions.from_user(trained(*on), 2, **given)
 
 
-def make_still(config: ConfigDict, axis_name: str | None = None) -> Method:
-    """A method that learns a number, and fails where a condition is missing."""
+def make(config: ConfigDict, axis_name: str | None = None) -> Method:
+    """A method that learns nothing, and fails where a condition is missing."""
 
     def init(key: jax.Array, batch: dict) -> TrainState:
-        condition.take(config.condition, batch)
-        return TrainState(jnp.zeros((), jnp.int32), key, {"still": jnp.zeros(())}, {}, {}, {})
+        conditions.take(config.condition, batch)
+        return new_state(key, {"nothing": jnp.zeros(())}, {})
 
     def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        told = condition.take(config.condition, batch)
-        return state.replace(step=state.step + 1), {"loss": told["tokens"].mean() + state.params["still"]}
+        given = conditions.take(config.condition, batch)
+        return state.replace(step=state.step + 1), {"loss": given["words"].mean() + state.params["nothing"]}
 
-    def eval_step(state: TrainState, batch: dict, key: jax.Array) -> dict:
-        condition.take(config.condition, batch)
-        return {"reconstruction": normalize(batch["video"])}
+    def eval_step(state: TrainState, batch: dict, key: jax.Array) -> Evaluated:
+        conditions.take(config.condition, batch)
+        return Evaluated(scalars={}, panels={"original": normalize(batch["video"])})
 
-    return Method(init, train_step, eval_step, lambda state, batch, keys: normalize(batch["video"]))
+    return Method(init, train_step, eval_step, reconstruct=lambda state, batch: normalize(batch["video"]))
 
 
-def test_a_run_keeps_its_conditions_and_is_evaluated_with_them(tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setitem(METHODS, "still", make_still)
+def test_a_run_keeps_its_conditions_and_is_evaluated_with_them(tmp_path: Path, capsys) -> None:
     config = recipe("vqvae:tiny")
-    config.method = "still"
+    config.method = __name__
     config.train.steps = 2
     config.condition = config_lib.condition(("label", "text"))
     state = train.train(config, tmp_path)
     assert int(state.step) == 2
-    run = checkpoint.load(tmp_path)
+    run = run_lib.load(tmp_path)
     assert run.config.condition.classes[:2] == ("square_left", "square_right")
-    told = condition.from_user(run.config, 1, label="square_right", text="a red star")
-    assert told["label"].tolist() == [1] and told["tokens"].min() == 0 and 1 not in told["tokens"]
+    told = conditions.from_user(run.config, 1, label="square_right", text="a red star")
+    assert told["label"].tolist() == [1] and told["words"].min() == 0 and 1 not in told["words"]
     assert evaluate.main(["--workdir", str(tmp_path), "--metrics", "psnr", "--num", "8"]) == 0
     assert "psnr" in capsys.readouterr().out
     assert "yellow" not in (tmp_path / "report.html").read_text()  # late in a list that is cut
@@ -266,14 +266,14 @@ def test_a_job_holds_the_completed_config_and_tokens(tmp_path: Path) -> None:
     job = train.prepare(config)
     assert len(job.config.condition.classes) == 40 and "purple" in job.config.condition.vocabulary
     with job.train_batches(0) as batches:
-        assert next(batches)["tokens"].shape == (8, 24)
+        assert next(batches)["words"].shape == (8, 24)
     with job.eval_batches() as batches:
-        assert next(batches)["tokens"].shape == (8, 24)
-    recorder.write_json(tmp_path / "config.json", config_lib.to_dict(job.config))
-    recorder.claim(tmp_path, train.prepare(config).config)
+        assert next(batches)["words"].shape == (8, 24)
+    write_json(tmp_path / "config.json", config_lib.to_dict(job.config))
+    run_lib.claim(tmp_path, train.prepare(config).config)
     kept = json.loads((tmp_path / "config.json").read_text())
     kept["condition"]["vocabulary"].remove("purple")
-    recorder.write_json(tmp_path / "config.json", kept)
+    write_json(tmp_path / "config.json", kept)
     with pytest.raises(ValueError, match=r"condition.vocabulary: the run has \['0'.*\.\.\. \(4\d in all\)") as error:
-        recorder.claim(tmp_path, job.config)
+        run_lib.claim(tmp_path, job.config)
     assert len(str(error.value)) < 1000

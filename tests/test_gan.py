@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import recipe
+from jaxvid.models.gan_blocks import Critique
 from ml_collections import ConfigDict
 
+from jaxvid import adversarial
 from jaxvid.methods import gan
-from jaxvid.models.gan3d import Critique
 
 DOUBLE = (2, 2, 2)
 
@@ -34,10 +35,10 @@ def unconditional(name: str) -> ConfigDict:
         ({"loss.classes": 1.0, "condition.on": ("label",)}, "needs data with classes"),
         (
             {"loss.classes": 1.0, "condition.classes": ("cat", "dog")},
-            "loss.classes .* that it is not told: set it to 0",
+            "loss.classes .* that it is not conditioned on: set it to 0",
         ),
-        ({"model.conditioning": "none", "condition.on": ("text",)}, "does not know the text, .* set it to .projection"),
-        ({"model.conditioning": "none", "condition.on": ("label",)}, "does not know the label"),
+        ({"model.conditioning": "none", "condition.on": ("text",)}, "ignores the text, .* set it to .projection"),
+        ({"model.conditioning": "none", "condition.on": ("label",)}, "ignores the label"),
         ({"model.generator.name": "convolution"}, "model.generator.name .* did you mean conv"),
         ({"model.generator.widths": (16,)}, "model.generator has widths .* one factor"),
         ({"model.generator.widths": (16, 0)}, "whole numbers of at least 1"),
@@ -117,20 +118,22 @@ def critique(logits: list, classes: list | None = None) -> Critique:
 
 def test_scores_count_pairs_and_give_probabilities_where_there_are_any() -> None:
     real, fake = critique([[2.0, 0.0], [1.0, 1.0]]), critique([[1.0, 1.0], [0.0, 2.0]])
-    found = gan.scores("non_saturating", [real], [fake])
+    found = adversarial.scores(adversarial.Game("non_saturating"), [real], [fake])
     np.testing.assert_allclose(found["d_accuracy"], [0.5, 0.5])
     np.testing.assert_allclose(found["d_real"], [(1 / (1 + np.exp(-2)) + 0.5) / 2, 1 / (1 + np.exp(-1))], rtol=1e-6)
-    np.testing.assert_allclose(gan.scores("wasserstein", [real, real], [fake, fake])["d_fake"], [1.0, 1.0])
+    np.testing.assert_allclose(
+        adversarial.scores(adversarial.Game("wasserstein"), [real, real], [fake, fake])["d_fake"], [1.0, 1.0]
+    )
 
 
 def test_feature_matching_compares_means_over_the_batch() -> None:
     real, fake = critique([[1.0, 2.0], [3.0, 4.0]]), critique([[0.0, 0.0], [2.0, 0.0]])
-    np.testing.assert_allclose(gan.feature_distance([real], [fake], None), ((2 - 1) ** 2 + (3 - 0) ** 2) / 2)
+    np.testing.assert_allclose(adversarial.feature_distance([real], [fake], None), ((2 - 1) ** 2 + (3 - 0) ** 2) / 2)
 
 
 def test_the_classifiers_error_is_the_cross_entropy_of_its_votes() -> None:
     logits = np.asarray([[[2.0, 0.0, 1.0]], [[0.0, 1.0, 3.0]]], np.float32)
-    error, right = gan.classified([critique([[0.0], [0.0]], logits.tolist())], jnp.asarray([0, 1]))
+    error, right = adversarial.classified([critique([[0.0], [0.0]], logits.tolist())], jnp.asarray([0, 1]))
     expected = np.log(np.exp(logits[:, 0]).sum(-1)) - logits[[0, 1], 0, [0, 1]]
     np.testing.assert_allclose(error, expected, rtol=1e-6)
     assert right.tolist() == [1.0, 0.0]
@@ -155,7 +158,7 @@ def test_a_way_out_names_fields_that_there_are() -> None:
     for name, told in (("acgan:tiny", True), ("pixel_gan:tiny", False)):
         config = recipe(name)
         config.condition.on, config.model.conditioning, config.loss.classes = ("action",), "none", 0.0
-        with pytest.raises(ValueError, match="does not know the action") as refused:
+        with pytest.raises(ValueError, match="ignores the action") as refused:
             gan.make(config)
         assert ("told" in str(refused.value)) == told
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from conftest import recipe
 
-from jaxvid.methods import vae, vae_codec
-from jaxvid.methods.vae_codec import Codec, compress, decompress, fill_in, information, interpolate, swap, traverse
+from jaxvid.core import normalize
+from jaxvid.latents import Codec, compress, decompress, fill_in, information, interpolate, swap, traverse
+from jaxvid.methods import vae
 from jaxvid.models.vae import Gaussian
 
 RNG = np.random.default_rng(0)
@@ -22,7 +23,7 @@ def known_codec() -> Codec:
     """The latents of a frame are its mean colour; decoding paints it."""
 
     def encode(video: jax.Array) -> dict[str, Gaussian]:
-        mean = vae_codec.normalize(video).mean((2, 3))
+        mean = normalize(video).mean((2, 3))
         return {"frames": Gaussian(mean, jnp.broadcast_to(2 * jnp.log(SD), mean.shape))}
 
     def prior(z: dict[str, jax.Array]) -> dict[str, Gaussian]:
@@ -150,7 +151,7 @@ def test_the_codec_of_a_run_computes_what_the_method_does() -> None:
     compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     batch, label = {"video": video, "label": jnp.ones(2, jnp.int32)}, jnp.ones(1, jnp.int32)
     state, keys = compiled(method.init)(jax.random.key(0), batch), jax.random.split(jax.random.key(1))
-    codec = vae_codec.codec(config, state, {"label": label})
+    codec = vae.codec(config, state, {"label": label})
     z = vae.means(codec.encode(video))
     assert {name: part.shape[1:] for name, part in z.items()} == codec.latents
     reconstruction = compiled(lambda *inputs: method.eval_step(*inputs)["reconstruction"])

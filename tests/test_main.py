@@ -15,8 +15,8 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from jaxvid import checkpoint
 from jaxvid.core import TrainState
+from jaxvid.run import load
 
 pytestmark = pytest.mark.xdist_group("main")  # one worker, one compilation cache
 RECIPE = ("--config", "configs/vqvae.py:tiny")
@@ -100,7 +100,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(uninterrupted: Path
         assert process.returncode == -signal.SIGKILL, output
     code, output = run(arguments, environment)
     assert code == 0, output
-    assert bits(checkpoint.load(tmp_path).state) == bits(checkpoint.load(uninterrupted).state)
+    assert bits(load(tmp_path).state) == bits(load(uninterrupted).state)
     assert numbers(tmp_path) == numbers(uninterrupted)
 
 
@@ -117,10 +117,10 @@ def test_a_signal_saves_first_and_the_same_command_goes_on(
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 128 + number and "Traceback" not in output, output
     step = int(output.rsplit("Stopped after step ", 1)[1].split(",")[0])
-    assert 2 <= step < 20 and int(checkpoint.load(tmp_path).state.step) == step
+    assert 2 <= step < 20 and int(load(tmp_path).state.step) == step
     code, output = run(arguments, environment)
     assert code == 0 and f"Going on from step {step}." in output
-    assert bits(checkpoint.load(tmp_path).state) == bits(checkpoint.load(uninterrupted).state)
+    assert bits(load(tmp_path).state) == bits(load(uninterrupted).state)
 
 
 def test_it_goes_on_under_the_other_parallel_mode_and_for_longer(uninterrupted, environment, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(environment, tmp_path: Path) ->
     code, output = run([*arguments, "--config.optim.learning_rate=1e30", "--config.train.save_every=1"], environment)
     assert code == 1 and "Traceback" not in output
     assert " is nan at step 3" in output or " is inf at step 3" in output, output
-    assert int(checkpoint.load(tmp_path).state.step) == 2
+    assert int(load(tmp_path).state.step) == 2
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,10 @@ import pytest
 from conftest import recipe
 from ml_collections import ConfigDict
 
+from jaxvid import conditions, data, parallel
 from jaxvid import config as config_lib
-from jaxvid import data, parallel
-from jaxvid.core import TrainState
+from jaxvid.core import Evaluated, TrainState, find_method
 from jaxvid.data import Source
-from jaxvid.methods import METHODS, condition
 
 BATCH = 16
 COMPARED = 3  # steps after which states are compared
@@ -130,8 +129,8 @@ def with_sgd(config: ConfigDict) -> ConfigDict:
 def sources(config: ConfigDict) -> tuple[ConfigDict, Source, Source]:
     """The completed config, and what it trains and evaluates on."""
     found = [data.make_source(config.data, split) for split in ("train", "eval")]
-    config = condition.complete(config, found[0])
-    return config, *(condition.wrap(config, source) for source in found)
+    config = conditions.complete(config, found[0])
+    return config, *(conditions.wrap(config, source) for source in found)
 
 
 def plain(state: TrainState) -> TrainState:
@@ -142,7 +141,7 @@ def run(config: ConfigDict, devices: int, mode: str = "jit", steps: int = COMPAR
     """The state after COMPARED steps, and the metrics of all steps."""
     config, source, _ = sources(config)
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    make = METHODS[config.method]
+    make = find_method(config.method).make
     step = parallel.make_step(make(config, parallel.axis_name(mode)).train_step, mesh, mode)
     init = parallel.make_init(make(config).init, mesh)
     history = []
@@ -197,7 +196,7 @@ def test_eight_devices_take_the_same_steps_as_one(case, mode, reference) -> None
 
 def test_evaluation_gives_one_value_per_example_and_sampling_a_video_in_range(case) -> None:
     config, _, source = sources(CASES[case]())
-    method = METHODS[config.method](config)
+    method = find_method(config.method).make(config)
     clips = [source[i] for i in range(4)]
     numbers = [name for name, value in clips[0].items() if value.dtype.kind in "biuf"]
     batch = {name: jnp.stack([clip[name] for clip in clips]) for name in numbers}
@@ -205,19 +204,28 @@ def test_evaluation_gives_one_value_per_example_and_sampling_a_video_in_range(ca
     keys = parallel.example_keys(jax.random.key(1), 4)
 
     @jax.jit
-    def everything(state: TrainState, batch: dict) -> tuple[dict, jax.Array]:
-        return method.eval_step(state, batch, jax.random.key(1)), method.sample(state, batch, keys)
+    def everything(state: TrainState, batch: dict) -> tuple[Evaluated, list[jax.Array]]:
+        videos = [method.sample(state, batch, keys)] if method.sample else []
+        videos += [method.reconstruct(state, batch)] if method.reconstruct else []
+        return method.eval_step(state, batch, jax.random.key(1)), videos
 
-    values, video = everything(state, batch)
-    assert all(value.shape[0] == 4 and value.ndim in (1, 2, 5) for value in values.values())
+    found, videos = everything(state, batch)
+    values = found.scalars
+    assert all(value.shape == (4,) for value in values.values())
+    assert all(jnp.issubdtype(value.dtype, jnp.integer) and len(value) == 4 for value in found.counts.values())
+    assert all(len(profile.values) == 4 for profile in found.profiles.values())
+    assert next(iter(found.panels)) == "original"
+    assert {video.shape for video in found.panels.values()} == {batch["video"].shape}
     # Another example's content changes nothing for this one, but for what compares examples.
-    other, _ = everything(state, {**batch, "video": batch["video"].at[0].set(0)})
-    alone = [name for name, value in values.items() if value.ndim == 1 and "diversity" not in name]
+    other = everything(state, {**batch, "video": batch["video"].at[0].set(0)})[0].scalars
+    alone = [name for name in values if "diversity" not in name]
     for name in alone:
         np.testing.assert_allclose(other[name][3], values[name][3], rtol=1e-5, err_msg=name)
     assert any(other[name][0] != values[name][0] for name in alone)
-    assert video.shape == batch["video"].shape and video.dtype == jnp.float32
-    assert -1 <= video.min() < video.max() <= 1
+    for video in videos:
+        assert video.shape == batch["video"].shape and video.dtype == jnp.float32
+        assert -1 <= video.min() < video.max() <= 1
+    assert videos
 
 
 def test_bfloat16_and_remat_change_the_speed_not_the_method(reference) -> None:

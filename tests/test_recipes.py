@@ -6,9 +6,10 @@ import jax
 import pytest
 from conftest import ROOT, recipe
 
+from jaxvid import conditions
 from jaxvid import config as config_lib
+from jaxvid.core import find_method
 from jaxvid.data.synthetic import Synthetic
-from jaxvid.methods import METHODS, condition
 
 NAMES = [
     f"{path.stem}:{variant}".rstrip(":")
@@ -22,15 +23,15 @@ def test_a_recipe_makes_a_method(name: str) -> None:
     config = recipe(name)
     config_lib.check(config, devices=1)
     source = Synthetic(config.data.frames, config.data.resolution)  # stands for data that are not there
-    config = condition.complete(config, source)
-    method = METHODS[config.method](config)
-    clip = condition.wrap(config, source)[0]
+    config = conditions.complete(config, source)
+    method = find_method(config.method).make(config)
+    clip = conditions.wrap(config, source)[0]
     numbers = {name: value for name, value in clip.items() if value.dtype.kind in "biuf"}
     batch = {name: jax.ShapeDtypeStruct((2, *value.shape), value.dtype) for name, value in numbers.items()}
     state = jax.eval_shape(method.init, jax.random.key(0), batch)
     new_state, metrics = jax.eval_shape(method.train_step, state, batch)
     assert jax.tree.structure(new_state) == jax.tree.structure(state)
-    assert any(name.endswith("loss") for name in metrics) and all(value.shape == () for value in metrics.values())
+    assert set(method.headline) <= metrics.keys() and all(value.shape == () for value in metrics.values())
 
 
 def test_every_recipe_has_a_tiny_variant() -> None:

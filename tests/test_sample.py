@@ -9,44 +9,54 @@ from conftest import recipe
 from ml_collections import ConfigDict
 from PIL import Image
 
-from jaxvid import checkpoint, data, images, sample
+from jaxvid import checkpoint, conditions, data, images, progress, sample
 from jaxvid import config as config_lib
+from jaxvid import run as run_lib
+from jaxvid.core import find_method
 from jaxvid.data.augment import center_crop
 from jaxvid.data.folder import Folder
+from jaxvid.data.paths import read_videos
 from jaxvid.data.video import probe
 from jaxvid.evaluate.clips import open_collection
-from jaxvid.methods import METHODS, condition, vqvae
+from jaxvid.methods import vqvae
+from jaxvid.pixels import to_uint8
 
 pytestmark = pytest.mark.xdist_group("readme")  # shares its run with the tests of the README
 RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
-def run(gan_run: Path) -> checkpoint.Run:
-    return checkpoint.load(gan_run)
+def run(gan_run: Path) -> run_lib.Run:
+    return run_lib.load(gan_run)
 
 
-def untrained(config: ConfigDict) -> checkpoint.Run:
+def untrained(config: ConfigDict) -> run_lib.Run:
     """A run with arbitrary parameters, of which nothing had to be compiled."""
-    config = condition.complete(config, data.make_source(config.data, "train"))
-    method = METHODS[config.method](config)
-    clip = condition.wrap(config, data.make_source(config.data, "train"))[0]
+    config = conditions.complete(config, data.make_source(config.data, "train"))
+    method = find_method(config.method).make(config)
+    clip = conditions.wrap(config, data.make_source(config.data, "train"))[0]
     described = {name: [[8, *x.shape], str(x.dtype)] for name, x in clip.items() if x.dtype.kind in "uif"}
     abstract = checkpoint.abstract_state(method, described)
     arrays = abstract.replace(key=np.zeros(0))
     state = jax.tree.map(lambda x: RNG.normal(0, 0.1, x.shape).astype(x.dtype), arrays)
     positive = jax.tree.map(np.abs, state.collections)  # there are variances among them
-    return checkpoint.Run(config, method, state.replace(key=jax.random.key(0), collections=positive))
+    return run_lib.Run(config, method, state.replace(key=jax.random.key(0), collections=positive))
 
 
-def recurrent(*on: str) -> checkpoint.Run:
+def stand_in(monkeypatch, run: run_lib.Run) -> None:
+    """The commands find this run in any folder."""
+    monkeypatch.setattr(run_lib, "load", lambda workdir: run)
+    monkeypatch.setattr(run_lib, "saved_config", lambda workdir: run.config)
+
+
+def recurrent(*on: str) -> run_lib.Run:
     config = recipe("gan_rnn:tiny")
     config.condition, config.loss.classes = config_lib.condition(on), 0.0
     config.model.conditioning = "projection"
     return untrained(config)
 
 
-def test_a_video_depends_on_seed_number_and_condition_alone(run: checkpoint.Run) -> None:
+def test_a_video_depends_on_seed_number_and_condition_alone(run: run_lib.Run) -> None:
     labels = ["square_left", "star_up", "circle_spin", "digit_grow"]
     videos = sample.draw(run, 7, seed=3, label=labels, batch_size=8)
     assert videos.shape == (7, 8, 16, 16, 3) and videos.dtype == np.float32 and np.abs(videos).max() <= 1
@@ -66,7 +76,7 @@ def test_a_video_depends_on_seed_number_and_condition_alone(run: checkpoint.Run)
     np.testing.assert_array_equal(sample.draw(run, 2, batch_size=8), named)
 
 
-def test_batches_are_not_compiled_again_and_hold_other_videos(run: checkpoint.Run) -> None:
+def test_batches_are_not_compiled_again_and_hold_other_videos(run: run_lib.Run) -> None:
     sample.sampler.cache_clear()
     sample.draw(run, 5, batch_size=8)
     videos = sample.draw(run, 17, seed=1, label="star_up", batch_size=8)
@@ -75,7 +85,7 @@ def test_batches_are_not_compiled_again_and_hold_other_videos(run: checkpoint.Ru
     assert (distance + np.eye(17)).min() > 1e-3
 
 
-def test_the_command_writes_pictures_and_an_array(gan_run: Path, run: checkpoint.Run, tmp_path: Path, capsys) -> None:
+def test_the_command_writes_pictures_and_an_array(gan_run: Path, run: run_lib.Run, tmp_path: Path, capsys) -> None:
     output = tmp_path / "new" / "folder"
     arguments = ["--num=3", "--seed=9", "--label=star_up,star_down", f"--output={output}"]
     assert sample.main([f"--workdir={gan_run}", *arguments]) == 0
@@ -83,7 +93,7 @@ def test_the_command_writes_pictures_and_an_array(gan_run: Path, run: checkpoint
     assert "step 2 of" in printed and str(output) in printed and printed.count("\n") == 2
     assert sorted(path.name for path in output.iterdir()) == [f"samples.{end}" for end in ("gif", "mp4", "npz", "png")]
     collection = open_collection(output / "samples.npz")  # as the evaluator reads it
-    expected = images.to_uint8(sample.draw(run, 3, 9, label=["star_up", "star_down"]))
+    expected = to_uint8(sample.draw(run, 3, 9, label=["star_up", "star_down"]))
     found = np.stack([video.read(np.arange(8)) for video in collection.videos])
     np.testing.assert_array_equal(found, expected)
     assert np.load(output / "samples.npz")["label"].tolist() == ["star_up", "star_down", "star_up"]
@@ -101,13 +111,14 @@ def test_the_command_writes_pictures_and_an_array(gan_run: Path, run: checkpoint
         (["--batch_size=0"], "--batch_size is 0, expected at least 1"),
         (["--frames=0"], "--frames is 0, expected at least 1"),
         (["--num=many"], "--num: invalid int value"),
-        (["--frames=12"], "This model makes videos of exactly 8 frames, and none of 12."),
+        (["--frames=12"], "This model makes videos of its training length alone, and none of 12."),
         (["--frames=9"], "makes videos of 8 frames, and none of 9: model.generator.factors"),
         (["--label=square_lefft"], 'no class "square_lefft"; the nearest of those there are: square_left'),
         (["--label=star_up,star_down", "--num=1"], "2 of label for 1 videos"),
         (["--text=a red square"], "trained with label, and not with text"),
         (["--first_frames=nowhere.png"], "there is no nowhere.png"),
         (["--first_frames=pixels.npy"], "trained with label, and not with first_frames"),
+        (["--first_frames=pixels.npy", "--first_frames=pixels.npy"], "--first_frames is given 2 times"),
         (["--first_frames=flat.npy"], "flat.npy is [4, 4], expected [T,h,w,3]"),
         (["--first_frames=text.txt"], "text.txt: FFmpeg cannot read it"),
         (["--actions=flat.npy"], "trained with label, and not with action"),
@@ -115,11 +126,10 @@ def test_the_command_writes_pictures_and_an_array(gan_run: Path, run: checkpoint
         (["--mode=reconstruct"], "--mode reconstruct takes 1 of --video, not 0"),
         (["--mode=reconstruct", "--video=pixels.npy", "--seed=1"], "--seed does not go with --mode reconstruct"),
         (["--mode=reconstruct", "--video=pixels.npy"], "makes no reconstructions"),
-        (
-            ["--mode=compress", "--video=pixels.npy"],
-            "--mode compress needs a run of configs/vae.py, and this is one of gan",
-        ),
-        (["--mode=swap", "--video=pixels.npy"], "--mode swap takes 2 of --video, not 1"),
+        (["--mode=compress", "--video=pixels.npy"], "invalid choice: 'compress' (choose from 'sample', 'reconstruct')"),
+        (["--temperature=hot"], "--temperature: invalid float value"),
+        (["--mode=reconstruct", "--video=pixels.npy", "--temperature=1"], "--temperature does not go with --mode rec"),
+        (["--latent=content"], "unrecognized arguments: --latent=content"),
         (["--mode=dream"], "invalid choice: 'dream'"),
         (["--output=text.txt/deeper"], "--output text.txt/deeper cannot be written: name another folder"),
         (["--workdir=nowhere"], "nowhere has no config.json"),
@@ -145,7 +155,7 @@ def test_a_recurrent_model_goes_on_from_first_frames_for_any_time(tmp_path: Path
     pixels = RNG.integers(0, 256, (2, 1, 16, 16, 3), np.uint8)
     videos = sample.draw(run, 2, frames=13, batch_size=2, text="a red star", first_frames=pixels)
     assert videos.shape == (2, 13, 16, 16, 3)
-    np.testing.assert_array_equal(images.to_uint8(videos[:, :1]), pixels)
+    np.testing.assert_array_equal(to_uint8(videos[:, :1]), pixels)
     assert np.abs(np.diff(videos[:, 1:], axis=1)).max() > 1e-3
     with pytest.raises(ValueError, match="videos of 8 frames, and none of 1: condition.first_frames is 1, expected"):
         sample.draw(run, 2, frames=1, text="a red star", first_frames=pixels)
@@ -153,7 +163,7 @@ def test_a_recurrent_model_goes_on_from_first_frames_for_any_time(tmp_path: Path
 
 def test_actions_and_texts_come_from_the_command_line(tmp_path: Path, monkeypatch) -> None:
     run = recurrent("text", "action")
-    monkeypatch.setattr(checkpoint, "load", lambda workdir: run)
+    stand_in(monkeypatch, run)
     action = RNG.normal(0, 1, (8, 2)).astype(np.float32)
     np.save(tmp_path / "actions.npy", action)
     texts = ["a red star", "a blue circle moves up"]
@@ -161,16 +171,16 @@ def test_actions_and_texts_come_from_the_command_line(tmp_path: Path, monkeypatc
     assert sample.main(["--workdir=x", *arguments, *(f"--text={text}" for text in texts)]) == 0
     with np.load(tmp_path / "samples.npz") as found:
         assert found["text"].tolist() == [*texts, texts[0]]
-        expected = images.to_uint8(sample.draw(run, 3, batch_size=3, text=texts, action=action))
+        expected = to_uint8(sample.draw(run, 3, batch_size=3, text=texts, action=action))
         np.testing.assert_array_equal(found["video"], expected)
-        assert (images.to_uint8(sample.draw(run, 3, batch_size=3, text=texts, action=-action)) != expected).any()
+        assert (to_uint8(sample.draw(run, 3, batch_size=3, text=texts, action=-action)) != expected).any()
 
 
 def test_a_tokenizer_reconstructs_and_does_not_sample(tmp_path: Path, monkeypatch) -> None:
     run = untrained(recipe("vqvae:tiny"))
     with pytest.raises(ValueError, match="makes no videos of its own: it reconstructs"):
         sample.draw(run, 2)
-    monkeypatch.setattr(checkpoint, "load", lambda workdir: run)
+    stand_in(monkeypatch, run)
     pixels = RNG.integers(0, 256, (3, 8, 16, 16, 3), np.uint8)
     np.save(tmp_path / "pixels.npy", pixels)
     arguments = [f"--video={tmp_path / 'pixels.npy'}", "--batch_size=2", f"--output={tmp_path}"]
@@ -180,17 +190,17 @@ def test_a_tokenizer_reconstructs_and_does_not_sample(tmp_path: Path, monkeypatc
     np.testing.assert_allclose(sample.reconstruct(run, pixels, batch_size=2), expected, atol=1e-5)
     with np.load(tmp_path / "reconstructions.npz") as found:
         np.testing.assert_array_equal(found["original"], pixels)
-        assert np.abs(found["video"] - images.to_uint8(expected).astype(int)).max() <= 1
+        assert np.abs(found["video"] - to_uint8(expected).astype(int)).max() <= 1
 
 
 def test_what_a_vae_does_with_videos(tmp_path: Path, monkeypatch, capsys) -> None:
     run = untrained(recipe("vae:tiny"))
-    monkeypatch.setattr(checkpoint, "load", lambda workdir: run)
+    stand_in(monkeypatch, run)
     pixels = np.stack([data.make_source(run.config.data, "eval")[index]["video"] for index in (0, 1)])
     paths = [str(tmp_path / name) for name in ("first.npy", "second.npy")]
     for path, video in zip(paths, pixels, strict=True):
         np.save(path, video)
-    first, second = images.to_uint8(sample.reconstruct(run, pixels, batch_size=2)).astype(int)
+    first, second = to_uint8(sample.reconstruct(run, pixels, batch_size=2)).astype(int)
 
     def made(mode: str, file: str, *arguments: str) -> tuple[np.ndarray, dict]:
         assert sample.main(["--workdir=x", f"--mode={mode}", f"--output={tmp_path}", *arguments]) == 0
@@ -226,26 +236,24 @@ def test_given_videos_are_read_as_in_training(tmp_path: Path) -> None:
     film = tmp_path / "films" / "film.mp4"
     images.write_mp4(film, pixels, 8)
     expected = center_crop(Folder(str(film.parent), 4, 16, stride=2)[0], 16)["video"][None]
-    np.testing.assert_array_equal(sample.read_videos(str(film), 4, options), expected)
-    np.testing.assert_array_equal(sample.read_videos(str(film.parent), 4, options), expected)
+    np.testing.assert_array_equal(read_videos(str(film), 4, options), expected)
+    np.testing.assert_array_equal(read_videos(str(film.parent), 4, options), expected)
     (tmp_path / "frames").mkdir()
     for number, frame in enumerate(pixels):
         Image.fromarray(frame).save(tmp_path / "frames" / f"{number}.png")
     clip = Folder(str(tmp_path / "frames"), 4, 16, stride=2)[0]
-    found = sample.read_videos(str(tmp_path / "frames"), 4, options)
+    found = read_videos(str(tmp_path / "frames"), 4, options)
     np.testing.assert_array_equal(found[0], center_crop(clip, 16)["video"])
-    np.testing.assert_array_equal(sample.read_videos(str(tmp_path / "frames" / "0.png"), 1, options), found[:, :1])
+    np.testing.assert_array_equal(read_videos(str(tmp_path / "frames" / "0.png"), 1, options), found[:, :1])
     np.save(tmp_path / "array.npy", pixels[:, 16:32, 12:28])
-    np.testing.assert_array_equal(
-        sample.read_videos(str(tmp_path / "array.npy"), 4, options)[0], pixels[:4, 16:32, 12:28]
-    )
+    np.testing.assert_array_equal(read_videos(str(tmp_path / "array.npy"), 4, options)[0], pixels[:4, 16:32, 12:28])
     with pytest.raises(ValueError, match="film.mp4: it has 9 of the 11 frames that a clip of 6 at stride 2 needs"):
-        sample.read_videos(str(film), 6, options)
+        read_videos(str(film), 6, options)
 
 
 def test_progress_is_told_only_where_it_takes_long(monkeypatch, capsys) -> None:
     batches = [np.zeros((4, 1, 2, 2, 3), np.float32)] * 3
     assert len(sample.collected(batches, 12)) == 12 and capsys.readouterr().err == ""
-    monkeypatch.setattr(sample, "PATIENCE", -1.0)
+    monkeypatch.setattr(progress, "PATIENCE", -1.0)
     sample.collected(batches, 12)
     assert "video 12/12" in capsys.readouterr().err

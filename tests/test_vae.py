@@ -68,16 +68,16 @@ def test_the_loss_is_the_negative_elbo_under_the_scale_that_was_learned() -> Non
         before, state = state, after
     assert moved(before, after, "params") == {"encoder": True, "decoder": True}
     first = 0.1 + 0.9 * scales[0] ** 2  # the average forgets where it started: by 9/10, 9/11, ...
-    np.testing.assert_allclose(
-        state.collections["decoder"]["moment"], first + 9 / 11 * (scales[1] ** 2 - first), rtol=1e-5
-    )
+    np.testing.assert_allclose(state.extra["moment"], first + 9 / 11 * (scales[1] ** 2 - first), rtol=1e-5)
 
-    values = compiled(method.eval_step)(state, BATCH, jax.random.key(1))
+    found = compiled(method.eval_step)(state, BATCH, jax.random.key(1))
+    values = found.scalars
     np.testing.assert_allclose(values["kl"], values["kl_content"] + values["kl_motion"], rtol=1e-5)
     np.testing.assert_allclose(values["loss"], values["nll"] + values["kl"], rtol=1e-6)
     for name, size in {"content": 8, "motion": 4}.items():
-        assert values[f"kl_{name}_dimensions"].shape == (4, size)
-        np.testing.assert_allclose(values[f"kl_{name}_dimensions"].sum(1), values[f"kl_{name}"], rtol=1e-5)
+        profile = found.profiles[f"kl_{name}_dimensions"].values
+        assert profile.shape == (4, size)
+        np.testing.assert_allclose(profile.sum(1), values[f"kl_{name}"], rtol=1e-5)
 
 
 def test_the_weight_of_the_kl_warms_up_free_nats_cost_the_same_and_features_count() -> None:

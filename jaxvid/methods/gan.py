@@ -214,9 +214,7 @@ def learn_discriminator(
     real = augmented(setup, state, examples.video, fold_keys(examples.keys, 1))
     fake = augmented(setup, state, fake, fold_keys(examples.keys, 2))
     objective = jax.grad(discriminator_loss, argnums=2, has_aux=True)
-    grads, (collections, extra, metrics) = objective(
-        setup, state, state.params[DISCRIMINATOR], real, fake, examples
-    )
+    grads, (collections, extra, metrics) = objective(setup, state, state.params[DISCRIMINATOR], real, fake, examples)
     state = state.replace(collections={**state.collections, DISCRIMINATOR: collections}, extra=extra)
     optimizer = setup.optimizers[DISCRIMINATOR]
     state, metrics["d_norm"] = apply_gradients(state, DISCRIMINATOR, grads, optimizer, setup.axis_name)

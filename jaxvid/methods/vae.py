@@ -259,7 +259,7 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
             **_kl_of_clips(kl),
             "psnr": psnr(reconstruction, video),
         },
-        profiles={f"kl_{name}": Profile(per_dimension(part)) for name, part in kl.items()},
+        profiles={f"kl_{name}_dimensions": Profile(per_dimension(part)) for name, part in kl.items()},
         panels={
             "original": video,
             "reconstruction": reconstruction,
@@ -325,7 +325,9 @@ def codec(config: ConfigDict, state: TrainState, given: Batch | None = None) -> 
 
     # The parameters are arguments, since constants would be compiled into the program.
     encode = jax.jit(lambda params, video: bind(model, params).encode(normalize(video)))
-    decode = jax.jit(lambda params, z: jnp.clip(mean(bind(model, params).decode(z, condition(params, clips(z)))), -1, 1))
+    decode = jax.jit(
+        lambda params, z: jnp.clip(mean(bind(model, params).decode(z, condition(params, clips(z)))), -1, 1)
+    )
     prior = jax.jit(lambda params, z: bind(model, params).prior_of(z, condition(params, clips(z))))
     shapes = latent_shapes(model, (config.data.frames, *size, 3))
     return Codec(shapes, *(functools.partial(function, params) for function in (encode, decode, prior, draw)))
