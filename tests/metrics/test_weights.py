@@ -258,8 +258,8 @@ def test_safetensors():
     bfloat16 = SAFETENSORS.replace(b"F32", b"BF16").replace(b"}}  ", b"}} ").replace(b"[2]", b"[4]")
     found = parse("x", [bfloat16])["x"]
     assert found.dtype == np.float32 and found.tolist() == [0, 1, 0, 2]
-    rare = SAFETENSORS.replace(b"F32", b"C64").replace(b"[2]", b"[1]")
-    with pytest.raises(WeightFileError, match="its tensor 'x' is of type C64, which is not read"):
+    rare = SAFETENSORS.replace(b"F32", b"U64").replace(b"[2]", b"[1]")
+    with pytest.raises(WeightFileError, match="its tensor 'x' is of type U64, which is not read"):
         parse("x", [rare])
 
 
@@ -286,7 +286,7 @@ def test_safetensors_that_share_bytes():
     header = (
         b'{"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"y":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}'
     )
-    with pytest.raises(WeightFileError, match="damaged or truncated .*offset for tensor `y`"):
+    with pytest.raises(WeightFileError, match="damaged or truncated .*[Oo]ffset.*y"):
         parse("x", [len(header).to_bytes(8, "little") + header + bytes(4)])
 
 
