@@ -286,7 +286,7 @@ def test_safetensors_that_share_bytes():
     header = (
         b'{"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"y":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}'
     )
-    with pytest.raises(WeightFileError, match="damaged or truncated .*[Oo]ffset.*y"):
+    with pytest.raises(WeightFileError, match="damaged or truncated .*[Oo]ffset"):
         parse("x", [len(header).to_bytes(8, "little") + header + bytes(4)])
 
 
