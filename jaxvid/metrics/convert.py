@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxvid.metrics import i3d, inception
-from jaxvid.metrics.crc32c import masked_crc32c
+from jaxvid.metrics.tensor_bundle import masked_crc32c
 
 NETWORKS = ("inception", "i3d")
 STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
@@ -117,7 +117,7 @@ def i3d_digest(weights: Mapping[str, np.ndarray]) -> str:
     for _, name in sorted((graph_name, name) for name, graph_name in naming.names.items()):
         tensor = weights[name]
         stored = np.ascontiguousarray(tensor.transpose(2, 3, 4, 1, 0) if tensor.ndim == 5 else tensor, "<f4")
-        digest.update(masked_crc32c(stored.data.cast("B")).to_bytes(4, "little"))
+        digest.update(masked_crc32c(stored.tobytes()).to_bytes(4, "little"))
     return digest.hexdigest()
 
 

@@ -10,10 +10,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import google_crc32c
 import ml_dtypes
 import numpy as np
-
-from jaxvid.metrics.crc32c import masked_crc32c
 
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the last 8 bytes of every LevelDB table
 FOOTER_BYTES = 48
@@ -45,6 +44,12 @@ def read_bundle(index: bytes, data: bytes) -> dict[str, np.ndarray]:
     return {name.decode(): _tensor(name.decode(), entry, data) for name, entry in entries.items()}
 
 
+def masked_crc32c(data: bytes | np.ndarray) -> int:
+    """CRC-32C of read-only bytes as LevelDB and TensorFlow store it: rotated right by 15 bits, plus a constant."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def _tensor(name: str, entry: bytes, data: bytes) -> np.ndarray:
     """The tensor of a BundleEntryProto."""
     fields = dict(_fields(entry))
@@ -59,10 +64,10 @@ def _tensor(name: str, entry: bytes, data: bytes) -> np.ndarray:
         raise ValueError(f"its tensor {name!r} has shape {tuple(shape)} but {size} bytes")
     if offset + size > len(data):
         raise ValueError(f"its data file is truncated: {name!r} ends at byte {offset + size} of {len(data)}")
-    raw = memoryview(data)[offset : offset + size]
+    raw = np.frombuffer(data, np.uint8, size, offset)
     if masked_crc32c(raw) != fields.get(6):
         raise ValueError(f"its tensor {name!r} does not match its checksum: the data file is damaged or another one")
-    array = np.frombuffer(raw, dtype).reshape(shape)
+    array = raw.view(dtype).reshape(shape)
     return array.astype(np.float32) if dtype == ml_dtypes.bfloat16 else array.copy()
 
 

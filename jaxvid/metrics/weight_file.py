@@ -12,15 +12,19 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
+import safetensors
 
-from jaxvid.metrics.safetensors import read_safetensors
 from jaxvid.metrics.tensor_bundle import TABLE_MAGIC, read_bundle
 from jaxvid.metrics.torch_file import read_torch
 
 MAX_BYTES = 1 << 30
 CHUNK_BYTES = 1 << 20
 SECONDS_WITHOUT_AN_ANSWER = 60
+# Of safetensors; its own NumPy reader has no bfloat16.
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16, "BOOL": "?"}
+DTYPES |= {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
 BUNDLE_DATA = ".data-00000-of-00001"
 
 
@@ -78,12 +82,22 @@ def parse(source: str | Path, parts: list[bytes]) -> dict[str, np.ndarray]:
         if head.startswith((b"PK\x03\x04", b"\x80")):
             return read_torch(head)
         if head[8:9] == b"{":
-            return read_safetensors(head)[0]
+            return _read_safetensors(head)
         if start.startswith((b"<!doctype", b"<html", b"<?xml")):
             raise ValueError("it is a web page; give the link of the file itself")
         if start.startswith(b"version https://git-lfs"):
             raise ValueError("it is a Git LFS pointer, not the file it stands for")
         raise ValueError("it is empty" if not head else "it is of none of the formats read here")
+
+
+def _read_safetensors(data: bytes) -> dict[str, np.ndarray]:
+    tensors = {}
+    for name, tensor in safetensors.deserialize(data):
+        if tensor["dtype"] not in DTYPES:
+            raise ValueError(f"its tensor {name!r} is of type {tensor['dtype']}, which is not read")
+        array = np.frombuffer(tensor["data"], DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+        tensors[name] = array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
+    return tensors
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,11 +11,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
+from jaxvid.files import cache_folder, replacing
 from jaxvid.metrics import i3d, inception
 from jaxvid.metrics.convert import NETWORKS, convert, identify, network_of, shapes
-from jaxvid.metrics.safetensors import read_safetensors, write_safetensors
 from jaxvid.metrics.weight_file import WeightFileError, errors_named, fetch, parse
+from jaxvid.names import choice
 
 FORMAT = "jaxvid weights 1"
 # Where to get them, and how large they are.
@@ -53,8 +55,7 @@ class WeightInfo:
 
 def cache_path(network: str) -> Path:
     """Where the converted weights of "inception" or "i3d" are kept."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "jaxvid" / "weights" / f"{network}.safetensors"
+    return cache_folder() / "weights" / f"{network}.safetensors"
 
 
 def load(network: str, path: str | Path | None = None) -> tuple[dict[str, Any], WeightInfo]:
@@ -71,19 +72,21 @@ def load(network: str, path: str | Path | None = None) -> tuple[dict[str, Any], 
       FileNotFoundError: there is none, with the command that makes it.
       WeightFileError: the file is damaged, is no converted file, or holds the other network.
     """
-    if network not in NETWORKS:
-        raise ValueError(f"There is no network {network!r} with weights, only {' and '.join(NETWORKS)}.")
+    choice("network", network, NETWORKS)
     path = Path(path or cache_path(network))
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+    if not path.exists():
         source, size = SOURCES[network]
         raise FileNotFoundError(
             f"{path} with the weights of {network} does not exist: `python -m jaxvid.metrics.weights {source}` "
             f"fetches and converts them ({size})."
-        ) from None
+        )
     with errors_named(path):
-        tensors, metadata = read_safetensors(data) if data[8:9] == b"{" else ({}, {})
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = dict(file.metadata() or {})
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except SafetensorError as error:
+            raise ValueError(f"it is damaged, or no converted file ({error})") from error
         if metadata.pop("format", None) != FORMAT:
             raise ValueError("it is no converted file: `python -m jaxvid.metrics.weights FILE` converts weights")
         info = WeightInfo(**metadata)
@@ -119,7 +122,8 @@ def save(source: str, path: str | Path | None = None) -> tuple[Path, WeightInfo]
         if there.digest != info.digest:
             raise FileExistsError(f"{path} holds other weights ({there.identity}): delete it, or give --output.")
         return path, there
-    write_safetensors(path, weights, {"format": FORMAT, **asdict(info)})
+    with replacing(path) as temporary:
+        save_file(weights, temporary, {"format": FORMAT, **asdict(info)})
     return path, info
 
 

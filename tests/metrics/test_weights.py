@@ -6,9 +6,11 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import google_crc32c
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save, save_file
 from weight_files import bundle, torch_file, torch_legacy, torch_script
 
 from jaxvid.metrics import convert as convert_module
@@ -23,8 +25,7 @@ from jaxvid.metrics.convert import (
     network_of,
     shapes,
 )
-from jaxvid.metrics.crc32c import crc32c, masked_crc32c
-from jaxvid.metrics.safetensors import read_safetensors, write_safetensors
+from jaxvid.metrics.tensor_bundle import masked_crc32c
 from jaxvid.metrics.weight_file import WeightFileError, parse, read
 from jaxvid.metrics.weights import cache_path, load, main
 
@@ -247,29 +248,19 @@ SAFETENSORS = (
 )
 
 
-def test_safetensors(tmp_path):
-    found, metadata = read_safetensors(SAFETENSORS)
-    assert found["x"].tolist() == [1, 2] and metadata == {}
-    write_safetensors(tmp_path / "deep" / "file", TENSORS, {"who": "ünïcode"})
-    data = (tmp_path / "deep" / "file").read_bytes()
-    assert int.from_bytes(data[:8], "little") % 8 == 0 and list((tmp_path / "deep").iterdir()) == [
-        tmp_path / "deep/file"
-    ]
-    found, metadata = read_safetensors(data)
-    assert metadata == {"who": "ünïcode"} and set(found) == set(TENSORS)
+def test_safetensors():
+    assert parse("x", [SAFETENSORS])["x"].tolist() == [1, 2]
+    found = parse("x", [save(TENSORS)])
+    assert set(found) == set(TENSORS)
     for name, tensor in TENSORS.items():
         assert found[name].dtype == tensor.dtype and found[name].shape == tensor.shape
         np.testing.assert_array_equal(found[name], tensor)
     bfloat16 = SAFETENSORS.replace(b"F32", b"BF16").replace(b"}}  ", b"}} ").replace(b"[2]", b"[4]")
-    assert read_safetensors(bfloat16)[0]["x"].tolist() == [0, 1, 0, 2]
-
-
-def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
-    (tmp_path / "file").write_bytes(b"before")
-    with pytest.raises(OSError, match="full"), monkeypatch.context() as patch:
-        patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
-        write_safetensors(tmp_path / "file", TENSORS, {})
-    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_bytes() == b"before"
+    found = parse("x", [bfloat16])["x"]
+    assert found.dtype == np.float32 and found.tolist() == [0, 1, 0, 2]
+    rare = SAFETENSORS.replace(b"F32", b"U64").replace(b"[2]", b"[1]")
+    with pytest.raises(WeightFileError, match="its tensor 'x' is of type U64, which is not read"):
+        parse("x", [rare])
 
 
 @pytest.mark.parametrize(
@@ -295,8 +286,8 @@ def test_safetensors_that_share_bytes():
     header = (
         b'{"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"y":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}'
     )
-    with pytest.raises(ValueError, match="'y' .*does not follow"):
-        read_safetensors(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(WeightFileError, match="damaged or truncated .*[Oo]ffset"):
+        parse("x", [len(header).to_bytes(8, "little") + header + bytes(4)])
 
 
 def test_damage_to_safetensors():
@@ -365,7 +356,7 @@ def served(tmp_path):
 def test_command_converts_a_checkpoint_behind_a_url(cache, served, capsys, monkeypatch):
     folder, url = served
     tensors = tensorflow_i3d()
-    index, data = bundle(tensors, crc=crc32c)
+    index, data = bundle(tensors, crc=google_crc32c.value)
     (folder / "model.ckpt.index").write_bytes(index)
     (folder / "model.ckpt.data-00000-of-00001").write_bytes(data)
     monkeypatch.setitem(convert_module.KNOWN_I3D, i3d_digest(convert(tensors, "i3d")), "the ones of this test")
@@ -392,6 +383,14 @@ def test_command_converts_a_checkpoint_behind_a_url(cache, served, capsys, monke
     capsys.readouterr()
     assert main([f"{url}/model.ckpt"]) == 2
     assert "Delete it first" in capsys.readouterr().err and cache_path("i3d").read_bytes() == bad
+
+
+def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch, inception):
+    (tmp_path / "weights.pth").write_bytes(torch_file(inception))
+    monkeypatch.setattr("jaxvid.metrics.weights.save_file", lambda _, path, __: path.write_bytes(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main([str(tmp_path / "weights.pth"), "--output", str(tmp_path / "deep" / "file")])
+    assert list((tmp_path / "deep").iterdir()) == []
 
 
 def test_other_weights_are_not_overwritten(cache, tmp_path, capsys, inception):
@@ -424,7 +423,7 @@ def test_missing_weights_name_the_command(cache):
         text = str(error.value)
         assert all(word in text for word in [*words, "python -m jaxvid.metrics.weights https://", str(cache)])
         assert "\n" not in text
-    with pytest.raises(ValueError, match="no network 'vgg'"):
+    with pytest.raises(ValueError, match='network is "vgg", expected one of inception, i3d'):
         load("vgg")
 
 
@@ -432,7 +431,7 @@ def test_command_says_what_is_wrong(cache, served, capsys, tmp_path):
     folder, url = served
     (folder / "page").write_text("<html>not found</html>")
     (folder / "other.pt").write_bytes(torch_file(TENSORS))
-    write_safetensors(folder / "other.safetensors", TENSORS, {})
+    save_file(TENSORS, folder / "other.safetensors")
     for source, message in [
         (f"{url}/none", "there is no such file"),
         (f"{url}/page", "web page"),
@@ -447,8 +446,9 @@ def test_command_says_what_is_wrong(cache, served, capsys, tmp_path):
         assert out == "" and err.count("\n") == 1
         assert err.startswith(source) and any(part in err for part in message.split("|"))
     assert not cache.exists()
-    with pytest.raises(WeightFileError, match="no converted file"):
-        load("i3d", folder / "other.safetensors")
+    for file in ("other.safetensors", "other.pt", "page"):
+        with pytest.raises(WeightFileError, match=f"{file} cannot be read as weights: it is .*no converted file"):
+            load("i3d", folder / file)
     with pytest.raises(SystemExit) as stop:
         main([])
     assert stop.value.code == 2
