@@ -42,8 +42,8 @@ from jaxvid.data.index import IMAGE_ENDINGS, build_index
 from jaxvid.data.video import VideoInfo, probe, probe_images, read_clip
 from jaxvid.files import ARRAYS, load_array, replacing
 from jaxvid.methods import METHODS, condition, vae_codec
-from jaxvid.methods.vae import means
 from jaxvid.metrics.protocol import to_uint8
+from jaxvid.models.vae import means
 from jaxvid.names import choice
 from jaxvid.progress import ProgressLine
 from jaxvid.recorder import FPS

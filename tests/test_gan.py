@@ -8,7 +8,7 @@ from conftest import recipe
 from ml_collections import ConfigDict
 
 from jaxvid.methods import gan
-from jaxvid.models.gan3d import Critique
+from jaxvid.models.gan_blocks import Critique
 
 DOUBLE = (2, 2, 2)
 

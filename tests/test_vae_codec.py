@@ -11,7 +11,7 @@ from conftest import recipe
 
 from jaxvid.methods import vae, vae_codec
 from jaxvid.methods.vae_codec import Codec, compress, decompress, fill_in, information, interpolate, swap, traverse
-from jaxvid.models.vae import Gaussian
+from jaxvid.models.vae import Gaussian, means
 
 RNG = np.random.default_rng(0)
 PRIOR_MEAN, PRIOR_SD = 0.25, 0.5
@@ -151,7 +151,7 @@ def test_the_codec_of_a_run_computes_what_the_method_does() -> None:
     batch, label = {"video": video, "label": jnp.ones(2, jnp.int32)}, jnp.ones(1, jnp.int32)
     state, keys = compiled(method.init)(jax.random.key(0), batch), jax.random.split(jax.random.key(1))
     codec = vae_codec.codec(config, state, {"label": label})
-    z = vae.means(codec.encode(video))
+    z = means(codec.encode(video))
     assert {name: part.shape[1:] for name, part in z.items()} == codec.latents
     reconstruction = compiled(lambda *inputs: method.eval_step(*inputs)["reconstruction"])
     expected = reconstruction(state, batch, jax.random.key(0))

@@ -28,9 +28,9 @@ from jaxvid.core import (
     update_ema,
 )
 from jaxvid.methods import condition
-from jaxvid.methods.gan_networks import make_discriminator, make_generator
-from jaxvid.models.gan3d import Conditioned, Critique
+from jaxvid.models.gan_blocks import Conditioned, Critique
 from jaxvid.models.gan_fc import Continuation
+from jaxvid.models.gan_networks import make_discriminator, make_generator
 from jaxvid.names import choice
 from jaxvid.nn.augment import POLICIES, augment
 
@@ -129,10 +129,15 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     check(config)
     dtype = jnp.dtype(choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
     steps = {GENERATOR: config.train.steps, DISCRIMINATOR: config.train.steps * config.loss.n_critic}
+    conditions, size = config.condition, (config.data.frames, config.data.resolution, config.data.resolution)
+    encoder = condition.make_encoder(conditions, dtype) if conditions.on else None
+    given = conditions.first_frames if "first_frames" in conditions.on else 0
+    classes = len(conditions.classes) if config.loss.classes else 0
+    model = config.model
     players = Players(
         config,
-        make_generator(config, axis_name, dtype),
-        make_discriminator(config, axis_name, dtype),
+        make_generator(model.generator, size, encoder, given, axis_name, dtype),
+        make_discriminator(model.discriminators, size, encoder, model.conditioning, classes, axis_name, dtype),
         losses.ADVERSARIAL[config.loss.adversarial],
         optim.make_optimizers(config.optim, steps),
         axis_name,

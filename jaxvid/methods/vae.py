@@ -10,8 +10,6 @@ learns, then the reverse.
 from __future__ import annotations
 
 import functools
-import inspect
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -33,11 +31,11 @@ from jaxvid.core import (
 )
 from jaxvid.methods import condition
 from jaxvid.metrics.image import psnr
-from jaxvid.models import vae, vqvae
+from jaxvid.models.vae import VAE, Latents, bind, means, per_dimension
+from jaxvid.models.vae_networks import latent_shapes, make_vae
 from jaxvid.names import choice
 
 ENCODER, DECODER = PLAYERS = ("encoder", "decoder")
-Size = tuple[int, int, int]  # frames, height, width
 Params = dict[str, Any]  # by player
 
 
@@ -56,121 +54,13 @@ class Bound(NamedTuple):
     moment: jax.Array
 
 
-class Likelihood(NamedTuple):
-    """p(x | z), from what the decoder says.
-
-    nll: (output, video [B,T,H,W,C] in [-1, 1], logarithm of the scale []) -> nats [B].
-    mean: output -> video about [-1, 1].
-    power: of the absolute error; its mean is the likeliest scale to that power. 0 where the scale is 1.
-    """
-
-    nll: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-    mean: Callable[[jax.Array], jax.Array] = lambda output: output
-    power: int = 0
-
-
-LIKELIHOODS = {
-    "mse": Likelihood(losses.gaussian_nll),
-    "gaussian": Likelihood(losses.gaussian_nll, power=2),
-    "l1": Likelihood(losses.laplace_nll),
-    "laplace": Likelihood(losses.laplace_nll, power=1),
-    "bernoulli": Likelihood(
-        lambda logits, video, _: losses.bernoulli_nll(logits, (video + 1) / 2),
-        lambda logits: 2 * jax.nn.sigmoid(logits) - 1,
-    ),
-}
-
-
-def frame(size: Size, dtype: Any, *, width: int, hidden: int, strides: tuple[int, ...], dim: int) -> vae.VAE:
-    """Every frame alone: `dim` latents each, independent and standard normal."""
-    encoder = vae.FrameEncoder(dim, width, hidden, strides, dtype)
-    return vae.VAE(encoder, vae.FrameDecoder(size[1:], width, hidden, strides, dtype=dtype), vae.StandardPrior())
-
-
-def temporal(
-    size: Size,
-    dtype: Any,
-    *,
-    width: int,
-    hidden: int,
-    strides: tuple[int, ...],
-    heads: int,
-    content: int,
-    motion: int,
-    memory: int,
-) -> vae.VAE:
-    """`content` latents a clip and `motion` latents a frame, whose prior is recurrent."""
-    if hidden % heads:
-        raise ValueError(f"model.network.hidden {hidden} must be a multiple of model.network.heads {heads}.")
-    encoder = vae.TemporalEncoder(content, motion, heads, width, hidden, strides, dtype)
-    decoder = vae.FrameDecoder(size[1:], width, hidden, strides, dtype=dtype)
-    return vae.VAE(encoder, decoder, vae.RecurrentPrior(memory))
-
-
-def layered(
-    size: Size,
-    dtype: Any,
-    *,
-    width: int,
-    hidden: int,
-    strides: tuple[int, ...],
-    picture: int,
-    heads: int,
-    content: int,
-    motion: int,
-    memory: int,
-) -> vae.VAE:
-    """`temporal`, where content paints a square `picture` over a ground, and motion says where in a frame it is."""
-    if picture % 4:
-        raise ValueError(f"model.network.picture is {picture}, expected a multiple of 4.")
-    model = temporal(
-        size, dtype, width=width, hidden=hidden, strides=strides,
-        heads=heads, content=content, motion=motion, memory=memory,
-    )  # fmt: skip
-    painter = vae.FrameDecoder((picture, picture), width, hidden, (2, 2), channels=1, dtype=dtype)
-    return model.clone(decoder=vae.LayeredDecoder(painter, size[1:], dtype=dtype))
-
-
-def grid(size: Size, dtype: Any, *, width: int, blocks: int, dim: int, downsample: tuple[int, int, int]) -> vae.VAE:
-    """A grid of latents that is smaller by `downsample` (frames, height, width), independent and standard normal."""
-    if len(downsample) != 3 or any(s % f for s, f in zip(size, downsample, strict=True)):
-        raise ValueError(f"model.network.downsample {downsample} does not divide frames, height and width {size}.")
-    if width % 8:
-        raise ValueError(f"model.network.width is {width}, expected a multiple of 8.")
-    encoder = vqvae.Encoder(vqvae.ResidualStack(blocks, dtype=dtype), width, 2 * dim, downsample, dtype)
-    decoder = vqvae.Decoder(vqvae.ResidualStack(blocks, dtype=dtype), width, downsample, dtype=dtype)
-    return vae.VAE(vae.GridEncoder(encoder), vae.GridDecoder(decoder), vae.StandardPrior())
-
-
-NETWORKS: dict[str, Callable[..., vae.VAE]] = {"frame": frame, "temporal": temporal, "layered": layered, "grid": grid}
-
-
-def make_model(config: ConfigDict) -> vae.VAE:
-    """The module of `config.model`: `network.name` of `NETWORKS`, with the other fields of `network` as its arguments.
-
-    Raises:
-      ValueError: sizes do not fit, or a field has no such value.
-    """
-    options, data = config.model.network, config.data
-    name = choice("model.network.name", options.name, NETWORKS)
-    known = inspect.getfullargspec(NETWORKS[name]).kwonlyargs
-    for field in {*options, *known} - {"name"}:
-        choice(f"a field of model.network {name}", field, known)
-        if field not in options:
-            raise ValueError(f"model.network {name} needs {field}: --config configs/vae.py:{name} is its recipe.")
-        values = options[field] if isinstance(options[field], tuple) else (options[field],)
-        if min(values, default=0) < 1:
-            raise ValueError(f"model.network.{field} is {options[field]}, expected at least 1.")
-    factor = math.prod(options.get("strides", ()))
-    if data.resolution % factor:
-        raise ValueError(
-            f"data.resolution is {data.resolution}, expected a multiple of {factor}, as model.network.strides say."
-        )
+def make_model(config: ConfigDict) -> VAE:
+    """The module of `config.model`; raises ValueError where sizes do not fit, or a field has no such value."""
     dtype = jnp.dtype(choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
-    fields = {field: options[field] for field in known}
-    condition.check(config.condition, data.frames)
+    condition.check(config.condition, config.data.frames)
     encoder = condition.make_encoder(config.condition, dtype) if config.condition.on else None
-    return NETWORKS[name]((data.frames, data.resolution, data.resolution), dtype, **fields).clone(condition=encoder)
+    size = (config.data.frames, config.data.resolution, config.data.resolution)
+    return make_vae(config.model.network, size, encoder, dtype)
 
 
 def make(
@@ -195,7 +85,7 @@ def make(
     if options.perceptual and features is None:
         raise ValueError(f"model.perceptual is {options.perceptual}, expected 0 unless features are given to make().")
     model = make_model(config)
-    likelihood = LIKELIHOODS[choice("model.likelihood", options.likelihood, LIKELIHOODS)]
+    likelihood = losses.LIKELIHOODS[choice("model.likelihood", options.likelihood, losses.LIKELIHOODS)]
     shapes = latent_shapes(model, (config.data.frames, config.data.resolution, config.data.resolution, 3))
     steps = max(1, config.train.steps // (2 if options.turn else 1))
     tx = optim.make_optimizers(config.optim, dict.fromkeys(PLAYERS, steps))
@@ -259,7 +149,7 @@ def make(
         scale = moment ** (1 / max(likelihood.power, 1))
         return state, {**metrics, "scale": scale, "grad_norm": jnp.sqrt(squares)}
 
-    def decode(params: Params, z: vae.Latents, told: jax.Array | None) -> jax.Array:
+    def decode(params: Params, z: Latents, told: jax.Array | None) -> jax.Array:
         return jnp.clip(likelihood.mean(bind(model, params).decode(z, told)), -1, 1)
 
     def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
@@ -294,30 +184,9 @@ def select(condition: jax.Array | bool, yes: TrainState, no: TrainState) -> Trai
     return no.replace(params=params, opt_state=jax.tree.map(choose, yes.opt_state, no.opt_state))
 
 
-def latent_shapes(model: vae.VAE, shape: tuple[int, int, int, int]) -> dict[str, tuple[int, ...]]:
-    """By name, the shape of the latents of one clip [T,H,W,C], without computing anything."""
-
-    def encode(key: jax.Array, video: jax.Array) -> vae.Gaussians:
-        posterior, _ = model.init_with_output(key, video, method="encode")
-        return posterior
-
-    key, video = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    return {name: gaussian.mean.shape[1:] for name, gaussian in jax.eval_shape(encode, key, video).items()}
-
-
 def warm_up(step: jax.Array, steps: int) -> jax.Array:
     """From 1/steps at step 0 in equal parts to 1; always 1 where steps is 0."""
     return jnp.minimum((step + 1) / max(steps, 1), 1.0)
-
-
-def means(posterior: vae.Gaussians) -> vae.Latents:
-    """The mean of every latent."""
-    return {name: gaussian.mean for name, gaussian in posterior.items()}
-
-
-def bind(model: vae.VAE, params: Params) -> vae.VAE:
-    """The model with the parameters of both players, ready to call."""
-    return model.bind({"params": {"encoder": params[ENCODER], **params[DECODER]}})
 
 
 def sampled(state: TrainState) -> Params:
@@ -328,11 +197,6 @@ def sampled(state: TrainState) -> Params:
 def _per_clip(values: jax.Array) -> jax.Array:
     """Sums [B, ...] to [B]."""
     return values.reshape(len(values), -1).sum(1)
-
-
-def per_dimension(values: jax.Array) -> jax.Array:
-    """Sums [B,...,D] over frames and places to [B,D]."""
-    return values.reshape(len(values), -1, values.shape[-1]).sum(1)
 
 
 def _kl_of_clips(kl: dict[str, jax.Array]) -> Metrics:

@@ -21,9 +21,10 @@ from ml_collections import ConfigDict
 from jaxvid import losses, parallel
 from jaxvid.core import TrainState, normalize
 from jaxvid.methods import condition
-from jaxvid.methods.vae import LIKELIHOODS, bind, latent_shapes, make_model, means, per_dimension, sampled
+from jaxvid.methods.vae import make_model, sampled
 from jaxvid.metrics.image import psnr
-from jaxvid.models.vae import Conditions, Gaussians, Latents
+from jaxvid.models.vae import Conditions, Gaussians, Latents, bind, means, per_dimension
+from jaxvid.models.vae_networks import latent_shapes
 from jaxvid.names import choice
 
 PIXEL_BITS = 8
@@ -57,7 +58,7 @@ def codec(config: ConfigDict, state: TrainState, given: Conditions | None = None
         clips are told.
     """
     model, params, size = make_model(config), sampled(state), [config.data.resolution] * 2
-    mean = LIKELIHOODS[choice("model.likelihood", config.model.likelihood, LIKELIHOODS)].mean
+    mean = losses.LIKELIHOODS[choice("model.likelihood", config.model.likelihood, losses.LIKELIHOODS)].mean
 
     @functools.partial(jax.jit, static_argnums=2)
     def draw(params: dict, keys: jax.Array, frames: int) -> Latents:
