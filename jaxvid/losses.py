@@ -72,6 +72,31 @@ def _summed(values: jax.Array) -> jax.Array:
     return values.reshape(len(values), -1).sum(1)
 
 
+class Likelihood(NamedTuple):
+    """p(x | z) of a VAE, from what its decoder gives.
+
+    nll: (output, video [B,T,H,W,C] in [-1, 1], logarithm of the scale []) -> nats [B].
+    mean: output -> video about [-1, 1].
+    power: of the absolute error; its mean is the likeliest scale to that power. 0 where the scale is 1.
+    """
+
+    nll: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    mean: Callable[[jax.Array], jax.Array] = lambda output: output
+    power: int = 0
+
+
+LIKELIHOODS = {
+    "mse": Likelihood(gaussian_nll),
+    "gaussian": Likelihood(gaussian_nll, power=2),
+    "l1": Likelihood(laplace_nll),
+    "laplace": Likelihood(laplace_nll, power=1),
+    "bernoulli": Likelihood(
+        lambda logits, video, _: bernoulli_nll(logits, (video + 1) / 2),
+        lambda logits: 2 * jax.nn.sigmoid(logits) - 1,
+    ),
+}
+
+
 class Adversarial(NamedTuple):
     """A GAN's game as three losses of logits of any shape, elementwise; the discriminator's is `real + fake`.
 

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import recipe
-from jaxvid.models.gan_blocks import Critique
 from ml_collections import ConfigDict
 
 from jaxvid import adversarial
 from jaxvid.methods import gan
+from jaxvid.models.gan_blocks import Critique
 
 DOUBLE = (2, 2, 2)
 

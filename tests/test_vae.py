@@ -11,6 +11,7 @@ import pytest
 from conftest import recipe
 from ml_collections import ConfigDict
 
+from jaxvid import losses
 from jaxvid.core import Method, TrainState
 from jaxvid.methods import vae
 
@@ -114,7 +115,7 @@ def test_half_precision_computes_the_same_and_learns_in_full() -> None:
 
 
 def test_bernoulli_reads_logits_as_the_mean_of_values_between_the_ends() -> None:
-    likelihood, logits = vae.LIKELIHOODS["bernoulli"], jnp.array([[-2.0, 0.0, 3.0]])
+    likelihood, logits = losses.LIKELIHOODS["bernoulli"], jnp.array([[-2.0, 0.0, 3.0]])
     np.testing.assert_allclose(likelihood.mean(logits), np.tanh(logits / 2), rtol=1e-6)
     nll = likelihood.nll(logits, jnp.tanh(logits / 2), jnp.zeros(()))
     p = 1 / (1 + np.exp(-np.asarray(logits)))

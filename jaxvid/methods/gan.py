@@ -118,12 +118,29 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     """
     game = adversarial.make_game(config.loss)
     check(config)
-    dtype = jnp.dtype(choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
+    model, condition, size = config.model, config.condition, (config.data.frames, *[config.data.resolution] * 2)
+    dtype = jnp.dtype(choice("model.dtype", model.dtype, ("float32", "bfloat16")))
+    encoder = conditions.make_encoder(condition, dtype) if condition.on else None
     steps = {GENERATOR: config.train.steps, DISCRIMINATOR: config.train.steps * config.loss.n_critic}
     setup = Setup(
         config=config,
-        generator=make_generator(config, axis_name, dtype),
-        discriminator=make_discriminator(config, axis_name, dtype),
+        generator=make_generator(
+            model.generator,
+            size,
+            encoder=encoder,
+            first_frames=condition.first_frames if "first_frames" in condition.on else 0,
+            axis_name=axis_name,
+            dtype=dtype,
+        ),
+        discriminator=make_discriminator(
+            model.discriminators,
+            size,
+            encoder=encoder,
+            conditioning=model.conditioning,
+            classes=len(condition.classes) if config.loss.classes else 0,
+            axis_name=axis_name,
+            dtype=dtype,
+        ),
         game=game,
         optimizers=optim.make_optimizers(config.optim, steps),
         axis_name=axis_name,

@@ -35,39 +35,15 @@ from jaxvid.core import (
 )
 from jaxvid.latent_modes import MODES
 from jaxvid.latents import Codec
+from jaxvid.losses import LIKELIHOODS, Likelihood
 from jaxvid.metrics.image import psnr
-from jaxvid.models import vae, vae_networks
-from jaxvid.models.vae import Latents, latent_shapes, means, per_dimension
+from jaxvid.models.vae import VAE, Latents, bind, means, per_dimension
+from jaxvid.models.vae_networks import latent_shapes, make_vae
 from jaxvid.names import choice
 
 __all__ = ["MODES", "codec", "make"]
 ENCODER, DECODER = PLAYERS = ("encoder", "decoder")
 Params = dict[str, Any]  # by player
-
-
-class Likelihood(NamedTuple):
-    """p(x | z), from the output of the decoder.
-
-    nll: (output, video [B,T,H,W,C] in [-1, 1], logarithm of the scale []) -> nats [B].
-    mean: output -> video about [-1, 1].
-    power: of the absolute error; its mean is the likeliest scale to that power. 0 where the scale is 1.
-    """
-
-    nll: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-    mean: Callable[[jax.Array], jax.Array] = lambda output: output
-    power: int = 0
-
-
-LIKELIHOODS = {
-    "mse": Likelihood(losses.gaussian_nll),
-    "gaussian": Likelihood(losses.gaussian_nll, power=2),
-    "l1": Likelihood(losses.laplace_nll),
-    "laplace": Likelihood(losses.laplace_nll, power=1),
-    "bernoulli": Likelihood(
-        lambda logits, video, _: losses.bernoulli_nll(logits, (video + 1) / 2),
-        lambda logits: 2 * jax.nn.sigmoid(logits) - 1,
-    ),
-}
 
 
 class Setup(NamedTuple):
@@ -78,7 +54,7 @@ class Setup(NamedTuple):
     """
 
     config: ConfigDict
-    model: vae.VAE
+    model: VAE
     likelihood: Likelihood
     shapes: dict[str, tuple[int, ...]]
     optimizers: dict[str, optax.GradientTransformation]
@@ -144,13 +120,13 @@ def make(
     )
 
 
-def make_model(config: ConfigDict) -> vae.VAE:
+def make_model(config: ConfigDict) -> VAE:
     """The module of `config.model`. Raises ValueError where sizes do not fit, or a field has no such value."""
     conditions.check(config.condition, config.data.frames)
     dtype = jnp.dtype(choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
     encoder = conditions.make_encoder(config.condition, dtype) if config.condition.on else None
     size = (config.data.frames, config.data.resolution, config.data.resolution)
-    return vae_networks.make_vae(config.model.network, size, encoder, dtype)
+    return make_vae(config.model.network, size, encoder, dtype)
 
 
 def likelihood_of(config: ConfigDict) -> Likelihood:
@@ -228,7 +204,7 @@ def decode(setup: Setup, params: Params, z: Latents, condition: jax.Array | None
 
 def encoded_condition(setup: Setup, params: Params, batch: Batch) -> jax.Array | None:
     """What decoder and prior depend on, [B,F]; None without conditions."""
-    return bind(setup.model, params).encode_condition(conditions.take(setup.config.condition, batch))
+    return bind(setup.model, params).tell(conditions.take(setup.config.condition, batch))
 
 
 def reconstruct(setup: Setup, state: TrainState, batch: Batch) -> jax.Array:
@@ -291,11 +267,6 @@ def _kl_of_clips(kl: dict[str, jax.Array]) -> Metrics:
     return {"kl": functools.reduce(jnp.add, parts.values()), **parts}
 
 
-def bind(model: vae.VAE, params: Params) -> vae.VAE:
-    """The model with the parameters of both players, ready to call."""
-    return model.bind({"params": {"encoder": params[ENCODER], **params[DECODER]}})
-
-
 def sampled(state: TrainState) -> Params:
     """The parameters of both players to evaluate and sample with."""
     return {player: sampled_params(state, player) for player in PLAYERS}
@@ -317,7 +288,7 @@ def codec(config: ConfigDict, state: TrainState, given: Batch | None = None) -> 
         return bind(model, params).sample_prior(noise, condition(params, len(keys)))
 
     def condition(params: dict, clips: int) -> jax.Array | None:
-        vector = bind(model, params).encode_condition(conditions.take(config.condition, given or {}))
+        vector = bind(model, params).tell(conditions.take(config.condition, given or {}))
         return None if vector is None else jnp.repeat(vector, clips, 0)
 
     def clips(z: Latents) -> int:

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvid.models.gan3d import FIRST_VARIANCE, SLOPE, Critique, Head, Limited, Noise, keep
+from jaxvid.models.gan_blocks import FIRST_VARIANCE, SLOPE, Critique, Head, Limited, Noise, keep
 
 
 class DenseGenerator(nn.Module):

@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvid.models.gan3d import SLOPE, Layers, Noise, keep
+from jaxvid.models.gan_blocks import SLOPE, Layers, Noise, keep
 from jaxvid.models.gan_rnn import CELLS, content_and_motion
-from jaxvid.nn.layers import eccentricity, in_reach, place_over
+from jaxvid.nn.compositing import eccentricity, in_reach, place_over
 
 
 class LayeredGenerator(nn.Module):

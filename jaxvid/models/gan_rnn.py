@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvid.models.gan3d import SLOPE, Critique, Head, Layers, Limited, Noise, Trunk, joined
+from jaxvid.models.gan_blocks import SLOPE, Critique, Head, Layers, Limited, Noise, Trunk, joined
 
 CELLS = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxvid.models import vqvae
+from jaxvid.nn.compositing import eccentricity, ground, in_reach, place_over
 from jaxvid.nn.conv import Conv, ConvTranspose
-from jaxvid.nn.layers import eccentricity, ground, in_reach, place_over
 
 Latents = dict[str, jax.Array]
 Conditions = Mapping[str, jax.Array]
@@ -336,6 +336,21 @@ class VAE(nn.Module):
     def sample_prior(self, noise: Latents, told: jax.Array | None = None) -> Latents:
         """Standard normal noise, in the shapes of the latents -> latents of the prior."""
         return self.prior.draw(noise, told)
+
+
+def means(posterior: Gaussians) -> Latents:
+    """The mean of every latent."""
+    return {name: gaussian.mean for name, gaussian in posterior.items()}
+
+
+def bind(model: VAE, params: Mapping[str, Any]) -> VAE:
+    """The model with its parameters, those of the posterior under "encoder" and all others under "decoder"."""
+    return model.bind({"params": {"encoder": params["encoder"], **params["decoder"]}})
+
+
+def per_dimension(values: jax.Array) -> jax.Array:
+    """Sums [B,...,D] over frames and places to [B,D]."""
+    return values.reshape(len(values), -1, values.shape[-1]).sum(1)
 
 
 def positions(frames: int, channels: int) -> jax.Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.models import gan3d, gan_fc, gan_layered, gan_rnn
+from jaxvid.models import gan3d, gan_blocks, gan_fc, gan_layered, gan_rnn
 from jaxvid.nn.conv import Conv
 
 DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)
@@ -17,28 +17,28 @@ DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def painter(size=(4, 8, 8), factors=(DOUBLE, DOUBLE), **fields) -> gan3d.Painter:
-    return gan3d.Painter(size, (8, 8), factors, norm="none", **fields)
+def painter(size=(4, 8, 8), factors=(DOUBLE, DOUBLE), **fields) -> gan_blocks.Painter:
+    return gan_blocks.Painter(size, (8, 8), factors, norm="none", **fields)
 
 
 def recurrent(frames: int, cell: str = "gru") -> gan_rnn.RecurrentGenerator:
-    layers = gan3d.Layers(painter((frames, 8, 8), (FRAME, FRAME)))
+    layers = gan_blocks.Layers(painter((frames, 8, 8), (FRAME, FRAME)))
     return gan_rnn.RecurrentGenerator(layers, content=3, motion=2, memory=4, cell=cell)
 
 
-def smooth(side: int) -> gan3d.SmoothPainter:
-    return gan3d.SmoothPainter((side, side), hidden=4)
+def smooth(side: int) -> gan_blocks.SmoothPainter:
+    return gan_blocks.SmoothPainter((side, side), hidden=4)
 
 
 def layered(frames: int, stencil: bool = False) -> gan_layered.LayeredGenerator:
     picture = painter((1, 4, 4), (FRAME, FRAME), channels=1 if stencil else 4)
     background = smooth(8) if stencil else painter((1, 8, 8), (FRAME, FRAME))
-    layers = gan3d.Layers(picture, background, smooth(4) if stencil else None)
+    layers = gan_blocks.Layers(picture, background, smooth(4) if stencil else None)
     return gan_layered.LayeredGenerator(layers, (frames, 8, 8), content=3, motion=2, memory=4)
 
 
-TWO_STREAMS = gan3d.Layers(painter(channels=4), painter((1, 8, 8), (FRAME, FRAME)))
-STENCIL = gan3d.Layers(painter(channels=1), smooth(8), smooth(8))
+TWO_STREAMS = gan_blocks.Layers(painter(channels=4), painter((1, 8, 8), (FRAME, FRAME)))
+STENCIL = gan_blocks.Layers(painter(channels=1), smooth(8), smooth(8))
 
 
 def noise_for(network, count: int = 2) -> dict[str, jax.Array]:
@@ -46,8 +46,8 @@ def noise_for(network, count: int = 2) -> dict[str, jax.Array]:
 
 
 GENERATORS = {
-    "conv": gan3d.Generator(gan3d.Layers(painter()), noise=5),
-    "residual": gan3d.Generator(gan3d.Layers(painter(residual=True)), noise=5),
+    "conv": gan3d.Generator(gan_blocks.Layers(painter()), noise=5),
+    "residual": gan3d.Generator(gan_blocks.Layers(painter(residual=True)), noise=5),
     "two streams": gan3d.Generator(TWO_STREAMS, noise=5),
     "stencil": gan3d.Generator(STENCIL, noise=5),
     "gru": recurrent(4),
@@ -112,7 +112,7 @@ def test_recurrent_generators_make_any_number_of_frames_each_from_the_noise_up_t
 
 
 @pytest.mark.parametrize("layers", [TWO_STREAMS, STENCIL], ids=["two streams", "stencil"])
-def test_a_video_lies_between_what_moves_and_what_does_not(layers: gan3d.Layers) -> None:
+def test_a_video_lies_between_what_moves_and_what_does_not(layers: gan_blocks.Layers) -> None:
     codes = jax.random.normal(jax.random.key(0), (2, 1, 5))
     video, variables = compiled(lambda: layers.init_with_output(jax.random.key(1), codes, codes, False))()
     front, mask, behind = layers.apply(variables, codes, codes, False, method="split")
@@ -126,7 +126,7 @@ def test_a_video_lies_between_what_moves_and_what_does_not(layers: gan3d.Layers)
 def test_layers_that_do_not_move_know_the_condition_where_they_are_told(name: str, told: bool) -> None:
     factors = (DOUBLE, DOUBLE) if name == "conv" else (FRAME, FRAME)
     size, side = ((1, 4, 4), 4) if name == "layered" else ((4, 8, 8), 8)
-    layers = gan3d.Layers(painter(size, factors, channels=1), smooth(8), smooth(side), told)
+    layers = gan_blocks.Layers(painter(size, factors, channels=1), smooth(8), smooth(side), told)
     network = {
         "conv": gan3d.Generator(layers, noise=5),
         "recurrent": gan_rnn.RecurrentGenerator(layers, content=3, motion=2, memory=4),
@@ -149,23 +149,23 @@ def test_a_smooth_frame_has_no_curvature() -> None:
         np.testing.assert_allclose(jnp.diff(frame, 2, axis=axis), 0, atol=1e-6)
 
 
-def trunk(factors=(DOUBLE, DOUBLE), **fields) -> gan3d.Trunk:
-    return gan3d.Trunk((8, 8), factors, norm="none", **fields)
+def trunk(factors=(DOUBLE, DOUBLE), **fields) -> gan_blocks.Trunk:
+    return gan_blocks.Trunk((8, 8), factors, norm="none", **fields)
 
 
 DISCRIMINATORS = {
-    "video": (gan3d.Discriminator(trunk(), gan3d.Head(3)), 1),
-    "residual": (gan3d.Discriminator(trunk(residual=True), gan3d.Head(3)), 1),
-    "frames": (gan3d.Discriminator(trunk((FRAME, FRAME)), gan3d.Head(3), frames=2), 4),
-    "recurrent": (gan_rnn.RecurrentDiscriminator(trunk((FRAME, FRAME)), gan3d.Head(3), memory=5), 1),
-    "dense": (gan_fc.DenseDiscriminator((6, 5), gan3d.Head(3)), 1),
+    "video": (gan_blocks.Discriminator(trunk(), gan_blocks.Head(3)), 1),
+    "residual": (gan_blocks.Discriminator(trunk(residual=True), gan_blocks.Head(3)), 1),
+    "frames": (gan_blocks.Discriminator(trunk((FRAME, FRAME)), gan_blocks.Head(3), frames=2), 4),
+    "recurrent": (gan_rnn.RecurrentDiscriminator(trunk((FRAME, FRAME)), gan_blocks.Head(3), memory=5), 1),
+    "dense": (gan_fc.DenseDiscriminator((6, 5), gan_blocks.Head(3)), 1),
 }
 
 
 @pytest.mark.parametrize(("name", "projection"), [*((name, True) for name in DISCRIMINATORS), ("dense", False)])
 def test_discriminators_see_the_video_and_the_condition(name: str, projection: bool) -> None:
     network, parts = DISCRIMINATORS[name]
-    network = network.clone(head=gan3d.Head(3, projection))
+    network = network.clone(head=gan_blocks.Head(3, projection))
     video = jax.random.normal(jax.random.key(1), (2, 4, 8, 8, 3))
     condition = jnp.asarray([[0.0, 1.0], [1.0, 0.0]])
     said, variables = compiled(lambda: network.init_with_output(jax.random.key(0), video, condition, False))()
@@ -189,9 +189,9 @@ def test_each_frame_is_judged_by_itself() -> None:
 
 def test_in_training_the_videos_of_a_batch_show_some_of_their_frames_by_turns() -> None:
     video = jnp.broadcast_to(jnp.arange(6.0)[:, None, None, None], (4, 6, 2, 2, 1))
-    seen = gan3d.glimpse(video, 2)[..., 0, 0, 0]
+    seen = gan_blocks.glimpse(video, 2)[..., 0, 0, 0]
     assert seen.tolist() == [[0, 3], [1, 4], [2, 5], [3, 0]]
-    halves = jax.pmap(lambda v: gan3d.glimpse(v, 2, "data"), axis_name="data", devices=jax.devices()[:2])(
+    halves = jax.pmap(lambda v: gan_blocks.glimpse(v, 2, "data"), axis_name="data", devices=jax.devices()[:2])(
         video.reshape(2, 2, *video.shape[1:])
     )
     np.testing.assert_array_equal(halves.reshape(4, 2, 2, 2, 1)[..., 0, 0, 0], seen)
@@ -203,7 +203,7 @@ def test_in_training_the_videos_of_a_batch_show_some_of_their_frames_by_turns() 
 
 
 def test_the_spectral_norm_divides_by_the_largest_singular_value() -> None:
-    layer = gan3d.Limited(Conv(6, (1, 2, 2), use_bias=False), spectral=True)
+    layer = gan_blocks.Limited(Conv(6, (1, 2, 2), use_bias=False), spectral=True)
     x = jax.random.normal(jax.random.key(1), (1, 1, 1, 1, 4))
     variables = layer.init(jax.random.key(0), x, False)
     for _ in range(50):
@@ -218,9 +218,11 @@ def test_the_spectral_norm_divides_by_the_largest_singular_value() -> None:
 def test_the_large_layout_makes_large_videos() -> None:
     factors = (DOUBLE, DOUBLE, FRAME, FRAME, FRAME)
     widths = (256, 128, 64, 32, 16)
-    painter = gan3d.Painter((16, 128, 128), widths, factors, norm="group", residual=True)
-    network = gan3d.Generator(gan3d.Layers(painter))
-    critic = gan3d.Discriminator(gan3d.Trunk(widths[::-1], factors[::-1], norm="none", residual=True), gan3d.Head())
+    painter = gan_blocks.Painter((16, 128, 128), widths, factors, norm="group", residual=True)
+    network = gan3d.Generator(gan_blocks.Layers(painter))
+    critic = gan_blocks.Discriminator(
+        gan_blocks.Trunk(widths[::-1], factors[::-1], norm="none", residual=True), gan_blocks.Head()
+    )
 
     def both(key: jax.Array) -> tuple:
         video, _ = network.init_with_output(key, noise_for(network), None, False)
@@ -249,8 +251,8 @@ def test_styles_alone_reach_every_frame_from_its_own_code(residual: bool) -> Non
 
 
 def test_a_pooled_discriminator_does_not_ask_where() -> None:
-    trunk = gan3d.Trunk((8, 8), ((1, 2, 2), (1, 2, 2)), norm="none", pooled=True)
-    discriminator = gan3d.Discriminator(trunk, gan3d.Head())
+    trunk = gan_blocks.Trunk((8, 8), ((1, 2, 2), (1, 2, 2)), norm="none", pooled=True)
+    discriminator = gan_blocks.Discriminator(trunk, gan_blocks.Head())
     shape = jax.random.normal(jax.random.key(0), (1, 2, 4, 4, 3))
     at = [jnp.zeros((1, 2, 24, 24, 3)).at[:, :, y : y + 4, x : x + 4].set(shape) for y, x in ((8, 8), (12, 8))]
     variables = discriminator.init(jax.random.key(1), at[0], None, train=False)

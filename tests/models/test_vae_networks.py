@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.methods.vae import frame, latent_shapes, layered, temporal
 from jaxvid.models import vae
+from jaxvid.models.vae_networks import frame, latent_shapes, layered, temporal
 
 SIZE = (4, 8, 8)
 NETWORK = {"width": 4, "hidden": 8, "strides": (2, 2), "heads": 2, "content": 5, "motion": 3, "memory": 8}

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvid.nn import layers
+from jaxvid.nn import compositing
 
 FULL = math.log(2.0)  # the size at which a picture fills the frame
 
 
 def posed(picture: jax.Array, size: tuple[int, int], *poses: list[float]) -> jax.Array:
-    return layers.place(picture[None], jnp.asarray([poses]), size)[0]
+    return compositing.place(picture[None], jnp.asarray([poses]), size)[0]
 
 
 def test_a_picture_is_placed_by_pixels_quarter_turns_and_doublings() -> None:
@@ -31,7 +31,7 @@ def test_a_picture_is_placed_by_pixels_quarter_turns_and_doublings() -> None:
 
 def test_the_ground_between_the_corners_is_a_plane_where_they_are() -> None:
     corners = jnp.asarray([[0.0, 1.0], [2.0, 3.0]])[None, ..., None]
-    found = layers.ground(corners, (4, 5))[0, 0, ..., 0]
+    found = compositing.ground(corners, (4, 5))[0, 0, ..., 0]
     row, column = np.meshgrid((np.arange(4) + 0.5) / 4, (np.arange(5) + 0.5) / 5, indexing="ij")
     np.testing.assert_allclose(found, 2 * row + column, atol=1e-6)
 
@@ -50,14 +50,14 @@ def test_placing_interpolates_as_scipy_does() -> None:
 def test_what_is_placed_hides_as_much_as_it_covers_and_has_no_dark_edge() -> None:
     behind = jax.random.uniform(jax.random.key(0), (1, 1, 6, 6, 3))
     picture, pose = jnp.ones((1, 6, 6, 3)), jnp.asarray([[[0.0, 0.0, FULL, 0.0], [0.15, 0.0, 0.3, 0.4]]])
-    half = layers.place_over(behind, picture, jnp.full((1, 6, 6, 1), 0.5), pose)
+    half = compositing.place_over(behind, picture, jnp.full((1, 6, 6, 1), 0.5), pose)
     np.testing.assert_allclose(half[:, :1], (behind + 1) / 2, atol=1e-5)
-    white = layers.place_over(jnp.ones_like(behind), picture, jnp.ones((1, 6, 6, 1)), pose)
+    white = compositing.place_over(jnp.ones_like(behind), picture, jnp.ones((1, 6, 6, 1)), pose)
     np.testing.assert_allclose(white, 1.0, atol=1e-5)
 
 
 def test_poses_in_reach_stay_in_the_frame() -> None:
-    poses = layers.in_reach(jnp.asarray([[0.0] * 4, [9.0] * 4, [-9.0] * 4]))
+    poses = compositing.in_reach(jnp.asarray([[0.0] * 4, [9.0] * 4, [-9.0] * 4]))
     side = np.exp(poses[:, 2]) / 2  # in frames
     np.testing.assert_allclose(poses[:, :2], [[0, 0], [1, 1], [-1, -1]], atol=1e-5)
     np.testing.assert_allclose(side, [0.370, 1.007, 0.136], atol=1e-3)
