@@ -59,6 +59,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.turn = 0  # steps for which the decoder learns alone, then the encoder; 0: both at every step
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and latents stay float32
     config.condition = config_lib.condition(())  # or some of "label", "text", "first_frames", "action"
+    config.sample = ConfigDict({"temperature": 1.0})  # standard deviation of the noise that samples are made of
     config.optim = config_lib.optimizer(1e-3, schedule="warmup_cosine_decay_schedule")
     config.data.update(frames=8, resolution=32, stride=2)
     config.train.update(steps=4000, batch_size=16, save_every=1000)

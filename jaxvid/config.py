@@ -118,6 +118,7 @@ def gan_base() -> ConfigDict:
     config.model.discriminators = ConfigDict({"video": video, "frames": frames})
     config.condition = condition(())
     config.loss = gan_loss("non_saturating", r1=0.25, penalized=8)
+    config.sample = ConfigDict({"temperature": 1.0})  # standard deviation of the noise that samples are made of
     adam = {"arguments": {"b1": 0.5, "b2": 0.99}, "clip": 0.0, "ema_decay": 0.995}
     config.optim = optimizer(1e-3, **adam, players={"discriminator": {"learning_rate": 1.5e-3}})
     config.train.update(steps=4000, batch_size=32, save_every=500)

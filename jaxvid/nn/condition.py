@@ -19,7 +19,7 @@ class ConditionEncoder(nn.Module):
 
     Conditions, by name, any of them (ValueError where there is none):
       label: int32 [B], below `classes`.
-      tokens: int32 [B,L] from `data.text.tokenize`, of a vocabulary of so many words.
+      words: int32 [B,L] from `data.text.tokenize`, of a vocabulary of so many words.
       embedding: float [B,E], of a text or anything else.
       action: float [B,T,A]; A is the length of `action_scale`, by which each component is divided first.
       first_frames: float [B,k,H,W,C] in [-1, 1].
@@ -35,7 +35,7 @@ class ConditionEncoder(nn.Module):
     def __call__(self, conditions: Mapping[str, jax.Array]) -> jax.Array:
         encoders: dict[str, Callable[[jax.Array], jax.Array]] = {
             "label": self._label,
-            "tokens": TextEncoder(self.vocabulary, self.features, self.dtype, name="text"),
+            "words": TextEncoder(self.vocabulary, self.features, self.dtype, name="text"),
             "embedding": lambda x: self._dense("embedding")(nn.LayerNorm(dtype=self.dtype, name="embedding_norm")(x)),
             "action": self._action,
             "first_frames": self._first_frames,

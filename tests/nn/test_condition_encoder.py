@@ -16,7 +16,7 @@ BATCH, VOCABULARY, SCALE = 64, 40, (0.02, 3.0)
 FRAMES = RNG.uniform(-1, 1, (BATCH, 16, 16, 3)).astype(np.float32)
 CONDITIONS = {
     "label": RNG.integers(0, 20, BATCH),
-    "tokens": np.where(np.arange(9) < RNG.integers(3, 10, (BATCH, 1)), RNG.integers(2, 42, (BATCH, 9)), 0),
+    "words": np.where(np.arange(9) < RNG.integers(3, 10, (BATCH, 1)), RNG.integers(2, 42, (BATCH, 9)), 0),
     "embedding": RNG.normal(0, 0.05, (BATCH, 30)).astype(np.float32),
     "action": (RNG.normal(0, 1, (BATCH, 4, 2)) * SCALE).astype(np.float32),
     "first_frames": FRAMES[:, None] * np.linspace(0.5, 1.0, 3, dtype=np.float32).reshape(-1, 1, 1, 1),
