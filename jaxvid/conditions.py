@@ -25,7 +25,7 @@ from jaxvid.data import Source
 from jaxvid.data import text as text_lib
 from jaxvid.data.paths import read_videos
 from jaxvid.files import load_array
-from jaxvid.names import choice, nearest
+from jaxvid.names import choice, closest, nearest
 from jaxvid.nn.condition import ConditionEncoder
 
 LISTED = 60  # names in an error
@@ -99,10 +99,10 @@ class Label(Condition):
         names = classes if value is None else listed(value)
         for name in names:
             if name not in classes:
-                closest = nearest(name, classes, count=LISTED)
+                near = closest(name, classes, LISTED)
                 others = f" and {len(classes) - LISTED} more" if len(classes) > LISTED else ""
                 raise ValueError(
-                    f'There is no class "{name}"; the nearest of those there are: {", ".join(closest)}{others}.'
+                    f'There is no class "{name}"; the nearest of those there are: {", ".join(near)}{others}.'
                 )
         return [classes.index(name) for name in names]
 

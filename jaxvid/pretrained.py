@@ -102,7 +102,7 @@ def _sampled(state: TrainState) -> dict[str, Any]:
 
 
 def _is_reference(entry: Any) -> bool:
-    return isinstance(entry, ConfigDict) and {"path", "config", "step", "sha256"} <= entry.keys()
+    return isinstance(entry, ConfigDict) and {"path", "config", "step", "sha256"} <= set(entry)
 
 
 def _load(player: str, path: str) -> run_lib.Run:

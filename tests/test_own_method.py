@@ -91,7 +91,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = config_lib.base()
     config_lib.tiny(config)
     config.method = "tests.test_own_method"
-    config.optim = config_lib.optimizer(0.1)
+    config.optim = config_lib.optimizer(0.05)
     config.sample = ConfigDict({"temperature": 1.0})
     config.train.update(steps=6, save_every=3)
     config.eval.update(every=3, examples=8)
@@ -112,7 +112,7 @@ def on_the_path():
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("runs") / "own"
-    assert train([*RECIPE, "--workdir", str(workdir), "--config.optim.learning_rate=0.2"]) == 0
+    assert train([*RECIPE, "--workdir", str(workdir), "--config.optim.learning_rate=0.1"]) == 0
     return workdir
 
 
@@ -129,12 +129,12 @@ def test_it_trains_evaluates_and_reports(workdir: Path, capsys) -> None:
     report = (workdir / "report.html").read_text()
     for text in ("mean_over_time", "channel_mean", "green", "brightness", "the scale is small"):
         assert text in report, text
-    assert run_lib.load(workdir).config.optim.learning_rate == 0.2
+    assert run_lib.load(workdir).config.optim.learning_rate == 0.1
 
 
 def test_it_goes_on_to_the_same_bits(workdir: Path, tmp_path: Path) -> None:
     for steps in (4, 6):
-        more = [f"--config.train.steps={steps}", "--config.optim.learning_rate=0.2", "--workdir", str(tmp_path)]
+        more = [f"--config.train.steps={steps}", "--config.optim.learning_rate=0.1", "--workdir", str(tmp_path)]
         assert train([*RECIPE, *more]) == 0
     assert bits(tmp_path) == bits(workdir)
 
