@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import traceback
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from ml_collections import ConfigDict
 
 from jaxvid import parallel
 from jaxvid.names import nearest
@@ -116,6 +118,21 @@ def find_method(name: str) -> ModuleType:
     if not callable(getattr(module, "make", None)):
         raise ValueError(f'method is "{name}", and the module {path} has no function make(config, axis_name).')
     return module
+
+
+def make_method(config: ConfigDict, axis_name: str | None = None) -> Method:
+    """The method of a config. Raises ValueError as `find_method` does, for what the method refuses, and for a config
+    without a field that it reads.
+    """
+    module = find_method(config.method)
+    try:
+        return module.make(config, axis_name)
+    except (AttributeError, KeyError) as error:
+        *_, last = traceback.walk_tb(error.__traceback__)
+        if not last[0].f_globals["__name__"].startswith("ml_collections"):
+            raise
+        field = str(error.args[0]).partition("\n")[0].strip("\"'")
+        raise ValueError(f'the config lacks a field, {field}, that the method "{config.method}" reads.') from error
 
 
 def normalize(video: jax.Array) -> jax.Array:

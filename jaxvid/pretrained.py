@@ -15,9 +15,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jaxvid import checkpoint, conditions
+from jaxvid import checkpoint, conditions, core
 from jaxvid import run as run_lib
-from jaxvid.core import Batch, Method, TrainState, find_method, sampled_params
+from jaxvid.core import Batch, Method, TrainState, sampled_params
 from jaxvid.data import Source
 
 
@@ -57,7 +57,7 @@ def recall(config: ConfigDict, workdir: str | Path) -> ConfigDict:
 
 def make_method(entry: ConfigDict) -> Method:
     """The method of a completed reference, for steps that encode or decode with it; see `state_of`."""
-    return find_method(entry.config.method).make(entry.config)
+    return core.make_method(entry.config)
 
 
 def init(entry: ConfigDict, key: jax.Array, batch: Batch) -> tuple[Any, Any]:

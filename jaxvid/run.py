@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxvid import checkpoint
 from jaxvid import config as config_lib
-from jaxvid.core import Method, TrainState, find_method
+from jaxvid.core import Method, TrainState, make_method
 
 
 class Run(NamedTuple):
@@ -88,12 +88,11 @@ def load(workdir: str | Path) -> Run:
     except ValueError as error:
         raise ValueError(f"batch.json in {workdir} is damaged: {error}.") from error
     try:
-        method = find_method(config.method).make(config)
-    except AttributeError as error:  # of a ConfigDict; its text is the field's name in quotes
-        field = str(error).strip("\"'")
+        method = make_method(config)
+    except ValueError as error:
         raise ValueError(
-            f"config.json in {workdir} lacks a field, {field}, that this version of jaxvid reads; use the version that "
-            "wrote it, or train anew."
+            f"config.json in {workdir} is not for this version of jaxvid: {error} Use the version that wrote it, or "
+            "train anew."
         ) from error
     state = checkpoint.restore_newest(workdir, checkpoint.abstract_state(method, described))
     if state is None:
@@ -112,7 +111,7 @@ def remake(run: Run, changes: Mapping[str, Any]) -> Run:
         return run
     config = run.config.copy_and_resolve_references()
     config.update_from_flattened_dict(changes)
-    return Run(config, find_method(config.method).make(config), run.state)
+    return Run(config, make_method(config), run.state)
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:

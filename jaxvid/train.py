@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from jaxvid import conditions, data, parallel, pretrained
 from jaxvid import config as config_lib
 from jaxvid.checkpoint import Checkpointer, abstract_state, described_batch, verify
-from jaxvid.core import Method, Metrics, TrainState, find_method
+from jaxvid.core import Method, Metrics, TrainState, find_method, make_method
 from jaxvid.evaluate import suite
 from jaxvid.evaluate.heldout import Scorer, evaluate, make_eval
 from jaxvid.evaluate.suite import Score
@@ -78,7 +78,7 @@ def prepare(config: ConfigDict) -> Job:
     train_source, eval_source = (data.make_source(config.data, split) for split in ("train", "eval"))
     config = getattr(module, "complete", conditions.complete)(config, train_source)
     train_source, eval_source = conditions.wrap(config, train_source, train=True), conditions.wrap(config, eval_source)
-    method, plain = module.make(config, parallel.axis_name(config.train.parallel)), module.make(config)
+    method, plain = make_method(config, parallel.axis_name(config.train.parallel)), make_method(config)
     eval_batches = functools.partial(
         data.eval_batches, eval_source, config.train.batch_size, config.data.resolution, config.eval.examples,
         process_index=jax.process_index(), process_count=jax.process_count(),

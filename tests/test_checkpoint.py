@@ -175,5 +175,5 @@ def test_load_names_what_is_missing(tmp_path: Path) -> None:
     del fields["model"]["generator"]["modulated"]
     (tmp_path / "config.json").write_text(json.dumps(fields))
     (tmp_path / "batch.json").write_text("{}")
-    with pytest.raises(ValueError, match="lacks a field, modulated, that this version .* use the version that"):
+    with pytest.raises(ValueError, match="lacks a field, modulated, that the method .* Use the version that"):
         run_lib.load(tmp_path)

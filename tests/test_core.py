@@ -2,6 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
+from ml_collections import ConfigDict
 
 from jaxvid import core
 
@@ -54,3 +56,35 @@ def test_step_keys_differ_by_step_and_repeat() -> None:
     state = state_of({"w": jnp.array([1.0])}, optax.sgd(0.1))
     draws = [float(jax.random.normal(core.step_key(state.replace(step=jnp.array(s))))) for s in (0, 1, 0)]
     assert draws[0] == draws[2] != draws[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("vqvea", 'method is "vqvea", expected one of classifier, gan, vae, vqvae.* did you mean vqvae'),
+        ("", 'method is "", expected one of'),
+        ("no.such.module", 'method is "no.such.module", expected one of .* a module on the Python path'),
+        ("json", 'method is "json", and the module json has no function make'),
+        ("jaxvid.methods.vae2", "expected one of"),
+    ],
+)
+def test_a_method_that_there_is_not_is_one_sentence(name: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        core.find_method(name)
+
+
+def test_a_module_is_found_by_a_dotted_name_and_its_own_faults_are_its_own(tmp_path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "good.py").write_text("def make(config, axis_name=None): return config.model.width")
+    (tmp_path / "lab" / "needs.py").write_text("import no_such_package")
+    (tmp_path / "lab" / "faulty.py").write_text("def make(config, axis_name=None): return {}['typo']")
+    config = ConfigDict({"method": "lab.good", "model": {"width": 8}})
+    assert core.make_method(config) == 8
+    del config.model.width
+    with pytest.raises(ValueError, match='the config lacks a field, width, that the method "lab.good" reads'):
+        core.make_method(config)
+    with pytest.raises(ValueError, match='method "lab.needs" cannot be imported: No module named .no_such_package'):
+        core.find_method("lab.needs")
+    with pytest.raises(KeyError, match="typo"):
+        core.make_method(ConfigDict({"method": "lab.faulty"}))

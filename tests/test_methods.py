@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxvid import conditions, data, parallel
 from jaxvid import config as config_lib
-from jaxvid.core import Evaluated, TrainState, find_method
+from jaxvid.core import Evaluated, TrainState, make_method
 from jaxvid.data import Source
 
 BATCH = 16
@@ -141,9 +141,8 @@ def run(config: ConfigDict, devices: int, mode: str = "jit", steps: int = COMPAR
     """The state after COMPARED steps, and the metrics of all steps."""
     config, source, _ = sources(config)
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    make = find_method(config.method).make
-    step = parallel.make_step(make(config, parallel.axis_name(mode)).train_step, mesh, mode)
-    init = parallel.make_init(make(config).init, mesh)
+    step = parallel.make_step(make_method(config, parallel.axis_name(mode)).train_step, mesh, mode)
+    init = parallel.make_init(make_method(config).init, mesh)
     history = []
     with data.train_batches(source, BATCH, config.data.resolution, seed=0, threads=2) as batches:
         for index, batch in enumerate(itertools.islice(batches, steps)):
@@ -196,7 +195,7 @@ def test_eight_devices_take_the_same_steps_as_one(case, mode, reference) -> None
 
 def test_evaluation_gives_one_value_per_example_and_sampling_a_video_in_range(case) -> None:
     config, _, source = sources(CASES[case]())
-    method = find_method(config.method).make(config)
+    method = make_method(config)
     clips = [source[i] for i in range(4)]
     numbers = [name for name, value in clips[0].items() if value.dtype.kind in "biuf"]
     batch = {name: jnp.stack([clip[name] for clip in clips]) for name in numbers}

@@ -8,7 +8,7 @@ from conftest import ROOT, recipe
 
 from jaxvid import conditions
 from jaxvid import config as config_lib
-from jaxvid.core import find_method
+from jaxvid.core import make_method
 from jaxvid.data.synthetic import Synthetic
 
 NAMES = [
@@ -24,7 +24,7 @@ def test_a_recipe_makes_a_method(name: str) -> None:
     config_lib.check(config, devices=1)
     source = Synthetic(config.data.frames, config.data.resolution)  # stands for data that are not there
     config = conditions.complete(config, source)
-    method = find_method(config.method).make(config)
+    method = make_method(config)
     clip = conditions.wrap(config, source)[0]
     numbers = {name: value for name, value in clip.items() if value.dtype.kind in "biuf"}
     batch = {name: jax.ShapeDtypeStruct((2, *value.shape), value.dtype) for name, value in numbers.items()}

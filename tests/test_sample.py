@@ -12,7 +12,7 @@ from PIL import Image
 from jaxvid import checkpoint, conditions, data, images, progress, sample
 from jaxvid import config as config_lib
 from jaxvid import run as run_lib
-from jaxvid.core import find_method
+from jaxvid.core import make_method
 from jaxvid.data.augment import center_crop
 from jaxvid.data.folder import Folder
 from jaxvid.data.paths import read_videos
@@ -33,7 +33,7 @@ def run(gan_run: Path) -> run_lib.Run:
 def untrained(config: ConfigDict) -> run_lib.Run:
     """A run with arbitrary parameters, of which nothing had to be compiled."""
     config = conditions.complete(config, data.make_source(config.data, "train"))
-    method = find_method(config.method).make(config)
+    method = make_method(config)
     clip = conditions.wrap(config, data.make_source(config.data, "train"))[0]
     described = {name: [[8, *x.shape], str(x.dtype)] for name, x in clip.items() if x.dtype.kind in "uif"}
     abstract = checkpoint.abstract_state(method, described)

@@ -92,7 +92,8 @@ def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
 
 def scores(setup: Setup, params: Any, batch: Batch) -> Metrics:
     """Loss, and whether the class is the first, or among the first five, of those that are predicted: [B] each."""
-    _, logits = setup.model.apply({"params": params}, normalize(batch["video"]))
+    outputs: Any = setup.model.apply({"params": params}, normalize(batch["video"]))
+    logits = outputs[1]
     rank = jnp.sum(logits > jnp.take_along_axis(logits, batch["label"][:, None], axis=1), axis=1)
     return {
         "loss": optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]),
