@@ -1,34 +1,73 @@
-"""What the commands share: one parser, one form of errors, plain logs."""
+"""What the commands share: how they read their line, report an error and end. The standard library is enough."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import NoReturn
-
-
-def attempt(work: Callable[[], None]) -> int:
-    """Does the work of a command; returns its exit code, with one sentence on stderr where that is not 0."""
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    try:
-        work()
-    except (ValueError, OSError) as error:
-        print(f"jaxvid: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped; nothing was written.", file=sys.stderr)
-        return 130
-    return 0
+from pathlib import Path
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """One that says what is wrong in one line."""
+    """The command line of `python -m MODULE`, which reports in one line what is wrong with it.
+
+    Args:
+      module: what is run, say "jaxvid.sample".
+      about: printed by --help as it stands.
+    """
+
+    def __init__(self, module: str, about: str | None, **settings: Any):
+        as_it_stands = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=f"python -m {module}", description=about, formatter_class=as_it_stands, **settings)
 
     def error(self, message: str) -> NoReturn:
+        """Ends the program with exit code 2."""
         self.exit(2, f"jaxvid: {message}; --help says what is possible.\n")
+
+    def check_least(self, options: argparse.Namespace, **least: int) -> None:
+        """Ends the program where one of the named options is given and below its least value."""
+        for name, bound in least.items():
+            value = getattr(options, name)
+            if value is not None and value < bound:
+                self.error(f"--{name} is {value}, expected at least {bound}")
+
+    def check_writable(self, option: str, path: str, folder: bool = False) -> None:
+        """Ends the program, before it works for hours, where it could not write a file, or make a folder, at `path`."""
+        target = Path(path).absolute()
+        parents = (each for each in (target, *target.parents) if each.exists())
+        holder = next(parents) if folder else target.parent
+        if not holder.is_dir() or not os.access(holder, os.W_OK) or (target.is_dir() and not folder):
+            another = "another folder" if folder else "a file in a folder that there is"
+            self.error(f"--{option} {path} cannot be written: name {another}")
+
+
+def names(text: str) -> list[str]:
+    """The `type` of an option that takes names: "a,b" -> ["a", "b"]."""
+    return [name for name in text.split(",") if name]
+
+
+def attempt(work: Callable[[], None]) -> int:
+    """Does the work of a command and returns its exit code: 0, or 2 with one sentence on stderr, or 130 after Ctrl-C.
+
+    Warnings are lines on stderr meanwhile.
+    """
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        try:
+            work()
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (ValueError, OSError) as error:
+            print(f"jaxvid: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("Stopped; nothing was written.", file=sys.stderr)
+            return 130
+    return 0
 
 
 def plain_logs() -> None:

@@ -15,7 +15,7 @@ from jaxvid.files import replacing
 from jaxvid.pixels import to_uint8
 
 READABLE = 128  # pixels: smaller panels are enlarged by a whole factor to at least this
-SEPARATOR = 128  # mid-grey tells dark and bright frames apart
+SEPARATOR = 128  # mid-gray tells dark and bright frames apart
 FILM_FRAMES = 8
 
 
@@ -42,7 +42,7 @@ def grid(videos: Sequence[Any], columns: int = 4) -> np.ndarray:
 
 
 def film_strip(videos: Sequence[Any], labels: Sequence[str] = (), title: str = "") -> np.ndarray:
-    """One picture of many videos: each example a block, each of its panels a row of at most 8 evenly chosen frames.
+    """One image of many videos: each example a block, each of its panels a row of at most 8 evenly chosen frames.
 
     Args:
       videos: panels as in `grid`.
@@ -101,24 +101,6 @@ def encode_png(image: Any) -> bytes:
     return buffer.getvalue()
 
 
-def encode_gif(video: Any, fps: float | Fraction) -> bytes:
-    """A video [T,H,W,C], C 1 or 3, uint8 or float in [-1, 1], as an endless GIF in memory.
-
-    One palette serves all frames, so that still areas do not flicker. GIF counts in hundredths of a second: frame times
-    are rounded so that the sum stays right, and held at 0.02 s or more, which is the least that browsers respect.
-    """
-    frames, rate = _frames(video), _rate(fps)
-    ends = [round(100 * (i + 1) / rate) for i in range(len(frames))]
-    durations = [10 * max(2, end - start) for start, end in zip([0, *ends], ends, strict=False)]
-    sample = frames.reshape(-1, frames.shape[2], 3)[:: -(-frames.size // 3_000_000)]
-    palette = Image.fromarray(np.ascontiguousarray(sample)).quantize(256)
-    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    buffer = io.BytesIO()
-    # Pillow merges equal neighbours and adds up their durations, so the playing time survives.
-    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=False)
-    return buffer.getvalue()
-
-
 def write_png(path: str | Path, image: Any) -> None:
     """Writes an image [H,W,C], C 1 or 3, uint8 or float in [-1, 1]."""
     with replacing(path) as temporary:
@@ -126,9 +108,20 @@ def write_png(path: str | Path, image: Any) -> None:
 
 
 def write_gif(path: str | Path, video: Any, fps: float | Fraction) -> None:
-    """Writes a video [T,H,W,C], C 1 or 3, uint8 or float in [-1, 1], as an endless GIF; see `encode_gif`."""
+    """Writes a video [T,H,W,C], C 1 or 3, uint8 or float in [-1, 1], as an endless GIF.
+
+    One palette serves all frames, so that static areas do not flicker. GIF counts in hundredths of a second: times of
+    frames are rounded so that the sum stays right, and are 0.02 s or more, which is the least that browsers respect.
+    """
+    frames, rate = _frames(video), _rate(fps)
+    ends = [round(100 * (i + 1) / rate) for i in range(len(frames))]
+    durations = [10 * max(2, end - start) for start, end in zip([0, *ends], ends, strict=False)]
+    sample = frames.reshape(-1, frames.shape[2], 3)[:: -(-frames.size // 3_000_000)]
+    palette = Image.fromarray(np.ascontiguousarray(sample)).quantize(256)
+    first, *others = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     with replacing(path) as temporary:
-        temporary.write_bytes(encode_gif(video, fps))
+        # Pillow merges equal neighbors and adds up their durations, so the playing time survives.
+        first.save(temporary, "GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=False)
 
 
 def write_mp4(path: str | Path, video: Any, fps: float | Fraction) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, TextIO
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, TextIO, TypeVar
+
+PATIENCE = 3.0  # seconds
+Batch = TypeVar("Batch")
 
 
 class ProgressLine:
@@ -56,10 +60,10 @@ class ProgressLine:
 
     def message(self, text: str) -> None:
         """Prints a line of its own, above the progress line."""
-        shown = self._shown
+        line = self._shown
         self._erase()
         self._stream.write(text + "\n")
-        self._rewrite(shown)
+        self._rewrite(line)
 
     def close(self) -> None:
         """Ends the line, so that what is printed next starts on a new one."""
@@ -97,6 +101,27 @@ class ProgressLine:
         self._stream.write(line)
         self._stream.flush()
         self._shown = line
+
+
+def counted(
+    batches: Iterable[Batch], total: int, unit: str, size: Callable[[Batch], int]
+) -> Generator[Batch, None, None]:
+    """The batches, and, if they take longer than 3 seconds, a line that says how many of their examples are done.
+
+    Args:
+      batches: of `total` examples in all.
+      total: the number of examples.
+      unit: what an example is called, say "clip".
+      size: how many examples a batch has.
+    """
+    line, start, done = ProgressLine(total, unit=unit), time.monotonic(), 0
+    with contextlib.closing(line):
+        line.update(0, {}, 0.0)  # shows nothing yet: the time that is left counts from here
+        for batch in batches:
+            yield batch
+            done += size(batch)
+            if (passed := time.monotonic() - start) > PATIENCE:
+                line.update(done, {}, done / passed)
 
 
 def _duration(seconds: float) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,13 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-import jaxvid
 from jaxvid import config as config_lib
 from jaxvid import images
 from jaxvid.core import TrainState
 from jaxvid.evaluate.heldout import Evaluation
 from jaxvid.files import write_json
 from jaxvid.progress import ProgressLine
-from jaxvid.report import report
+from jaxvid.report import environment, report
 from jaxvid.writer import Writer, read_history
 
 FPS = 8  # of the pictures that are written
@@ -134,7 +131,7 @@ class Recorder:
         self.say(f"evaluation at step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in sorted(found.scalars.items())))
         for warning in warnings:
             self.say(f"warning: {warning}")
-        drawn = {name: video[: self._config.eval.videos] for name, video in found.videos.items()}
+        drawn = {name: video[: self._config.eval.videos] for name, video in found.panels.items()}
         panels, names = list(drawn.values()), list(drawn)
         stem = self._workdir / "samples" / f"step_{step:07d}"
         title = f"{' | '.join(names)}, step {step}"
@@ -178,17 +175,3 @@ class Recorder:
         if self._active:
             self._progress.close()
             self._writer.close()
-
-
-def environment() -> dict[str, str]:
-    """Versions and devices, for the report."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "pillow")
-    devices = jax.devices()
-    return {
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
-        "processes": str(jax.process_count()),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "jaxvid": jaxvid.__version__,
-        **{name: metadata.version(name) for name in packages},
-    }

@@ -5,24 +5,43 @@ from __future__ import annotations
 import base64
 import math
 import os
+import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
+from importlib import metadata
 from importlib.resources import files as package_files
 from pathlib import Path
 from string import Template
 from typing import Any
 from urllib.parse import quote
 
+import jax
 import numpy as np
 
+import jaxvid
+from jaxvid.core import Profile
 from jaxvid.files import replacing
 
 CURVE_POINTS = 500
-NAMED = 8  # classes, the lowest
+NAMED = 8  # entries of a profile, the lowest
 EMBEDDED_VIDEOS = 5
 EMBEDDED_BYTES = 8 * 2**20  # a larger video is linked, not embedded
-CURVE_WIDTH, CODE_WIDTH, CHART_HEIGHT, GUTTER = 300, 450, 150, 36  # of charts, in their own units
+CURVE_WIDTH, BAR_WIDTH, HEIGHT, GUTTER = 300, 450, 150, 36  # of charts, in their own units
+
+
+def environment() -> dict[str, str]:
+    """Versions and devices of this process, by name."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "pillow")
+    devices = jax.devices()
+    return {
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "processes": str(jax.process_count()),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "jaxvid": jaxvid.__version__,
+        **{name: metadata.version(name) for name in packages},
+    }
 
 
 def report(
@@ -33,12 +52,11 @@ def report(
     step: int,
     total_steps: int,
     history: Sequence[Mapping[str, Any]],
-    seconds: float | None = None,
     videos: Sequence[tuple[int, str | Path]] = (),
     video_caption: str = "",
-    histograms: Mapping[str, Any] | None = None,
+    histograms: Mapping[str, np.ndarray] | None = None,
+    profiles: Mapping[str, Profile] | None = None,
     warnings: Sequence[str] = (),
-    profiles: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
     files: Mapping[str, str] | None = None,
@@ -49,61 +67,57 @@ def report(
     Args:
       path: of the report, say `workdir`/report.html.
       title: what is trained on what.
-      status: "running", "finished", or why the run stopped.
+      status: "running" or "finished".
       step, total_steps: the present step and the last one.
       history: what `writer.read_history` returns: {"step": int, "train/loss": float, ...} per line. Metrics that differ
         before the first slash only share a chart. Values that are not finite are left out of the curves, and counted.
-      seconds: training time until now.
       videos: (step, path of an MP4) of each evaluation, oldest first. The last is shown large, with 4 earlier ones,
         evenly chosen. They are part of the page, save files over 8 MiB, which the page loads from where they lie.
       video_caption: names the panels, say "original | reconstruction".
-      histograms: by name, how often each code was used, [K], over the evaluation set.
+      histograms: by name, counts [K] over the evaluation set, say how often each code was used.
+      profiles: by name, means over the evaluation set [K], say of the KL in nats by dimension or of the accuracy by
+        class. Entries that are not finite, such as classes without an example, are left out, and counted.
       warnings: sentences about what looks wrong, shown first.
-      profiles: by name, a mean over the evaluation set for each dimension, [K], say of the KL in nats; or for each
-        class, by its name; nan for classes without an example, which are left out.
-      config, environment: settings (nested or flat) and versions.
+      config, environment: settings and versions by name.
       files: label -> path relative to the report.
       parameters: the parameter table, as text.
     """
-    sections = [
-        ("Warnings", "".join(f'<p class="warning">{escape(warning)}</p>' for warning in warnings)),
-        ("Videos", _video_section(videos, video_caption, Path(path).parent)),
-        ("Curves", _curve_section(history)),
-        ("Codebook", _wide_section(_code_chart, histograms or {})),
-        ("Dimensions", _wide_section(_profile_chart, profiles or {})),
-    ]
-    body = [f"<h2>{name}</h2>{content}" for name, content in sections if content]
-    details = [
-        ("Files", _pairs({k: f'<a href="{escape(quote(v))}">{escape(v)}</a>' for k, v in (files or {}).items()})),
-        ("Configuration", _pairs({k: escape(str(v)) for k, v in dotted(config or {}).items()})),
-        ("Environment", _pairs({k: escape(str(v)) for k, v in (environment or {}).items()})),
-        ("Parameters", f"<pre>{escape(parameters)}</pre>" if parameters else ""),
-    ]
-    body.append("<h2>Details</h2>")
-    body += [
-        f"<details{' open' * (i == 0)}><summary>{n}</summary>{c}</details>" for i, (n, c) in enumerate(details) if c
-    ]
+    sections = {
+        "Warnings": "".join(f'<p class="warning">{escape(warning)}</p>' for warning in warnings),
+        "Videos": _video_section(videos, video_caption, Path(path).parent),
+        "Curves": _curve_section(history),
+        "Histograms": _charts("charts wide", (_histogram(*item) for item in (histograms or {}).items())),
+        "Profiles": _charts("charts wide", (_profile(*item) for item in (profiles or {}).items())),
+    }
+    links = {label: f'<a href="{escape(quote(file))}">{escape(file)}</a>' for label, file in (files or {}).items()}
+    details = {
+        "Files": _pairs(links),
+        "Configuration": _pairs({name: escape(str(value)) for name, value in (config or {}).items()}),
+        "Environment": _pairs({name: escape(value) for name, value in (environment or {}).items()}),
+        "Parameters": f"<pre>{escape(parameters)}</pre>" if parameters else "",
+    }
+    body = [f"<h2>{name}</h2>{content}" for name, content in sections.items() if content] + ["<h2>Details</h2>"]
+    for name, content in details.items():
+        if content:
+            body.append(f"<details{' open' * (name == 'Files')}><summary>{name}</summary>{content}</details>")
     template = Template((package_files("jaxvid") / "report.html").read_text(encoding="utf-8"))
-    header = _header(status, step, total_steps, seconds, history)
+    header = _header(status, step, total_steps, history)
     page = template.substitute(title=escape(title), header=header, sections="\n".join(body))
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
-def _header(status: str, step: int, total: int, seconds: float | None, history: Sequence[Mapping[str, Any]]) -> str:
+def _header(status: str, step: int, total: int, history: Sequence[Mapping[str, Any]]) -> str:
     """Status, progress, and the latest values of the evaluation, or of training before the first one."""
     share = step / max(total, 1)
-    parts = [f"<b>{escape(status)}</b>", f"step {_thousands(step)} of {_thousands(total)}", f"{share:.0%}"]
-    if seconds is not None:
-        parts.append(f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min")
-    parts.append(time.strftime("%Y-%m-%d %H:%M"))
+    written = time.strftime("%Y-%m-%d %H:%M")
+    parts = [f"<b>{escape(status)}</b>", f"step {_thousands(step)} of {_thousands(total)}", f"{share:.0%}", written]
     latest = {name: value for record in history for name, value in record.items() if name not in ("step", "time")}
     chosen = [name for name in latest if name.startswith("eval/")] or list(latest)
     terms = "".join(f"<div><dt>{escape(n)}</dt><dd>{_number(latest[n])}</dd></div>" for n in chosen[:6])
-    mood = status if status in ("running", "finished") else "stopped"
     line = " · ".join(f"<span>{part}</span>" for part in parts)
     bar = f'<div class="progress"><i style="width:{100 * min(share, 1):.1f}%"></i></div>'
-    return f'<p class="status {mood}">{line}</p>{bar}<dl class="summary">{terms}</dl>'
+    return f'<p class="status {escape(status)}">{line}</p>{bar}<dl class="summary">{terms}</dl>'
 
 
 def _video_section(videos: Sequence[tuple[int, str | Path]], caption: str, folder: Path) -> str:
@@ -137,112 +151,99 @@ def _curve_section(history: Sequence[Mapping[str, Any]]) -> str:
                 charts.setdefault(name, {}).setdefault(group, []).append((record["step"], float(value)))
     last_step = max((record["step"] for record in history), default=0)
     ordered = sorted(charts.items(), key=lambda chart: "eval" not in chart[1])
-    figures = "".join(_curve_chart(name, series, last_step) for name, series in ordered)
-    return f'<div class="charts">{figures}</div>' if figures else ""
+    return _charts("charts", (_curves(name, groups, last_step) for name, groups in ordered))
 
 
-def _curve_chart(name: str, series: Mapping[str, Sequence[tuple[int, float]]], last_step: int) -> str:
+def _curves(name: str, groups: Mapping[str, Sequence[tuple[int, float]]], last_step: int) -> str:
     """One metric over steps 0 to `last_step`, a curve per group (train, eval, ...)."""
-    finite = {group: [point for point in points if math.isfinite(point[1])] for group, points in series.items()}
+    finite = {group: [point for point in points if math.isfinite(point[1])] for group, points in groups.items()}
     curves = {group: _thin(points) for group, points in finite.items() if points}
-    lost = sum(len(points) for points in series.values()) - sum(len(points) for points in finite.values())
+    lost = sum(len(points) for points in groups.values()) - sum(len(points) for points in finite.values())
     notes = f'<small class="warning">not finite: {lost}</small>' if lost else ""
     if not curves:
-        return _figure("curves", name, notes, "")
-    y, marks, logarithmic = _axis([value for points in curves.values() for _, value in points])
-    width, lines = CURVE_WIDTH, ""
+        return _figure("curves", name, notes)
+    height, plot = _axis([value for points in curves.values() for _, value in points], CURVE_WIDTH)
     for group, points in sorted(curves.items(), key=lambda curve: curve[0] == "eval"):  # eval is drawn on top
         kind = group if group in ("train", "eval") else "other"
-        places = [(f"{GUTTER + (width - GUTTER) * step / max(last_step, 1):.1f}", f"{y(v):.1f}") for step, v in points]
-        lines += (
+        span = (CURVE_WIDTH - GUTTER) / max(last_step, 1)
+        places = [(f"{GUTTER + span * step:.1f}", f"{height(value):.1f}") for step, value in points]
+        plot += (
             f'<polyline class="{kind}" points="{" ".join(",".join(place) for place in places)}" '
             f'data-steps="{" ".join(f"{step}" for step, _ in points)}" '
             f'data-values="{" ".join(_number(value) for _, value in points)}"/>'
         )
         if len(points) <= 25:
-            lines += "".join(f'<circle class="{kind}" cx="{cx}" cy="{cy}" r="2"/>' for cx, cy in places)
+            plot += "".join(f'<circle class="{kind}" cx="{cx}" cy="{cy}" r="2"/>' for cx, cy in places)
         notes += f'<span class="{kind}">{escape(group)} <output>{_number(points[-1][1])}</output></span>'
-    hair = f'<line class="hair" y1="0" y2="{CHART_HEIGHT}"/>'
-    plot = _rules(width, y, marks, logarithmic) + lines + hair + _labels(width, "0", "step", _number(last_step))
-    return _figure("curves", name, notes, plot, width)
+    plot += f'<line class="hair" y1="0" y2="{HEIGHT}"/>'
+    return _figure("curves", name, notes, CURVE_WIDTH, plot, ("0", "step", _number(last_step)))
 
 
-def _wide_section(chart: Callable[[str, Any], str], values: Mapping[str, Any]) -> str:
-    figures = "".join(chart(name, value) for name, value in values.items())
-    return f'<div class="charts wide">{figures}</div>' if figures else ""
-
-
-def _code_chart(name: str, counts: Any) -> str:
-    """How often each code was used, most used first, against the dashed line of equal use."""
-    ordered = np.sort(np.asarray(counts, np.float64).ravel())[::-1]
+def _histogram(name: str, counts: np.ndarray) -> str:
+    """The counts of the bins, the highest first, against the dashed line of equal use."""
+    ordered = np.sort(np.asarray(counts, np.float64))[::-1]
     used = ordered[ordered > 0]
-    share = used / used.sum()
-    facts = f"<span>{_thousands(used.size)} of {_thousands(ordered.size)} codes used"
-    facts += f", perplexity {math.exp(-(share * np.log(share)).sum()):.1f}</span>" if used.size else "</span>"
+    facts = f"{_thousands(used.size)} of {_thousands(ordered.size)} used"
     if not used.size:
-        return _figure("codes", name, facts, "")
-    return _bar_chart(name, facts, used, ordered, "code, by times used", "equal use")
+        return _figure("bars", name, f"<span>{facts}</span>")
+    share = used / used.sum()
+    facts += f", perplexity {math.exp(-(share * np.log(share)).sum()):.1f}"
+    return _bars(name, f"<span>{facts}</span>", used, ordered, "by count", "equal use")
 
 
-def _profile_chart(name: str, means: Any) -> str:
-    """The mean of each dimension, the highest first, beside their mean; of classes, the lowest by name."""
-    classes, axis = "", "dimension, by value"
-    if isinstance(means, Mapping):
-        means = {label: value for label, value in means.items() if not np.isnan(value)}
-        named = [f"{label} {_number(value)}" for label, value in sorted(means.items(), key=lambda item: item[1])]
-        classes, axis = f"<span>lowest: {escape(', '.join(named[:NAMED]))}</span>", "class, by value"
-        means = list(means.values())
-    ordered = np.sort(np.asarray(means, np.float64).ravel())[::-1]
-    if not np.isfinite(ordered).all():
-        return _figure("codes", name, f'<small class="warning">not finite: {(~np.isfinite(ordered)).sum()}</small>', "")
-    facts = (
-        f"<span>{_number(ordered.sum())} in all {_thousands(ordered.size)}, at most {_number(ordered[0])} in one</span>"
-    )
-    return _bar_chart(name, facts + classes, ordered, ordered, axis, "mean")
+def _profile(name: str, profile: Profile) -> str:
+    """The values of a profile, the highest first, beside their mean; the lowest by name, if they have names."""
+    values = np.asarray(profile.values, np.float64)
+    finite = np.isfinite(values)
+    ordered = np.sort(values[finite])[::-1]
+    notes = "" if finite.all() else f"<small>no finite value: {(~finite).sum()}</small>"
+    if not ordered.size:
+        return _figure("bars", name, notes)
+    whole = f"{_number(ordered.sum())} in all {_thousands(ordered.size)}, at most {_number(ordered[0])} in one"
+    notes += f"<span>{whole}</span>"
+    if profile.names:
+        lowest = [f"{profile.names[i]} {_number(values[i])}" for i in np.argsort(values)[: min(NAMED, ordered.size)]]
+        notes += f"<span>lowest: {escape(', '.join(lowest))}</span>"
+    return _bars(name, notes, ordered, ordered, "by value", "mean")
 
 
-def _bar_chart(name: str, facts: str, shown: np.ndarray, ordered: np.ndarray, axis: str, middle: str) -> str:
-    """Bars of the values `shown`, the first of all those `ordered` from high to low, and a dashed line at the mean."""
-    bars = [float(part.mean()) for part in np.array_split(shown, min(shown.size, CURVE_POINTS))]
-    skewed = shown[-1] > 0 and bars[0] > 50 * np.median(bars)
-    y, marks, logarithmic = _axis([*bars, shown[-1] / 2, ordered.mean()] if skewed else [0, *bars])
-    width = CODE_WIDTH
-    edges = np.linspace(GUTTER, GUTTER + (width - GUTTER) * shown.size / ordered.size, len(bars) + 1)
-    area = "".join(f"V{y(bar):.1f}H{edge:.1f}" for bar, edge in zip(bars, edges[1:], strict=True))
-    mean = y(ordered.mean())
+def _bars(name: str, notes: str, values: np.ndarray, ordered: np.ndarray, label: str, middle: str) -> str:
+    """Bars of the values, the first of all those `ordered` from high to low, and a dashed line at the mean of all."""
+    bars = [float(part.mean()) for part in np.array_split(values, min(values.size, CURVE_POINTS))]
+    skewed = values[-1] > 0 and bars[0] > 50 * np.median(bars)
+    height, rules = _axis([*bars, values[-1] / 2, ordered.mean()] if skewed else [0, *bars], BAR_WIDTH)
+    edges = np.linspace(GUTTER, GUTTER + (BAR_WIDTH - GUTTER) * values.size / ordered.size, len(bars) + 1)
+    area = "".join(f"V{height(bar):.1f}H{edge:.1f}" for bar, edge in zip(bars, edges[1:], strict=True))
+    mean = height(ordered.mean())
     plot = (
-        f'<path class="area" d="M{GUTTER} {CHART_HEIGHT}{area}V{CHART_HEIGHT}Z"/>{_rules(width, y, marks, logarithmic)}'
-        f'<line class="equal" x1="{GUTTER}" x2="{width}" y1="{mean:.1f}" y2="{mean:.1f}"/>'
-        f'<text x="{width}" y="{mean - 4:.1f}" text-anchor="end">{middle}</text>'
-        f"{_labels(width, '1', axis, _number(ordered.size))}"
+        f'<path class="area" d="M{GUTTER} {HEIGHT}{area}V{HEIGHT}Z"/>{rules}'
+        f'<line class="equal" x1="{GUTTER}" x2="{BAR_WIDTH}" y1="{mean:.1f}" y2="{mean:.1f}"/>'
+        f'<text x="{BAR_WIDTH}" y="{mean - 4:.1f}" text-anchor="end">{middle}</text>'
     )
-    return _figure("codes", name, facts, plot, width)
+    return _figure("bars", name, notes, BAR_WIDTH, plot, ("1", label, _number(ordered.size)))
 
 
-def _figure(kind: str, name: str, notes: str, plot: str, width: int = 0) -> str:
-    """A chart with its caption; `notes` and `plot` are HTML already."""
-    box = f'viewBox="0 -8 {width} {CHART_HEIGHT + 24}" role="img" aria-label="{escape(name)}"'
+def _charts(kind: str, figures: Iterable[str]) -> str:
+    content = "".join(figures)
+    return f'<div class="{kind}">{content}</div>' if content else ""
+
+
+def _figure(
+    kind: str, name: str, notes: str, width: int = 0, plot: str = "", ends: Sequence[str] = ("", "", "")
+) -> str:
+    """A chart with its caption and horizontal scale: its left end, what it counts, and its right end.
+
+    `notes` and `plot` are HTML already.
+    """
+    y, svg = HEIGHT + 14, ""
+    if plot:
+        svg = (
+            f'<svg viewBox="0 -8 {width} {HEIGHT + 24}" role="img" aria-label="{escape(name)}">{plot}'
+            f'<text x="{GUTTER}" y="{y}">{ends[0]}</text><text x="{width}" y="{y}" text-anchor="end">{ends[2]}</text>'
+            f'<text class="at" x="{(GUTTER + width) / 2}" y="{y}" text-anchor="middle">{ends[1]}</text></svg>'
+        )
     caption = f'<figcaption><span class="name">{escape(name)}</span>{notes}</figcaption>'
-    return f'<figure class="chart {kind}">{caption}{f"<svg {box}>{plot}</svg>" if plot else ""}</figure>'
-
-
-def _rules(width: int, y: Callable[[float], float], marks: Sequence[float], logarithmic: bool) -> str:
-    """The vertical scale."""
-    note = f'<text x="{width}" y="0" text-anchor="end">log scale</text>' if logarithmic else ""
-    return note + "".join(
-        f'<line class="rule" x1="{GUTTER}" x2="{width}" y1="{y(mark):.1f}" y2="{y(mark):.1f}"/>'
-        f'<text x="{GUTTER - 6}" y="{y(mark) + 3.5:.1f}" text-anchor="end">{_number(mark)}</text>'
-        for mark in marks
-    )
-
-
-def _labels(width: int, left: str, middle: str, right: str) -> str:
-    """The horizontal scale: its ends, and what it counts."""
-    y = CHART_HEIGHT + 14
-    return (
-        f'<text x="{GUTTER}" y="{y}">{left}</text><text x="{width}" y="{y}" text-anchor="end">{right}</text>'
-        f'<text class="at" x="{(GUTTER + width) / 2}" y="{y}" text-anchor="middle">{middle}</text>'
-    )
+    return f'<figure class="chart {kind}">{caption}{svg}</figure>'
 
 
 def _thin(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
@@ -258,10 +259,10 @@ def _thin(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     return [points[i] for i in kept] + [points[-1]]
 
 
-def _axis(values: Sequence[float]) -> tuple[Callable[[float], float], list[float], bool]:
-    """From values to heights in a chart, a few round marks, and whether the scale is logarithmic.
+def _axis(values: Sequence[float], width: int) -> tuple[Callable[[float], float], str]:
+    """From values to heights in a chart, and its vertical scale with a few round marks.
 
-    It is for positive values over a factor of 20 and more that mostly lie at the low end, as losses do.
+    It is logarithmic for positive values over a factor of 20 and more that mostly lie at the low end, as losses do.
     """
     low, high, middle = min(values), max(values), float(np.median(values))
     logarithmic = low > 0 and high > 20 * low and middle - low < 0.2 * (high - low)
@@ -276,7 +277,16 @@ def _axis(values: Sequence[float]) -> tuple[Callable[[float], float], list[float
         power = 10.0 ** math.floor(math.log10((top - bottom) / 4))
         stride = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= (top - bottom) / 4)
         marks = [i * stride for i in range(math.ceil(bottom / stride), math.floor(top / stride) + 1)]
-    return lambda value: CHART_HEIGHT * (top - transform(value)) / (top - bottom), marks, logarithmic
+
+    def height(value: float) -> float:
+        return HEIGHT * (top - transform(value)) / (top - bottom)
+
+    note = f'<text x="{width}" y="0" text-anchor="end">log scale</text>' if logarithmic else ""
+    return height, note + "".join(
+        f'<line class="rule" x1="{GUTTER}" x2="{width}" y1="{height(mark):.1f}" y2="{height(mark):.1f}"/>'
+        f'<text x="{GUTTER - 6}" y="{height(mark) + 3.5:.1f}" text-anchor="end">{_number(mark)}</text>'
+        for mark in marks
+    )
 
 
 def _number(value: float | str) -> str:
@@ -297,11 +307,3 @@ def _pairs(rows: Mapping[str, str]) -> str:
     """Names, which are escaped here, and values, which are HTML already."""
     terms = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in rows.items())
     return f'<dl class="pairs">{terms}</dl>' if terms else ""
-
-
-def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings made flat: {"a": {"b": 1}} as {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat

@@ -24,7 +24,9 @@ from jaxvid import config as config_lib
 from jaxvid.checkpoint import Checkpointer, abstract_state, described_batch, verify
 from jaxvid.core import Method, Metrics, TrainState, find_method, make_method
 from jaxvid.evaluate import suite
-from jaxvid.evaluate.heldout import Scorer, evaluate, make_eval
+from jaxvid.evaluate.heldout import evaluate, make_eval
+from jaxvid.evaluate.meter import Meter
+from jaxvid.evaluate.scorer import Scorer
 from jaxvid.evaluate.suite import Score
 from jaxvid.recorder import Clock, Recorder
 from jaxvid.run import claim
@@ -83,17 +85,17 @@ def prepare(config: ConfigDict) -> Job:
         data.eval_batches, eval_source, config.train.batch_size, config.data.resolution, config.eval.examples,
         process_index=jax.process_index(), process_count=jax.process_count(),
     )  # fmt: skip
-    score = Scorer(config.eval.metrics, plain, eval_batches, mesh, make_meter(config, len(eval_source)))
+    score = Scorer(make_meter(config, len(eval_source)), plain, eval_batches, mesh)
     return Job(config, mesh, method, plain, train_source, eval_source, eval_batches, score)
 
 
-def make_meter(config: ConfigDict, clips: int) -> suite.Meter:
+def make_meter(config: ConfigDict, clips: int) -> Meter:
     """What `config.eval.metrics` need of held-out data of so many clips; raises ValueError where it cannot work."""
     metrics, size = suite.named(config.eval.metrics), [config.data.resolution] * 2
     if metrics and jax.process_count() > 1:
         raise ValueError("eval.metrics take one process: leave them out, and run jaxvid.evaluate --workdir afterwards.")
     suite.check(metrics, config.data.frames, size, {"held-out": min(clips, config.eval.examples)})
-    return suite.Meter(metrics, suite.protocols(config.eval.protocols), intervals=False)
+    return Meter(metrics, suite.protocols(config.eval.protocols), intervals=False)
 
 
 def train(config: ConfigDict, workdir: str | Path) -> TrainState:

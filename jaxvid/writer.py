@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 from tensorboardX import SummaryWriter
 from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import hparams as hparams_summaries
 
 from jaxvid.files import replacing
-from jaxvid.images import encode_gif, encode_png, grid
-from jaxvid.report import dotted
+from jaxvid.images import encode_png
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -55,28 +53,10 @@ class Writer:
             self._events.add_scalar(name, value, step)
 
     def write_images(self, step: int, images: Mapping[str, Any]) -> None:
-        """Writes images [H,W,C], or [N,H,W,C] as one grid, to TensorBoard; uint8 or float in [-1, 1]."""
+        """Writes images [H,W,C], uint8 or float in [-1, 1], to TensorBoard."""
         for name, image in images.items():
-            pixels = np.asarray(image)
-            self._add_image(step, name, encode_png(grid([pixels.reshape(-1, 1, *pixels.shape[-3:])])[0]))
-
-    def write_videos(self, step: int, videos: Mapping[str, Any], fps: float = 8) -> None:
-        """Writes videos [T,H,W,C], or [N,T,H,W,C] as one grid, to TensorBoard; uint8 or float in [-1, 1]."""
-        for name, video in videos.items():
-            pixels = np.asarray(video)
-            # add_video needs moviepy and without it writes nothing; TensorBoard plays a GIF that comes as an image.
-            self._add_image(step, name, encode_gif(grid([pixels.reshape(-1, *pixels.shape[-4:])]), fps))
-
-    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """Writes texts, in Markdown, to TensorBoard."""
-        for name, text in texts.items():
-            self._events.add_text(name, text, step)
-
-    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-        """Writes the settings of the run, nested or flat, to TensorBoard under dotted names."""
-        flat = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in dotted(hparams).items()}
-        for summary in hparams_summaries(flat, {}):
-            self._events.file_writer.add_summary(summary)
+            value = Summary.Value(tag=name, image=Summary.Image(encoded_image_string=encode_png(image)))
+            self._events.file_writer.add_summary(Summary(value=[value]), step)
 
     def flush(self) -> None:
         """Waits until everything written is on the disk."""
@@ -86,10 +66,6 @@ class Writer:
         """Flushes and closes the files."""
         self._metrics.close()
         self._events.close()
-
-    def _add_image(self, step: int, name: str, encoded: bytes) -> None:
-        value = Summary.Value(tag=name, image=Summary.Image(encoded_image_string=encoded))
-        self._events.file_writer.add_summary(Summary(value=[value]), step)
 
 
 def read_history(workdir: str | Path) -> list[dict[str, Any]]:

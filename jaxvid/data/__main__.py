@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
 
+from jaxvid.command import Parser, attempt
 from jaxvid.data.folder import Folder, check_settings, plural, show
 from jaxvid.data.index import build_index
 from jaxvid.data.records import write_records
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{message}; --help says what is possible\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints what the folder gives; returns 0, or 1 if it gives nothing."""
-    parser = _Parser(prog="python -m jaxvid.data", description="Checks a folder of videos by decoding all of it.")
+    """Prints what the folder gives; returns 0, or 2 with one sentence on stderr if it gives nothing."""
+    parser = Parser("jaxvid.data", "Checks a folder of videos by decoding all of it.")
     parser.add_argument("path", help="the folder of videos")
     parser.add_argument("--frames", type=int, default=16, help="frames of a clip (default: %(default)s)")
     parser.add_argument("--resolution", type=int, default=64, help="its short side in pixels (default: %(default)s)")
@@ -33,10 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shards", type=int, default=16, help="files of each part (default: %(default)s)")
     parser.add_argument("--workers", type=int, help="threads (default: one per core, at most 16)")
     options = parser.parse_args(arguments)
-    for name in ("shards", "workers"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1")
-    try:
+    parser.check_least(options, shards=1, workers=1)
+
+    def work() -> None:
         settings = (options.path, options.frames, options.resolution, options.stride, options.fps)
         root = check_settings(*settings, "train", options.holdout)
         index = build_index(root, options.frames > 1, options.workers, decode=not options.quick)
@@ -46,12 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             target = os.path.join(options.convert, split)
             about = write_records(source, target, options.shards, options.workers or min(16, os.cpu_count() or 1))
             print(f"wrote {plural(about['clips'], 'clip')} to {show(target)}, {about['left_out']} left out", flush=True)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+
+    return attempt(work)
 
 
 def report(train: Folder, held_out: Folder, decoded: bool) -> str:

@@ -1,6 +1,6 @@
-"""Collections of videos as they are measured: folders of videos, images or arrays, and `.npy` or `.npz` files.
+"""Collections of videos to be evaluated: folders of videos, images or arrays, and `.npy` or `.npz` files.
 
-Nothing is resized or cropped here: what a metric does with the pixels is the metric's business.
+Nothing is resized or cropped here: each metric prepares the pixels in its own way.
 """
 
 from __future__ import annotations

@@ -60,16 +60,16 @@ def test_awkward_names_are_shown_on_one_line(root, capsys):
     assert r"  dogs/new\nline 🎬.mp4  it has 40 of the 41 frames" in report
 
 
-def test_nothing_usable_is_one_sentence_and_1(root, tmp_path, capsys):
+def test_nothing_usable_is_one_sentence_and_2(root, tmp_path, capsys):
     for path, frames, message in (
         (root, "500", "none of 6 files in"),
         (root / "nowhere", "8", "there is no folder"),
         (tmp_path / "cache", "8", "no video in"),
         (root, "0", "frames must be a whole number of at least 1, not 0"),
     ):
-        assert main([str(path), "--frames", frames, "--quick"]) == 1
+        assert main([str(path), "--frames", frames, "--quick"]) == 2
         output = capsys.readouterr()
-        assert output.out == "" and output.err.startswith(message) and output.err.count("\n") == 1
+        assert output.out == "" and output.err.startswith(f"jaxvid: {message}") and output.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["--frames", "many"], ["--wrong"], ["--shards", "0"], ["--workers", "0"]])
@@ -89,7 +89,7 @@ def test_convert_writes_what_the_folder_gives(root, tmp_path, capsys):
     for clip in clips:
         first = numbers(clip["video"])[0]
         assert numbers(clip["video"]) == list(range(first, first + 8)) and str(clip["text"]) in ("cats", "dogs")
-    assert main(arguments) == 1  # it is not overwritten
+    assert main(arguments) == 2  # it is not overwritten
     assert "exists and is not empty" in capsys.readouterr().err
 
 

@@ -1,29 +1,38 @@
+"""One pass over held-out clips against NumPy, and what an eval_step may not return."""
+
+from collections.abc import Callable, Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxvid import parallel
+from jaxvid.core import Evaluated, Profile
 from jaxvid.evaluate.heldout import evaluate, make_eval
 
 RNG = np.random.default_rng(0)
 VIDEOS = RNG.integers(0, 256, (21, 2, 4, 4, 3), np.uint8)
+ONE = parallel.make_mesh(jax.devices()[:1])
 
 
-def eval_step(state: float, batch: dict, key: jax.Array) -> dict:
+def eval_step(state: float, batch: dict, key: jax.Array) -> Evaluated:
     video = batch["video"].astype(jnp.float32)
     codes = batch["video"].reshape(len(video), -1).astype(jnp.int32) // 32
-    return {
-        "brightness": state * video.mean((1, 2, 3, 4)),
-        "codes": jax.vmap(lambda row: jnp.zeros(10, jnp.int32).at[row].add(1))(codes),
-        "columns": video.mean((1, 2, 4)),
-        "bright_columns": jnp.where(video.mean((1, 2, 4)) > 127, video.mean((1, 2, 4)), jnp.nan),
-        "never": jnp.full((len(video), 2), jnp.nan),
-        "negative": 255 - video,
-    }
+    columns = video.mean((1, 2, 4))
+    return Evaluated(
+        scalars={"brightness": state * video.mean((1, 2, 3, 4)), "is_dark": columns[:, 0] < 127},
+        counts={"codes": jax.vmap(lambda row: jnp.zeros(10, jnp.int32).at[row].add(1))(codes)},
+        profiles={
+            "columns": Profile(columns, ("a", "b", "c", "d")),
+            "bright_columns": Profile(jnp.where(columns > 127, columns, jnp.nan)),
+            "never": Profile(jnp.full((len(video), 2), jnp.nan)),
+        },
+        panels={"original": batch["video"], "negative": 255 - video},
+    )
 
 
-def batches(size: int):
+def batches(size: int) -> Iterator[dict]:
     for start in range(0, len(VIDEOS), size):
         rows = np.arange(start, start + size)
         yield {
@@ -36,24 +45,77 @@ def batches(size: int):
 def test_means_and_counts_are_those_of_the_real_rows(devices: int, size: int) -> None:
     mesh = parallel.make_mesh(jax.devices()[:devices])
     found = evaluate(make_eval(eval_step, mesh), jnp.float32(2.0), batches(size), mesh)
+    columns = VIDEOS.mean((1, 2, 4))
     np.testing.assert_allclose(found.scalars["brightness"], 2 * VIDEOS.mean(), rtol=1e-6)
+    np.testing.assert_allclose(found.scalars["is_dark"], (columns[:, 0] < 127).mean(), rtol=1e-12)
     counts = np.bincount((VIDEOS // 32).ravel(), minlength=10)
     np.testing.assert_array_equal(found.histograms["codes"], counts)
-    np.testing.assert_allclose(found.profiles["columns"], VIDEOS.mean((0, 1, 2, 4)), rtol=1e-6)
-    columns = VIDEOS.mean((1, 2, 4))
-    bright = np.nanmean(np.where(columns > 127, columns, np.nan), 0)
-    np.testing.assert_allclose(found.profiles["bright_columns"], bright, rtol=1e-6)
-    assert np.isnan(found.profiles["never"]).tolist() == [True, True]
-    assert found.histograms.keys() == {"codes"} and found.profiles.keys() == {"columns", "bright_columns", "never"}
     assert found.scalars["codes_used"] == 0.8
     share = counts[:8] / counts.sum()
     np.testing.assert_allclose(found.scalars["codes_perplexity"], np.exp(-(share * np.log(share)).sum()), rtol=1e-9)
-    np.testing.assert_array_equal(found.videos["original"], VIDEOS[:size])
-    np.testing.assert_allclose(found.videos["negative"], 255.0 - VIDEOS[:size])
+    np.testing.assert_allclose(found.profiles["columns"].values, columns.mean(0), rtol=1e-6)
+    assert found.profiles["columns"].names == ("a", "b", "c", "d") and found.profiles["never"].names == ()
+    bright = np.nanmean(np.where(columns > 127, columns, np.nan), 0)
+    np.testing.assert_allclose(found.profiles["bright_columns"].values, bright, rtol=1e-6)
+    assert np.isnan(found.profiles["never"].values).tolist() == [True, True]
+    np.testing.assert_array_equal(found.panels["original"], VIDEOS[:size])
+    np.testing.assert_allclose(found.panels["negative"], 255.0 - VIDEOS[:size])
 
 
 def test_padding_is_neither_counted_nor_drawn() -> None:
-    mesh = parallel.make_mesh(jax.devices()[:1])
-    found = evaluate(make_eval(eval_step, mesh), jnp.float32(1.0), batches(32), mesh)
-    assert len(found.videos["original"]) == len(found.videos["negative"]) == len(VIDEOS)
+    found = evaluate(make_eval(eval_step, ONE), jnp.float32(1.0), batches(32), ONE)
+    assert len(found.panels["original"]) == len(found.panels["negative"]) == len(VIDEOS)
     assert found.histograms["codes"].sum() == VIDEOS.size
+
+
+def test_counts_beyond_the_integers_of_float32_are_exact() -> None:
+    def many(state: float, batch: dict, key: jax.Array) -> Evaluated:
+        return Evaluated(scalars={}, counts={"codes": jnp.full((len(batch["video"]), 2), 2**24 + 1, jnp.int32)})
+
+    found = evaluate(make_eval(many, ONE), jnp.float32(1.0), batches(7), ONE)
+    assert found.histograms["codes"].tolist() == [21 * (2**24 + 1)] * 2
+
+
+def test_nothing_comes_of_no_batches() -> None:
+    found = evaluate(make_eval(eval_step, ONE), jnp.float32(1.0), [], ONE)
+    assert found == ({}, {}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        (lambda n: {"loss": jnp.zeros(n)}, "returned dict, expected core.Evaluated"),
+        (lambda n: Evaluated({"loss": jnp.zeros(())}), r"scalars loss as float32 \[\], expected \[B\] with B=7"),
+        (
+            lambda n: Evaluated({"loss": jnp.zeros((n, 3))}),
+            r"scalars loss as float32 \[7, 3\], expected \[B\] with B=7",
+        ),
+        (lambda n: Evaluated({"loss": 0.5}), r"scalars loss as float32 \[\], expected \[B\]"),
+        (lambda n: Evaluated({}, {"codes": jnp.zeros(n, jnp.int32)}), r"counts codes as int32 \[7\], expected int"),
+        (
+            lambda n: Evaluated({}, {"codes": jnp.zeros((n, 3))}),
+            r"counts codes as float32 \[7, 3\], expected int \[B,K\]",
+        ),
+        (
+            lambda n: Evaluated({}, {}, {"kl": jnp.zeros((n, 3))}),
+            r"kl as float32 \[7, 3\], expected a Profile of \[B,K\]",
+        ),
+        (lambda n: Evaluated({}, {}, {"kl": Profile(jnp.zeros(n))}), r"profiles kl as a Profile of float32 \[7\]"),
+        (lambda n: Evaluated({"kl": Profile(jnp.zeros((n, 3)))}), r"scalars kl as a Profile of float32 \[7, 3\]"),
+        (lambda n: Evaluated({}, {}, {"kl": Profile(jnp.zeros((n, 3)), ("a",))}), "1 names for profiles kl of 3"),
+        (lambda n: Evaluated({}, panels={"film": jnp.zeros((n, 4, 4, 3))}), r"panels film as float32 \[7, 4, 4, 3\]"),
+        (
+            lambda n: Evaluated({}, panels={"film": jnp.zeros((2, 1, 4, 4, 3))}),
+            r"\[2, 1, 4, 4, 3\], expected \[B,T,H,W",
+        ),
+        (
+            lambda n: Evaluated({"codes_used": jnp.zeros(n)}, {"codes": jnp.zeros((n, 3), jnp.int32)}),
+            "scalars codes_used, which is computed from counts codes: rename one",
+        ),
+    ],
+)
+def test_a_wrong_entry_is_refused_by_name(returned: Callable[[int], Evaluated], sentence: str) -> None:
+    step = make_eval(lambda state, batch, key: returned(len(batch["video"])), ONE)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        evaluate(step, jnp.float32(1.0), batches(7), ONE)
+    assert str(caught.value).count("\n") == 0

@@ -1,4 +1,4 @@
-"""The command, with a small network in the place of Inception and I3D."""
+"""The command on two sets of videos, with a small network in the place of Inception and I3D."""
 
 import json
 
@@ -10,7 +10,7 @@ import pytest
 from conftest import recipe
 
 from jaxvid.data.synthetic import Synthetic
-from jaxvid.evaluate import suite
+from jaxvid.evaluate import meter, statistics_file, suite
 from jaxvid.evaluate.__main__ import main
 from jaxvid.metrics import features
 from jaxvid.metrics.weights import WeightInfo
@@ -33,13 +33,15 @@ class Small(nn.Module):
 
 @pytest.fixture(name="sets")
 def sets_fixture(tmp_path, monkeypatch) -> dict[str, str]:
-    monkeypatch.setattr(suite, "DIMENSIONS", {("i3d", "logits"): 3, ("inception", "2048"): 3, suite.MOTION: 60})
+    monkeypatch.setattr(
+        statistics_file, "DIMENSIONS", {("i3d", "logits"): 3, ("inception", "2048"): 3, suite.MOTION: 60}
+    )
     params = Small().init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"]
     info = WeightInfo("small", "here", "0", "small weights", "digest")
     monkeypatch.setattr(features, "Inception", Small)
     features._program.cache_clear()
     monkeypatch.setattr(features, "I3D", Small)
-    monkeypatch.setattr(suite.weights, "load", lambda network: (params, info))
+    monkeypatch.setattr(meter.weights, "load", lambda network: (params, info))
     paths = {}
     for name, videos in (("real", REAL), ("fake", FAKE)):
         paths[name] = str(tmp_path / f"{name}.npy")
@@ -48,10 +50,10 @@ def sets_fixture(tmp_path, monkeypatch) -> dict[str, str]:
 
 
 def run(sets: dict[str, str], tmp_path, *arguments: str) -> dict:
-    """The scores by name, and what the file says of all of them."""
+    """The scores by name, and the other fields of the file as "about"."""
     output = tmp_path / "scores.json"
-    sets_given = [f"--{name}={path}" for name, path in sets.items()]
-    assert main([*sets_given, "--frames=10", f"--output={output}", *arguments]) == 0
+    paths = [f"--{name}={path}" for name, path in sets.items()]
+    assert main([*paths, "--frames=10", f"--output={output}", *arguments]) == 0
     written = json.loads(output.read_text())
     return {score["metric"]: score for score in written.pop("scores")} | {"about": written}
 
@@ -134,7 +136,7 @@ def test_pairs_are_never_shifted(sets, tmp_path, capsys) -> None:
 
 
 def test_all_frames_of_a_clip_are_drawn_or_none(sets, tmp_path) -> None:
-    """Twenty copies of each frame say no more than one: the interval has to stay as wide."""
+    """Twenty copies of each frame carry no more information than one: the interval stays as wide."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2, 16, 1, 16, 16, 3), np.uint8)
     widths = []
@@ -146,10 +148,10 @@ def test_all_frames_of_a_clip_are_drawn_or_none(sets, tmp_path) -> None:
     assert widths[1] == pytest.approx(widths[0], rel=0.2)
 
 
-def test_weights_that_nobody_knows_are_said(sets, tmp_path, monkeypatch, capsys) -> None:
-    params, info = suite.weights.load("i3d")
+def test_unknown_weights_are_warned_of(sets, tmp_path, monkeypatch, capsys) -> None:
+    params, info = meter.weights.load("i3d")
     info = WeightInfo("i3d", "here", "0", "unknown weights, sha256 0", "digest")
-    monkeypatch.setattr(suite.weights, "load", lambda network: (params, info))
+    monkeypatch.setattr(meter.weights, "load", lambda network: (params, info))
     run(sets, tmp_path, "--metrics=fvd")
     assert "warning: i3d runs on unknown weights, sha256 0: its scores are not those" in capsys.readouterr().err
 
@@ -215,8 +217,12 @@ def test_a_run_scores_itself_while_it_trains_and_afterwards(sets, tmp_path) -> N
     logged = next(line for line in lines if "eval/fvd" in line)
     output = tmp_path / "scores.json"
     assert main([f"--workdir={tmp_path / 'run'}", "--metrics=fvd,psnr,motion", f"--output={output}"]) == 0
-    for score in json.loads(output.read_text())["scores"]:
+    written = json.loads(output.read_text())
+    for score in written["scores"]:
         assert score["value"] == pytest.approx(logged[f"eval/{score['metric']}"], rel=1e-4), score
+    assert written["heldout"].keys() == {"loss", "psnr", "codes_used", "codes_perplexity"}
+    for name, mean in written["heldout"].items():
+        assert mean == pytest.approx(logged[f"eval/{name}"], rel=1e-4), name
     config.eval.metrics = ("fdv",)
     with pytest.raises(ValueError, match="did you mean fvd"):
         train(config, tmp_path / "other")

@@ -1,0 +1,196 @@
+"""Clips into the features that the metrics need, and features into scores."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvid.evaluate import suite
+from jaxvid.evaluate.suite import METRICS, PAIRED, Estimate, Interval, Score, Tap
+from jaxvid.metrics import weights
+from jaxvid.metrics.features import make_extractor
+from jaxvid.metrics.frechet import Statistics, accumulate, confidence_interval
+from jaxvid.metrics.motion import motion_features
+from jaxvid.metrics.protocol import PROTOCOLS
+
+Features = Mapping[Tap, np.ndarray | Statistics]
+
+
+class Network(NamedTuple):
+    """What the features of some metrics come from."""
+
+    # clips uint8 [B,T,H,W,3] -> {output: [B,E,d]}, E is T for a network of images and 1 for one of clips
+    extract: Callable[[np.ndarray], dict[str, np.ndarray]]
+    facts: dict[str, Any]  # what decides the features, besides the clips
+
+
+def published(network: str, outputs: Sequence[str], protocol_name: str, dtype: str) -> Network:
+    """Outputs of Inception or I3D under a protocol of `metrics.protocol`. Raises FileNotFoundError as `Meter` does."""
+    params, info = weights.load(network)
+    if "unknown" in info.identity or "wrong" in info.identity:
+        warnings.warn(f"{network} runs on {info.identity}: its scores are not those that are published.", stacklevel=2)
+    protocol = PROTOCOLS[protocol_name]
+    program = make_extractor(protocol, params, outputs, jnp.dtype(dtype))
+
+    def extract(clips: np.ndarray) -> dict[str, np.ndarray]:
+        pixels = clips.reshape(-1, *clips.shape[2:]) if network == "inception" else clips
+        found = next(program([pixels]))
+        return {output: rows.reshape(len(clips), -1, rows.shape[-1]) for output, rows in found.items()}
+
+    facts = {name: getattr(protocol, name) for name in ("resize", "scale", "epsilon", "ddof")}
+    identity = {"dtype": dtype, "weights": info.identity, "weights_sha256": info.digest}
+    return Network(extract, {"protocol": protocol_name, **facts, **identity})
+
+
+def of_classifier(identity: str, reader: Callable[[np.ndarray], tuple[jax.Array, jax.Array]]) -> Network:
+    """A trained classifier: its features, and the classes that it predicts, int [B,1,1].
+
+    Args:
+      identity: what it was trained on, in words.
+      reader: video uint8 [B,T,H,W,3] -> features [B,D], logits [B,K].
+    """
+
+    def extract(clips: np.ndarray) -> dict[str, np.ndarray]:
+        features, logits = jax.device_get(reader(clips))
+        return {"features": features[:, None], "classes": logits.argmax(-1)[:, None, None]}
+
+    return Network(extract, {"weights": identity})
+
+
+class Meter:
+    """Turns clips into the features that some metrics need, and features into scores.
+
+    Args:
+      metrics: from `suite.named`.
+      protocols: the protocol's name for each published network, from `suite.protocols`.
+      dtype: of the networks' convolutions, "float32" or "bfloat16".
+      seed: of the intervals.
+      intervals: compute them, at the cost of up to a hundred times a score (those of psnr and ssim are free).
+      classifier: from `of_classifier`, for the metrics that need one.
+
+    Raises:
+      FileNotFoundError: the weights of a network are not there; the sentence says how to get them.
+      ValueError: a metric needs a classifier, and there is none.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str],
+        protocols: Mapping[str, str] = suite.DEFAULTS,
+        dtype: str = "float32",
+        seed: int = 0,
+        intervals: bool = True,
+        classifier: Network | None = None,
+    ):
+        self.paired = [name for name in metrics if name in PAIRED]
+        self._of_sets = [name for name in metrics if name not in PAIRED]
+        self._seed, self._intervals = seed, intervals
+        self.taps = list(dict.fromkeys(tap for name in metrics if (tap := METRICS[name].tap)))
+        self._networks: dict[str, Network] = {}
+        for network in dict.fromkeys(network for network, _ in self.taps):
+            if network in protocols:
+                outputs = [output for name, output in self.taps if name == network]
+                self._networks[network] = published(network, outputs, protocols[network], dtype)
+            elif network == suite.MOTION[0]:
+                self._networks[network] = Network(lambda clips: {"features": np.asarray(_motion(clips))[:, None]}, {})
+            elif classifier:
+                self._networks[network] = classifier
+            else:
+                name = next(name for name in metrics if METRICS[name].tap in (suite.CLASSIFIER, suite.CLASSES))
+                raise ValueError(f"{name} needs a trained classifier: jaxvid.evaluate --workdir DIR --classifier DIR.")
+
+    def features(self, batches: Iterable[np.ndarray]) -> Features:
+        """Features [N,E,d] of N clips uint8 [B,T,H,W,3]: E is T for those of images, 1 for those of videos.
+
+        Those of the tap CLASSES are the class that the classifier predicts, int [N,1,1].
+
+        For a single Frechet distance without an interval, their Statistics, so that memory does not grow with N.
+        Raises ValueError where there is no clip.
+        """
+        found = map(self._extract, batches)
+        if len(self._of_sets) == 1 and self._of_sets[0] in suite.FRECHET and not self._intervals:
+            (tap,) = self.taps
+            return {tap: accumulate(part[tap].reshape(-1, part[tap].shape[-1]) for part in found)}
+        parts = list(found)
+        if not parts:
+            raise ValueError("No clip of the set could be read.")
+        return {tap: np.concatenate([part[tap] for part in parts]) for tap in self.taps}
+
+    def _extract(self, clips: np.ndarray) -> dict[Tap, np.ndarray]:
+        outputs = {network: each.extract(clips) for network, each in self._networks.items()}
+        return {(network, output): outputs[network][output] for network, output in self.taps}
+
+    def details(self, tap: Tap) -> dict[str, Any]:
+        """What decides the features of a tap, besides the clips."""
+        return {"features": suite.title(tap), **self._networks[tap[0]].facts}
+
+    def scores(self, real: Features, fake: Features) -> list[Score]:
+        """A score for every metric of sets, two for precision and recall; a Frechet distance takes Statistics as well.
+
+        For "asked" the real features of the tap CLASSES are the classes that were asked for, example by example.
+        """
+        return [score for name in self._of_sets for score in self._scores(name, real, fake)]
+
+    def _scores(self, name: str, real: Features, fake: Features) -> list[Score]:
+        metric = METRICS[name]
+        assert metric.tap is not None
+        details = self.details(metric.tap)
+        details["citation"] = metric.citation or PROTOCOLS[details["protocol"]].citation
+        sets = real[metric.tap], fake[metric.tap]
+        counts = [(x.count or 0) if isinstance(x, Statistics) else x.shape[0] * x.shape[1] for x in sets]
+        compute: Callable = metric.estimate or functools.partial(suite.frechet, name, ddof=details.get("ddof", 1))
+        estimates = compute(*(x if isinstance(x, Statistics) else x.reshape(-1, x.shape[-1]) for x in sets))
+        resampled, real_count = (sets, counts[0]) if metric.real else ((sets[1], sets[1]), None)
+        scores = []
+        for part, estimate in estimates.items():
+            interval = estimate.interval or self._interval(estimate, resampled)
+            numbers = real_count, counts[1], suite.noun(metric.tap[0])
+            scores.append(Score(part, estimate.value, interval, *numbers, {**details, **estimate.details}))
+        return scores
+
+    def _interval(self, estimate: Estimate, sets: Sequence[Any]) -> Interval | None:
+        """From half-samples of clips; None for Statistics, for fewer than 8 clips, and where intervals are left out."""
+        if not self._intervals or any(isinstance(x, Statistics) or len(x) < 8 for x in sets):
+            return None
+        dim, of_halves = sets[0].shape[-1], estimate.of_halves
+        assert of_halves is not None
+
+        # All frames of a clip are drawn or none: they are no independent examples.
+        def of_clips(real: np.ndarray, fake: np.ndarray) -> float:
+            return of_halves(real.reshape(-1, dim), fake.reshape(-1, dim))
+
+        real, fake = (x.reshape(len(x), -1) for x in sets)
+        resamples = 100 if dim <= 512 else 20  # of 2048 dimensions each takes seconds
+        _, low, high = confidence_interval(of_clips, real, fake, self._seed, resamples=resamples)
+        value, margin = estimate.value, (high - low) / 2
+        return max(value - margin, estimate.bounds[0]), min(value + margin, estimate.bounds[1])
+
+    def paired_scores(self, pairs: Iterable[tuple[np.ndarray, ...]]) -> list[Score]:
+        """Means over clips of the metrics of pairs: batches uint8 [B,T,H,W,3] of originals, and of what is compared."""
+        found: dict[str, list[np.ndarray]] = {name: [] for name in self.paired}
+        for real, fake in pairs:
+            for name, batches in found.items():
+                batches.append(np.asarray(_paired(name, real, fake), np.float64))
+        scores = []
+        for name, batches in found.items():
+            values = np.concatenate(batches)
+            mean, count = float(values.mean()), len(values)
+            margin = 1.96 * float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else None
+            interval = None if margin is None else (mean - margin, mean + margin)
+            details = {"citation": METRICS[name].citation, "std": float(values.std())}
+            scores.append(Score(name, mean, interval, count, count, "clips", details))
+        return scores
+
+
+_motion = jax.jit(motion_features)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _paired(name: str, real: jax.Array, fake: jax.Array) -> jax.Array:
+    return PAIRED[name](fake, real, data_range=255.0)

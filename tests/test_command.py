@@ -1,0 +1,57 @@
+"""What the commands share: lines that say what is wrong, and exit codes."""
+
+import argparse
+import warnings
+
+import pytest
+
+from jaxvid.command import Parser, attempt, names
+
+
+def error_of(check, capsys) -> str:
+    with pytest.raises(SystemExit) as stop:
+        check()
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_what_a_line_lacks_is_one_sentence(capsys) -> None:
+    parser = Parser("jaxvid.x", "About.", add_help=False)
+    parser.add_argument("--num", type=int)
+    error = error_of(lambda: parser.parse_args(["--num=many"]), capsys)
+    assert error.startswith("jaxvid: argument --num: ") and error.count("\n") == 1
+    options = argparse.Namespace(num=0, frames=None)
+    assert "--num is 0, expected at least 1" in error_of(lambda: parser.check_least(options, frames=1, num=1), capsys)
+    parser.check_least(options, frames=1, num=0)
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, capsys) -> None:
+    parser = Parser("jaxvid.x", None)
+    (tmp_path / "file").write_text("")
+    for path, folder in ((".", False), ("file/x", False), ("absent/x", False), ("file", True), ("file/x", True)):
+        error = error_of(lambda p=path, f=folder: parser.check_writable("output", str(tmp_path / p), f), capsys)
+        assert error.startswith(f"jaxvid: --output {tmp_path / path} cannot be written: name a"), error
+    for path, folder in (("new", False), ("file", False), (".", True), ("absent/x", True)):
+        parser.check_writable("output", str(tmp_path / path), folder)
+
+
+def test_names_are_what_stands_between_commas() -> None:
+    assert names("a,b") == ["a", "b"] and names("") == [] and names("a,") == ["a"]
+
+
+def test_every_end_has_its_code_and_its_line(capsys) -> None:
+    def fail(error: BaseException) -> None:
+        warnings.warn("odd", stacklevel=1)
+        raise error
+
+    before = warnings.showwarning
+    for error, code, line in (
+        (ValueError("it is wrong"), 2, "jaxvid: it is wrong\n"),
+        (OSError("no space"), 2, "jaxvid: no space\n"),
+        (KeyboardInterrupt(), 130, "Stopped; nothing was written.\n"),
+    ):
+        assert attempt(lambda error=error: fail(error)) == code
+        assert capsys.readouterr().err == f"warning: odd\n{line}"
+    assert attempt(lambda: None) == 0 and warnings.showwarning is before
+    with pytest.raises(TypeError):
+        attempt(lambda: fail(TypeError("a bug")))
