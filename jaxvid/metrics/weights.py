@@ -8,12 +8,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from jaxvid.command import Parser, attempt
 from jaxvid.files import cache_folder, replacing
 from jaxvid.metrics import i3d, inception
 from jaxvid.metrics.convert import NETWORKS, convert, identify, network_of, shapes
@@ -136,15 +137,10 @@ def _digest(weights: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{message}; --help says what is possible\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Converts and says what was found; returns 0, or 2 with one sentence on stderr."""
+    """Converts weights and prints which they are; returns 0, or 2 with one sentence on stderr."""
     known = "\n".join(f"  {network}: {source} ({size})" for network, (source, size) in SOURCES.items())
-    parser = _Parser(
+    parser = Parser(
         prog="python -m jaxvid.metrics.weights",
         description="Converts the weights of the FID Inception or of I3D (FVD) into the user's cache, once.",
         epilog=f"Where they are published:\n{known}",
@@ -153,13 +149,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", metavar="FILE_OR_URL", help="of a TensorFlow checkpoint the prefix, or the .index")
     parser.add_argument("--output", metavar="PATH", help="write this file instead of the one in the cache")
     options = parser.parse_args(arguments)
-    try:
+
+    def convert_and_report() -> None:
         path, info = save(options.source, options.output)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{info.network}: {info.identity}\n{path} holds {len(shapes(info.network))} tensors, sha256 {info.digest}")
-    return 0
+        count = len(shapes(info.network))
+        print(f"{info.network}: {info.identity}\n{path} holds {count} tensors, sha256 {info.digest}")
+
+    return attempt(convert_and_report)
 
 
 if __name__ == "__main__":

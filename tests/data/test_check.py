@@ -1,4 +1,4 @@
-"""python -m jaxvid.data tells what a folder gives, in words that a person can act on."""
+"""python -m jaxvid.data reports what a folder contains, in words that a person can act on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def root(tmp_path, monkeypatch) -> Path:
 def test_the_report_names_everything(root, capsys):
     assert main([str(root), "--frames", "8", "--resolution", "24"]) == 0
     report = capsys.readouterr().out
-    assert "5 readable videos in 3 folders, and 1 other file left alone (1 .txt)" in report
+    assert "5 readable videos in 3 folders, and 1 other file ignored (1 .txt)" in report
     assert "every frame was decoded" in report and "64x48" in report and "h264" in report
     assert "8 frames x 24 pixels at stride 1" in report
     rows = {line.split()[0]: line.split()[1:] for line in report.splitlines() if line.startswith("  ")}
@@ -60,16 +60,16 @@ def test_awkward_names_are_shown_on_one_line(root, capsys):
     assert r"  dogs/new\nline 🎬.mp4  it has 40 of the 41 frames" in report
 
 
-def test_nothing_usable_is_one_sentence_and_1(root, tmp_path, capsys):
+def test_nothing_usable_is_one_sentence_and_2(root, tmp_path, capsys):
     for path, frames, message in (
         (root, "500", "none of 6 files in"),
         (root / "nowhere", "8", "there is no folder"),
         (tmp_path / "cache", "8", "no video in"),
         (root, "0", "frames must be a whole number of at least 1, not 0"),
     ):
-        assert main([str(path), "--frames", frames, "--quick"]) == 1
+        assert main([str(path), "--frames", frames, "--quick"]) == 2
         output = capsys.readouterr()
-        assert output.out == "" and output.err.startswith(message) and output.err.count("\n") == 1
+        assert output.out == "" and output.err.startswith(f"jaxvid: {message}") and output.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["--frames", "many"], ["--wrong"], ["--shards", "0"], ["--workers", "0"]])
@@ -89,7 +89,7 @@ def test_convert_writes_what_the_folder_gives(root, tmp_path, capsys):
     for clip in clips:
         first = numbers(clip["video"])[0]
         assert numbers(clip["video"]) == list(range(first, first + 8)) and str(clip["text"]) in ("cats", "dogs")
-    assert main(arguments) == 1  # it is not overwritten
+    assert main(arguments) == 2  # it is not overwritten
     assert "exists and is not empty" in capsys.readouterr().err
 
 

@@ -38,7 +38,7 @@ def test_every_kind_of_set_gives_the_same_pixels(kind, tmp_path) -> None:
     np.testing.assert_array_equal(whole, VIDEOS)
 
 
-def test_images_are_videos_of_one_frame_and_grey_is_repeated(tmp_path) -> None:
+def test_images_are_videos_of_one_frame_and_gray_is_repeated(tmp_path) -> None:
     np.save(tmp_path / "images.npy", VIDEOS[0, ..., :1])
     collection = open_collection(tmp_path / "images.npy")
     assert collection.longest == 1 and len(collection.videos) == 12

@@ -444,7 +444,7 @@ def test_command_says_what_is_wrong(cache, served, capsys, tmp_path):
         assert main([source]) == 2
         out, err = capsys.readouterr()
         assert out == "" and err.count("\n") == 1
-        assert err.startswith(source) and any(part in err for part in message.split("|"))
+        assert err.startswith(f"jaxvid: {source}") and any(part in err for part in message.split("|"))
     assert not cache.exists()
     for file in ("other.safetensors", "other.pt", "page"):
         with pytest.raises(WeightFileError, match=f"{file} cannot be read as weights: it is .*no converted file"):
