@@ -1,4 +1,4 @@
-"""Files on the host: written whole or not at all, and the folder of what is kept between runs."""
+"""Files on the host: written whole or not at all, arrays of users, and the cache folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ ARRAYS = (".npy", ".npz")
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place once the block succeeds, so no half file is ever seen."""
+    """A temporary path beside `path` that replaces it if the block succeeds: others see the whole file or none.
+
+    The folder is made. The temporary file is removed if the block fails.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # processes may write the same file at once
     try:
         yield temporary
         temporary.replace(path)
@@ -37,7 +40,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def cache_folder() -> Path:
-    """Where jaxvid keeps what it need not make again: `$XDG_CACHE_HOME/jaxvid`, or `~/.cache/jaxvid`."""
+    """The folder of everything that jaxvid caches: `$XDG_CACHE_HOME/jaxvid`, or `~/.cache/jaxvid`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxvid"
 
 

@@ -1,4 +1,7 @@
-"""Losses: small and unreduced over the batch, so that callers mask and average."""
+"""Losses: small and unreduced over the batch, so that callers mask and average.
+
+Raise ValueError where predictions and targets differ in shape, which would broadcast otherwise.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxvid.shapes import expect, expect_equal
+
 
 def mean_squared_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """Mean of squares over all but the first axis, in float32: [B, ...], [B, ...] -> [B]."""
+    expect_equal("[B,...]", prediction=prediction, target=target)
     error = prediction.astype(jnp.float32) - target.astype(jnp.float32)
     return jnp.mean(jnp.square(error), axis=tuple(range(1, error.ndim)))
 
 
 def mean_absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """Mean of absolute values over all but the first axis, in float32: [B, ...], [B, ...] -> [B]."""
+    expect_equal("[B,...]", prediction=prediction, target=target)
     error = prediction.astype(jnp.float32) - target.astype(jnp.float32)
     return jnp.mean(jnp.abs(error), axis=tuple(range(1, error.ndim)))
 
@@ -28,9 +35,10 @@ RECONSTRUCTION = {"mse": mean_squared_error, "mae": mean_absolute_error}
 def gaussian_nll(mean: jax.Array, target: jax.Array, log_scale: jax.Array | float = 0.0) -> jax.Array:
     """-log N(target; mean, exp(log_scale)^2) in nats, summed over all but the first axis: [B, ...], [B, ...] -> [B].
 
-    (x - m)^2 / (2 s^2) + log s + log(2 pi) / 2 for each value. One `log_scale` [] for all of them; learned, it settles
-    at the logarithm of the root mean squared error (Rybkin et al. 2021, sigma-VAE, section 3).
+    (x - m)^2 / (2 s^2) + log s + log(2 pi) / 2 for each value. One `log_scale` [] for all; the optimum of a learned one
+    is the logarithm of the root mean squared error (Rybkin et al. 2021, sigma-VAE, section 3).
     """
+    expect_equal("[B,...]", mean=mean, target=target)
     scaled = (mean.astype(jnp.float32) - target.astype(jnp.float32)) * jnp.exp(-log_scale)
     return _summed(0.5 * jnp.square(scaled) + log_scale + 0.5 * math.log(2 * math.pi))
 
@@ -40,6 +48,7 @@ def laplace_nll(mean: jax.Array, target: jax.Array, log_scale: jax.Array | float
 
     |x - m| / s + log(2 s) for each value: the likelihood behind the L1 loss.
     """
+    expect_equal("[B,...]", mean=mean, target=target)
     scaled = (mean.astype(jnp.float32) - target.astype(jnp.float32)) * jnp.exp(-log_scale)
     return _summed(jnp.abs(scaled) + log_scale + math.log(2))
 
@@ -47,9 +56,10 @@ def laplace_nll(mean: jax.Array, target: jax.Array, log_scale: jax.Array | float
 def bernoulli_nll(logits: jax.Array, target: jax.Array) -> jax.Array:
     """-x log p - (1 - x) log(1 - p), p = sigmoid(logits), summed over all but the first axis: [B, ...] -> [B] nats.
 
-    Targets lie in [0, 1]. For those between the ends this is a cross entropy and no density (Loaiza-Ganem and
-    Cunningham 2019): compare it with itself alone.
+    Targets lie in [0, 1]. For targets other than 0 and 1 this is a cross entropy and no density (Loaiza-Ganem and
+    Cunningham 2019): it is not comparable with other likelihoods.
     """
+    expect_equal("[B,...]", logits=logits, target=target)
     logits, target = logits.astype(jnp.float32), target.astype(jnp.float32)
     return _summed(jax.nn.softplus(logits) - target * logits)
 
@@ -57,11 +67,12 @@ def bernoulli_nll(logits: jax.Array, target: jax.Array) -> jax.Array:
 def gaussian_kl(
     mean: jax.Array, log_variance: jax.Array, prior_mean: jax.Array, prior_log_variance: jax.Array
 ) -> jax.Array:
-    """KL(N(mean, variance) || N(prior_mean, prior_variance)) in nats for each dimension by itself, in their shape.
+    """KL(N(mean, variance) || N(prior_mean, prior_variance)) in nats for each dimension, in the shape of `mean`.
 
-    (log(v_p / v_q) + (v_q + (m_q - m_p)^2) / v_p - 1) / 2; of a standard normal prior, Kingma and Welling 2014,
+    (log(v_p / v_q) + (v_q + (m_q - m_p)^2) / v_p - 1) / 2; for a standard normal prior, Kingma and Welling 2014,
     appendix B.
     """
+    expect_equal("[...]", mean=mean, log_variance=log_variance)
     difference = log_variance - prior_log_variance
     distance = jnp.square(mean - prior_mean) * jnp.exp(-prior_log_variance)
     return 0.5 * (jnp.exp(difference) - difference - 1 + distance)
@@ -98,10 +109,10 @@ LIKELIHOODS = {
 
 
 class Adversarial(NamedTuple):
-    """A GAN's game as three losses of logits of any shape, elementwise; the discriminator's is `real + fake`.
+    """An adversarial objective: three elementwise losses of logits of any shape; the discriminator's is `real + fake`.
 
     real: (logits of real videos, target) -> loss; the target is 1, or less for one-sided label smoothing (Salimans et
-      al., 2016, section 3.4), which hinge and Wasserstein losses do not know.
+      al., 2016, section 3.4), which hinge and Wasserstein losses ignore.
     fake: logits of generated videos -> the discriminator's loss.
     generator: logits of generated videos -> the generator's loss.
     """
@@ -117,7 +128,7 @@ def _cross_entropy(logits: jax.Array, target: float) -> jax.Array:
 
 
 ADVERSARIAL = {
-    # Goodfellow et al., 2014: equation 1, and the generator that maximises log D(G(z)) instead (section 3).
+    # Goodfellow et al., 2014: equation 1, and the generator that maximizes log D(G(z)) instead (section 3).
     "minimax": Adversarial(_cross_entropy, jax.nn.softplus, lambda fake: -jax.nn.softplus(fake)),
     "non_saturating": Adversarial(_cross_entropy, jax.nn.softplus, lambda fake: jax.nn.softplus(-fake)),
     # Mao et al., 2017, equation 9.
@@ -128,7 +139,7 @@ ADVERSARIAL = {
     ),
     # Lim and Ye, 2017; Miyato et al., 2018, equations 16 and 17.
     "hinge": Adversarial(lambda real, _: jax.nn.relu(1 - real), lambda fake: jax.nn.relu(1 + fake), jnp.negative),
-    # Arjovsky et al., 2017; its critic needs a bound on its slope, such as `gradient_norms` give.
+    # Arjovsky et al., 2017; the critic needs a bound on its slope, such as a penalty on `gradient_norms`.
     "wasserstein": Adversarial(lambda real, _: -real, lambda fake: fake, jnp.negative),
 }
 
@@ -139,11 +150,15 @@ def gradient_norms(critic: Callable[[jax.Array], jax.Array], video: jax.Array) -
     The gradient penalty of Gulrajani et al. (2017) is (norm - 1)^2 between real and generated videos, R1 of Mescheder
     et al. (2018) is norm^2 / 2 at real ones.
     """
+    expect("[B,...]", video=video)
     gradients = jax.grad(lambda x: critic(x).sum())(video)
     # The derivative of the root is infinite at 0.
     return jnp.sqrt(jnp.square(gradients).sum(axis=tuple(range(1, video.ndim))) + 1e-12)
 
 
 def lecam(real: jax.Array, fake: jax.Array, mean_real: jax.Array, mean_fake: jax.Array) -> jax.Array:
-    """The regularizer of Tseng et al. (2021, equation 5): each logit is held near the other kind's moving average."""
+    """The regularizer of Tseng et al. (2021, equation 5), elementwise.
+
+    Real logits are pulled to the moving average of fake ones, and fake logits to that of real ones.
+    """
     return jnp.square(real - mean_fake) + jnp.square(mean_real - fake)

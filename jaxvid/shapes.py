@@ -7,7 +7,7 @@ from typing import Any
 import chex
 
 
-def expect(layout: str, /, dtype: Any = None, equal: bool = False, **arguments: Any) -> None:
+def expect(layout: str, dtype: Any = None, /, **arguments: Any) -> None:
     """Checks that every argument has the layout, such as `expect("[B,T,H,W,3]", "uint8", video=video)`.
 
     Only static properties are read, so it works under `jit`, `grad` and `vmap`, and costs nothing once compiled.
@@ -16,7 +16,6 @@ def expect(layout: str, /, dtype: Any = None, equal: bool = False, **arguments: 
       layout: an entry per axis: a letter for any size, "T>=2" for a least size, a number for that size, "1|3" for one
         of several, and at most one "..." for any number of axes. "[]" is a scalar.
       dtype: a dtype or its name, or `float` or `int` for any of that kind; None for all.
-      equal: the arguments have one shape.
       arguments: arrays or tracers, under the names that the caller knows them by.
 
     Raises:
@@ -33,12 +32,16 @@ def expect(layout: str, /, dtype: Any = None, equal: bool = False, **arguments: 
                 chex.assert_type([array], dtype)
         except AssertionError:
             raise ValueError(f"{name} is {_described(array)}, expected {wanted}.") from None
-    if equal:
-        try:
-            chex.assert_equal_shape(list(arguments.values()))
-        except AssertionError:
-            found = " and ".join(f"{name} {_described(array)}" for name, array in arguments.items())
-            raise ValueError(f"The shapes differ: {found}, expected the same {wanted}.") from None
+
+
+def expect_equal(layout: str, /, **arguments: Any) -> None:
+    """As `expect`, and checks that all arguments have the same shape, so that none is broadcast."""
+    expect(layout, **arguments)
+    try:
+        chex.assert_equal_shape(list(arguments.values()))
+    except AssertionError:
+        found = " and ".join(f"{name} {_described(array)}" for name, array in arguments.items())
+        raise ValueError(f"The shapes differ: {found}, expected the same {layout}.") from None
 
 
 def _size(entry: str) -> Any:

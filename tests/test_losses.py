@@ -51,6 +51,12 @@ def test_bernoulli_is_the_cross_entropy_and_does_not_overflow() -> None:
     np.testing.assert_allclose(losses.bernoulli_nll(jnp.array([[200.0], [-200.0]]), jnp.ones((2, 1))), [0, 200])
 
 
+def test_shapes_that_would_broadcast_are_refused() -> None:
+    for loss in (losses.mean_squared_error, losses.mean_absolute_error, losses.gaussian_nll, losses.bernoulli_nll):
+        with pytest.raises(ValueError, match=r"float32 \[3\] and target float32 \[3,1\], expected the same \[B,...\]"):
+            jax.jit(loss)(jnp.zeros(3), jnp.zeros((3, 1)))
+
+
 def parameters(size: int) -> tuple[np.ndarray, ...]:
     return tuple(RANDOM.normal(size=(4, size)) * spread for spread in (1.0, 0.7, 1.0, 0.7))
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.shapes import expect
+from jaxvid.shapes import expect, expect_equal
 
 VIDEO = np.zeros((2, 4, 8, 6, 3), np.uint8)
 
@@ -41,10 +41,10 @@ def test_what_does_not_fit_is_named(layout: str, dtype, array, message: str) -> 
 
 
 def test_shapes_that_have_to_be_equal() -> None:
-    expect("[B,...]", equal=True, prediction=np.zeros((2, 3)), target=np.ones((2, 3)))
+    expect_equal("[B,...]", prediction=np.zeros((2, 3)), target=np.ones((2, 3)))
     message = r"^The shapes differ: prediction float32 \[2\] and target float32 \[2,1\], expected the same \[B,...\]\.$"
     with pytest.raises(ValueError, match=message):
-        expect("[B,...]", equal=True, prediction=np.zeros(2, np.float32), target=np.zeros((2, 1), np.float32))
+        expect_equal("[B,...]", prediction=np.zeros(2, np.float32), target=np.zeros((2, 1), np.float32))
 
 
 def test_it_works_on_tracers() -> None:

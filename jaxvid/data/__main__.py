@@ -20,11 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=16, help="frames of a clip (default: %(default)s)")
     parser.add_argument("--resolution", type=int, default=64, help="its short side in pixels (default: %(default)s)")
     parser.add_argument("--stride", type=int, default=1, help="take every stride-th frame (default: %(default)s)")
-    parser.add_argument("--fps", type=float, default=0.0, help="or go by time: so many frames per second")
+    parser.add_argument("--fps", type=float, default=0.0, help="frames per second of a clip, instead of a stride")
     parser.add_argument("--holdout", type=float, default=0.1, help="share kept for evaluation (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="look at headers and packets only, decode nothing")
+    parser.add_argument("--quick", action="store_true", help="read headers and packets only, decode nothing")
     parser.add_argument("--convert", metavar="OUT", help="write the clips to OUT/train and OUT/eval as ArrayRecord")
-    parser.add_argument("--shards", type=int, default=16, help="files of each part (default: %(default)s)")
+    parser.add_argument("--shards", type=int, default=16, help="files of each split (default: %(default)s)")
     parser.add_argument("--workers", type=int, help="threads (default: one per core, at most 16)")
     options = parser.parse_args(arguments)
     parser.check_least(options, shards=1, workers=1)
@@ -44,18 +44,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(train: Folder, held_out: Folder, decoded: bool) -> str:
-    """What was found, what is used, what is damaged, what is skipped."""
+    """A text about what was found, what is used, what is damaged and what is skipped.
+
+    Args:
+      train, held_out: the two splits of one folder.
+      decoded: whether every frame was decoded to make their index.
+    """
     index = train.index
     videos = index.videos
     foreign = sum(index.listing.foreign.values())
     endings = ", ".join(f"{number} {ending}" for ending, number in index.listing.foreign.most_common(6))
-    others = f", and {plural(foreign, 'other file')} left alone ({endings})" if foreign else ""
+    others = f", and {plural(foreign, 'other file')} ignored ({endings})" if foreign else ""
     seconds = [len(info.pts) / info.fps for info in videos.values() if info.fps]
     facts = [
         ("found", f"{plural(len(videos), 'readable video')} in {plural(index.listing.folders, 'folder')}{others}"),
         (
             "checked",
-            "every frame was decoded" if decoded else "packets only (--quick): damage within files is not seen",
+            "every frame was decoded" if decoded else "packets only (--quick): damage within files is not detected",
         ),
         ("sizes", _most(f"{info.width}x{info.height}" for info in videos.values())),
         ("frame rates", _most(f"{info.fps:.4g}" for info in videos.values() if info.fps) or "none, these are images"),
@@ -80,16 +85,16 @@ def report(train: Folder, held_out: Folder, decoded: bool) -> str:
 
 
 def _clips(source: Folder) -> list[int]:
-    """Clips of each class; of all, where there are no classes."""
+    """Number of clips of each class; of all clips, if there are no classes."""
     counts = Counter(source.labels[number] for number, _ in source.clips)
     return [counts[label] for label in range(max(1, len(source.classes)))]
 
 
-def _most(values: Iterable[str], shown: int = 6) -> str:
+def _most(values: Iterable[str], listed: int = 6) -> str:
     """The most frequent values with their counts."""
     counts = Counter(values)
-    parts = [f"{value} ({number:,})" if len(counts) > 1 else value for value, number in counts.most_common(shown)]
-    return ", ".join(parts) + (f", and {len(counts) - shown} more" if len(counts) > shown else "")
+    parts = [f"{value} ({number:,})" if len(counts) > 1 else value for value, number in counts.most_common(listed)]
+    return ", ".join(parts) + (f", and {len(counts) - listed} more" if len(counts) > listed else "")
 
 
 def _range(values: Sequence[float], form: str) -> str:

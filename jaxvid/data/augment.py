@@ -1,4 +1,4 @@
-"""Crops and sizes of clips, in numpy: one choice for all frames, and for the paired `input` too."""
+"""Crops and resizes of clips, in NumPy: the same for all frames, and for the paired `input` too."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 
 
 def random_crop(clip: Mapping[str, np.ndarray], size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """`clip` with `video` (and `input`) [T,h,w,C] cut to one random window [T,size,size,C], as contiguous copies."""
+    """`clip` with `video` (and `input`) [T,h,w,C] cropped to a random window [T,size,size,C], as contiguous copies."""
     height, width = _margins(clip, size)
     return _crop(clip, int(rng.integers(height + 1)), int(rng.integers(width + 1)), size)
 
 
 def center_crop(clip: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    """`clip` with `video` (and `input`) [T,h,w,C] cut to the middle window [T,size,size,C], as contiguous copies."""
+    """`clip` with `video` (and `input`) [T,h,w,C] cropped to the center [T,size,size,C], as contiguous copies."""
     height, width = _margins(clip, size)
     return _crop(clip, height // 2, width // 2, size)
 
 
 def resize_short_side(video: np.ndarray, size: int) -> np.ndarray:
-    """Video uint8 [T,h,w,3] with its shorter side scaled to `size` (Pillow, bicubic, antialiased); the ratio stays."""
+    """Video uint8 [T,h,w,3] with its shorter side resized to `size` (Pillow, bicubic, antialiased)."""
     from PIL import Image
 
     height, width = video.shape[1:3]

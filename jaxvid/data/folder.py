@@ -1,4 +1,4 @@
-"""A folder of videos as a source of clips: no conversion, no list of classes, any tree of files."""
+"""A folder of videos as a source of clips, without conversion and without a list of classes."""
 
 from __future__ import annotations
 
@@ -18,47 +18,48 @@ from jaxvid.data.index import IMAGE_ENDINGS, VIDEO_ENDINGS, Index, build_index, 
 from jaxvid.data.video import VideoInfo, read_clip
 from jaxvid.names import choice, nearest
 
-SLOWEST = 0.995  # of the frame rate asked for: 29.97 passes as 30
+SLOWEST = 0.995  # of the requested frame rate: 29.97 counts as 30
 EVAL_FOLDERS = ("val", "valid", "validation", "test", "eval")
 
 
 class Folder:
     """Clips of all videos below a folder.
 
-    Files: whatever FFmpeg decodes, by ending or without one; images, which are videos of one frame; and, where a clip
-    has more than one frame, folders of numbered images, each of which is one video. Hidden files are left alone.
+    Files: all that FFmpeg decodes, with a known ending or without one; images, which are videos of one frame; and, if a
+    clip has more than one frame, folders of numbered images, each of which is one video. Hidden files are ignored.
 
-    Classes: the first level of sub-folders; files beside them have the class "none". Text: the class name, unless
-    `captions.csv` (columns file, text) or `captions.jsonl` (keys file, text) at the top says otherwise.
+    Classes: the first level of sub-folders; files beside them have the class "none". Text: the class name, or that of
+    `captions.csv` (columns file, text) or `captions.jsonl` (keys file, text) at the top of the folder.
 
-    Splits: `train/` and the first of `val/`, `valid/`, `validation/`, `test/`, `eval/`, where both exist; otherwise a
-    hash of the file names holds out a share of the files, or of the clips where there is but one file.
+    Splits: `train/` and the first of `val/`, `valid/`, `validation/`, `test/`, `eval/`, if both exist; otherwise a hash
+    of the file names holds out a share of the files, or a share of the clips if there is only one file.
 
-    Clips do not overlap. With `stride`, a clip is every stride-th frame. With `fps`, it is the frames nearest to t,
-    t + 1/fps, ... by presentation time; a clip that would need a frame twice is left out, and so is a slower video.
+    Clips do not overlap. With `stride`, a clip consists of every stride-th frame. With `fps`, it consists of the frames
+    nearest to t, t + 1/fps, ... by presentation time; a clip that would repeat a frame is left out, and so is a video
+    of a lower rate.
 
     Attributes:
-      classes: their names, in natural order; empty where there are no sub-folders.
-      videos: what each video of this part holds.
+      classes: their names, in natural order; empty if there are no sub-folders.
+      videos: properties of each video of this split.
       labels: the class of each.
       texts: the text of each.
       clips: int64 [clips,2], number of the video and first frame.
       skipped: (name, reason) for each file that gives no clip.
-      index: what is known of each file.
+      index: properties of each file of the folder.
 
     Args:
       path: the folder.
       frames: T of a clip.
       resolution: length of the short side in pixels; smaller videos are enlarged.
-      stride: each clip takes every stride-th frame; without effect where fps is given.
-      fps: frames per second of the clips; 0 to go by stride.
+      stride: each clip takes every stride-th frame; ignored if fps is not 0.
+      fps: frames per second of the clips; 0 to use the stride.
       split: "train" or "eval".
       holdout: share of the files that is kept for "eval", in (0, 1); at least one file, and never all.
-      workers: threads that look into the files; None for one per core, at most 16.
-      index: from `build_index`, to spare looking at the files again.
+      workers: threads that read the files; None for one per core, at most 16.
+      index: from `build_index`, if the files have been read already.
 
     Raises:
-      ValueError: a bad argument, no such folder, no video in it, or none that gives a clip.
+      ValueError: an argument out of range, no such folder, no video in it, or none that gives a clip.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Folder:
         if not usable:
             raise ValueError(self._nothing_usable())
         train, held_out, prefixes = _split(usable, self.index.listing.videos, holdout)
-        unused = "it lies beside train/ and the folder for evaluation"
+        unused = "it is outside of train/ and of the folder for evaluation"
         self.skipped += [(name, unused) for name in usable if name not in prefixes]
         usable = [name for name in usable if name in prefixes]
         class_names = {name: _class_name(name, prefixes[name]) for name in usable}
@@ -98,7 +99,7 @@ class Folder:
         self.texts = [captions.get(name, class_names[name] if self.classes else "") for name in chosen]
         self._title = f"folder {root} ({split})"
         if not chosen:
-            raise ValueError(f"{self._title} holds no clip: every usable video lies in the other part")
+            raise ValueError(f"{self._title} contains no clip: every usable video is in the other split")
         numbers = np.repeat(np.arange(len(chosen)), [len(starts[name]) for name in chosen])
         self.clips = np.stack([numbers, np.concatenate([starts[name] for name in chosen])], axis=1)
         if train == held_out:
@@ -123,11 +124,12 @@ class Folder:
         }
 
     def shape(self) -> str:
-        """What a clip is, in words."""
+        """The shape and pace of a clip, in words."""
         pace = f"{self.fps:g} frames per second" if self.fps else f"stride {self.stride}"
         return f"{plural(self.frames, 'frame')} x {self.resolution} pixels at {pace}"
 
     def summary(self) -> str:
+        """See `Source.summary`."""
         parts = [
             f"{self._title}: {plural(len(self), 'clip')} of {self.shape()}",
             f"from {plural(len(self.videos), 'video')}",
@@ -137,12 +139,12 @@ class Folder:
         return ", ".join(parts)
 
     def _nothing_usable(self) -> str:
-        """Why no file gives a clip, in one sentence."""
+        """The reason why no file gives a clip, in one sentence."""
         index, listing = self.index, self.index.listing
         if not listing.videos:
             others = ", ".join(f"{number} {ending}" for ending, number in listing.foreign.most_common(5)) or "no files"
             return (
-                f"no video in {index.root}: looked through {plural(listing.folders, 'folder')} and found {others}; "
+                f"no video in {index.root}: searched {plural(listing.folders, 'folder')} and found {others}; "
                 f"videos end in {' '.join(VIDEO_ENDINGS)}, images in {' '.join(IMAGE_ENDINGS)}"
             )
         problems = []
@@ -174,7 +176,7 @@ def clip_starts(info: VideoInfo, frames: int, stride: int, fps: float) -> np.nda
 
 
 def clip_indices(info: VideoInfo, start: int, frames: int, stride: int, fps: float) -> np.ndarray:
-    """Frame numbers int64 [frames] of the clip that begins with frame `start`."""
+    """Numbers int64 [frames] of the frames of the clip that starts at frame `start`."""
     if not fps:
         return start + stride * np.arange(frames)
     times = info.times
@@ -199,44 +201,44 @@ def _nearest(times: np.ndarray, time: float) -> int:
 
 
 def too_short(info: VideoInfo, frames: int, stride: int, fps: float) -> str:
-    """Why a video gives no clip."""
+    """The reason why a video gives no clip."""
     if not fps:
         needed = (frames - 1) * stride + 1
         return f"it has {len(info.pts)} of the {needed} frames that a clip of {frames} at stride {stride} needs"
     if not info.fps:
         return "images have no frame rate: leave fps at 0 and use stride"
     if info.fps < SLOWEST * fps:
-        return f"it has {info.fps:.4g} frames per second, and {fps:g} are asked for"
+        return f"it has {info.fps:.4g} frames per second, fewer than the requested {fps:g}"
     if len(info.pts) / info.fps < frames / fps:
         seconds = f"{len(info.pts) / info.fps:.3g} of the {frames / fps:.3g} seconds"
         return f"it has {seconds} that a clip of {frames} frames at {fps:g} per second needs"
-    return f"its frames come too unevenly for {fps:g} per second"
+    return f"its frames are too unevenly spaced for {fps:g} per second"
 
 
 def check_settings(path: str, frames: int, resolution: int, stride: int, fps: float, split: str, holdout: float) -> str:
-    """The folder, without ~; ValueError for what cannot be meant."""
+    """The folder, with ~ expanded. Raises ValueError for settings out of range, or if it does not exist."""
     for name, value in (("frames", frames), ("resolution", resolution), ("stride", stride)):
         if isinstance(value, bool) or value != int(value) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
     if not (math.isfinite(fps) and fps >= 0):
-        raise ValueError(f"fps must be 0 (go by stride) or more, not {fps!r}")
+        raise ValueError(f"fps must be 0 (use the stride) or more, not {fps!r}")
     choice("split", split, ("train", "eval"))
     if not 0 < holdout < 1:
         raise ValueError(f"holdout is the share of files kept for evaluation, between 0 and 1, not {holdout!r}")
     if not path:
-        raise ValueError("the folder of videos is not given: set path (in a config, data.path)")
+        raise ValueError("the folder of videos is missing: set path (in a config, data.path)")
     root = os.path.expanduser(path)
     if not os.path.exists(root):
         raise ValueError(f"there is no folder {root}")
     if not os.path.isdir(root):
-        raise ValueError(f"{root} is a file, not a folder of videos: give the folder that it lies in")
+        raise ValueError(f"{root} is a file, not a folder of videos: set path to the folder that contains it")
     return root
 
 
 def _split(
     usable: Sequence[str], found: Collection[str], holdout: float
 ) -> tuple[list[str], list[str], dict[str, str]]:
-    """Names for training, names for evaluation, and for each the folder ("", "train/", ...) that holds its classes."""
+    """Names for training, names for evaluation, and for each the folder ("", "train/", ...) of its classes."""
     tops = {name.split("/")[0] if "/" in name else "" for name in found}
     evaluation = next((folder for folder in EVAL_FOLDERS if folder in tops), None)
     if "train" in tops and evaluation:
@@ -246,23 +248,23 @@ def _split(
     prefixes = dict.fromkeys(usable, "train/" if tops == {"train"} else "")
     if len(usable) == 1:
         return list(usable), list(usable), prefixes
-    # Names, not places in the list, decide: a file that is added moves at most one other.
+    # Ranked by names, not by positions: a file that is added moves at most one other to the other split.
     ranked = sorted(usable, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest())
     held_out = set(ranked[: _share(holdout, len(usable))])
     return [name for name in usable if name not in held_out], [name for name in usable if name in held_out], prefixes
 
 
 def _split_clips(clips: np.ndarray, split: str, holdout: float, name: str) -> np.ndarray:
-    """The clips of the only video: the last ones are kept for evaluation."""
+    """The clips of a single video: the last ones are kept for evaluation."""
     if len(clips) == 1:
-        logging.warning("There is one clip only, in %s: it serves for training and for evaluation", show(name))
+        logging.warning("There is only one clip, in %s: it is used for training and for evaluation", show(name))
         return clips
     kept = len(clips) - _share(holdout, len(clips))
     return clips[:kept] if split == "train" else clips[kept:]
 
 
 def _share(holdout: float, number: int) -> int:
-    """How many of `number` are held out: at least one, and never all."""
+    """The number of held out files or clips: at least one, and never all."""
     return min(max(1, round(holdout * number)), number - 1)
 
 
@@ -299,14 +301,17 @@ def _caption_rows(root: str) -> Iterator[tuple[str, Any]]:
             reader = csv.DictReader(file)
             if not {"file", "text"} <= set(reader.fieldnames or ()):
                 raise ValueError(f"{path}, line 1: expected the columns 'file' and 'text', found {reader.fieldnames}")
-            for row in reader:
-                yield f"{path}, line {reader.line_num}", row
+            yield from ((f"{path}, line {reader.line_num}", row) for row in reader)
     path = os.path.join(root, "captions.jsonl")
     if os.path.isfile(path):
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    try:
-                        yield f"{path}, line {number}", json.loads(line)
-                    except json.JSONDecodeError as error:
-                        raise ValueError(f"{path}, line {number}: this is not JSON ({error})") from error
+                    yield f"{path}, line {number}", _json(line, f"{path}, line {number}")
+
+
+def _json(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place}: this is not JSON ({error})") from error

@@ -1,4 +1,4 @@
-"""All videos below a folder: found, probed in parallel, and remembered between runs."""
+"""All videos below a folder: found, probed in parallel, and cached between runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 import time
 import zipfile
 import zlib
@@ -24,13 +23,14 @@ from absl import logging
 
 from jaxvid.data.pipeline import DamagedClip
 from jaxvid.data.video import VideoInfo, probe, probe_images
+from jaxvid.files import cache_folder, replacing
 
 VIDEO_ENDINGS = tuple(
     ".mp4 .m4v .mov .avi .mkv .webm .gif .mpg .mpeg .m2v .ts .m2ts .mts .wmv .asf .flv .f4v .3gp .3g2 .ogv .ogm .vob "
     ".mxf .y4m .264 .h264 .265 .h265 .hevc .ivf .obu .mjpeg .mjpg .nut .dv .divx .rm .rmvb .apng".split()
 )
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-CACHE_FORMAT = 1  # to be raised when what is kept of a video changes
+CACHE_FORMAT = 1  # to be increased when the cached properties of a video change
 DAMAGED_CACHE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 Item = TypeVar("Item")
@@ -42,10 +42,10 @@ class Listing:
     """The files below a folder that may be videos.
 
     Attributes:
-      videos: name relative to the folder, with "/" -> paths of its images, () for a file that FFmpeg is to read.
+      videos: name relative to the folder, with "/" -> paths of its images, () for a file that FFmpeg reads.
       skipped: (name, reason) of broken links and of folders that cannot be entered.
-      foreign: how many other files there are, by ending; hidden files are not counted.
-      folders: how many folders were looked through.
+      foreign: number of other files, by ending; hidden files are not counted.
+      folders: number of folders that were searched.
     """
 
     videos: dict[str, tuple[str, ...]]
@@ -56,7 +56,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Index:
-    """The videos below `root`: name -> what it holds, and what is left out, as (name, reason)."""
+    """The videos below `root` with their properties, by name, and those left out, as (name, reason)."""
 
     root: str
     listing: Listing
@@ -67,22 +67,22 @@ class Index:
 def build_index(root: str, sequences: bool, workers: int | None = None, decode: bool = False) -> Index:
     """Finds and probes every video below a folder.
 
-    What was learned is kept in the user's cache folder ($XDG_CACHE_HOME or ~/.cache, then jaxvid/index), so that the
-    next time only files are probed whose size or modification time has changed.
+    Properties are cached in index/ of `files.cache_folder()`, so that the next time only files are probed whose size or
+    modification time has changed.
 
     Args:
       root: the folder.
-      sequences: whether a folder that holds only numbered images is one video; otherwise each image is one.
+      sequences: whether a folder that contains only numbered images is one video; otherwise each image is one.
       workers: threads; None for one per processor core, at most 16.
       decode: decode every frame of every file, and do not use the cache.
     """
     listing = find_videos(root, sequences)
     stamps = {name: _stamp(root, name, images) for name, images in listing.videos.items()}
     cache = _cache_path(root, sequences)
-    remembered = {} if decode else _load(cache)
+    cached = {} if decode else _load(cache)
     videos = {
         name: replace(info, path=os.path.join(root, name), images=listing.videos[name])
-        for name, (stamp, info) in remembered.items()
+        for name, (stamp, info) in cached.items()
         if stamps.get(name) == stamp
     }
     skipped = list(listing.skipped)
@@ -100,22 +100,22 @@ def build_index(root: str, sequences: bool, workers: int | None = None, decode: 
             skipped.append((name, result.reason))
         else:
             videos[name] = result
-    if not decode and (new or len(remembered) > len(videos)):
+    if not decode and (new or len(cached) > len(videos)):
         _save(cache, {name: (stamps[name], info) for name, info in videos.items()})
     return Index(root, listing, {name: videos[name] for name in listing.videos if name in videos}, skipped)
 
 
 def find_videos(root: str, sequences: bool) -> Listing:
-    """What may be a video below `root`: files with such an ending, or with none.
+    """Possible videos below `root`: files with a known ending, or with none.
 
-    Links are followed; each real file counts once, under its own name where that lies below the folder.
+    Links are followed; each real file counts once, under its own name if that is below the folder.
     """
     candidates: list[tuple[str, tuple[str, ...]]] = []
     skipped: list[tuple[str, str]] = []
     foreign: Counter[str] = Counter()
     folders, links, visited = deque([root]), deque[str](), set[str]()
     while folders or links:
-        folder = folders.popleft() if folders else links.popleft()  # own names come before names by way of a link
+        folder = folders.popleft() if folders else links.popleft()  # own names precede names through links
         if os.path.realpath(folder) in visited:
             continue
         visited.add(os.path.realpath(folder))
@@ -146,33 +146,33 @@ def find_videos(root: str, sequences: bool) -> Listing:
 
 
 def natural(name: str) -> list[Any]:
-    """A sorting key by which clip2 comes before clip10."""
+    """A sorting key that puts clip2 before clip10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def in_parallel(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int | None, done: str
 ) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) in order, from threads; what takes more than a second shows its progress on stderr."""
+    """(item, function(item)) in order, computed in threads; reports progress on stderr after the first second."""
     start = time.monotonic()
     terminal = sys.stderr.isatty()
-    due, shown = start + 1, False
+    due, reported = start + 1, False
     pool = ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1))
     try:
         for count, (item, result) in enumerate(zip(items, pool.map(function, items), strict=True), 1):
             yield item, result
             now = time.monotonic()
-            if now >= due or (shown and count == len(items)):
+            if now >= due or (reported and count == len(items)):
                 rate = count / (now - start)
                 left = f"{(len(items) - count) / rate:.0f} s left" if count < len(items) else f"in {now - start:.0f} s"
                 line = f"{done} {count} of {len(items)} files, {rate:.0f} files/s, {left}"
-                # A terminal shows one line that changes; a log file gets a line every 10 seconds.
+                # On a terminal one line is updated; a log file gets a line every 10 seconds.
                 print(
                     f"\r{line}\x1b[K" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True
                 )
-                due, shown = now + (0.2 if terminal else 10), True
+                due, reported = now + (0.2 if terminal else 10), True
     finally:
-        if shown and terminal:
+        if reported and terminal:
             print(file=sys.stderr)
         pool.shutdown(cancel_futures=True)
 
@@ -186,14 +186,14 @@ def _ending(path: str) -> str:
 
 
 def _is_sequence(paths: Sequence[str]) -> bool:
-    """Whether these are two or more images whose names differ in one number only."""
+    """Whether these are two or more images whose names differ only in one number."""
     matches = [re.fullmatch(r"(.*?)(\d+)(\D*)", os.path.basename(path), re.DOTALL) for path in paths]
     frames = [(match[1], match[3].lower(), int(match[2])) for match in matches if match]
     return len(frames) == len(paths) == len(set(frames)) > 1 and len({frame[:2] for frame in frames}) == 1
 
 
 def _stamp(root: str, name: str, images: Sequence[str]) -> list[int]:
-    """Number, size and last modification of the files of a video: when these stay, so does what is in them."""
+    """Number, size and last modification of the files of a video: unless these change, their content does not."""
     try:
         stats = [os.stat(path) for path in images or [os.path.join(root, name)]]
     except OSError:
@@ -202,13 +202,12 @@ def _stamp(root: str, name: str, images: Sequence[str]) -> list[int]:
 
 
 def _cache_path(root: str, sequences: bool) -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     key = json.dumps([os.path.realpath(root), sequences]).encode()
-    return Path(base) / "jaxvid" / "index" / f"{hashlib.sha256(key).hexdigest()[:32]}.npz"
+    return cache_folder() / "index" / f"{hashlib.sha256(key).hexdigest()[:32]}.npz"
 
 
 def _save(cache: Path, videos: dict[str, tuple[list[int], VideoInfo]]) -> None:
-    """Writes what was learned, in one step that another process cannot see half done."""
+    """Writes the properties, whole or not at all; a failure is only a warning."""
     kept = ("width", "height", "fps", "timed", "codec", "rotation", "declared", "notes")
     table = {}
     for name, (stamp, info) in videos.items():
@@ -222,16 +221,14 @@ def _save(cache: Path, videos: dict[str, tuple[list[int], VideoInfo]]) -> None:
     pts = np.concatenate([nothing, *(info.pts for _, info in videos.values())])
     keyframes = np.concatenate([nothing, *(info.keyframes for _, info in videos.values())])
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".part", delete=False) as file:
+        with replacing(cache) as temporary, open(temporary, "wb") as file:  # a path would be given the suffix .npz
             np.savez_compressed(file, text=np.frombuffer(text, np.uint8), pts=pts, keyframes=keyframes)
-        os.replace(file.name, cache)
     except OSError as error:
-        logging.warning("The index of the videos cannot be kept for the next start, in %s: %s", cache.parent, error)
+        logging.warning("The index of the videos cannot be cached in %s: %s", cache.parent, error)
 
 
 def _load(cache: Path) -> dict[str, tuple[list[int], VideoInfo]]:
-    """What was learned before: name -> (stamp, what the video holds); nothing where the file is missing or damaged."""
+    """Cached properties: name -> (stamp, properties); empty if the file is missing or damaged."""
     try:
         with np.load(cache) as file:
             text, pts, keyframes = (file[key] for key in ("text", "pts", "keyframes"))

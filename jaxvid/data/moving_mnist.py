@@ -1,9 +1,9 @@
 """Moving MNIST: two handwritten digits that drift and bounce, as in Srivastava et al., "Unsupervised Learning of Video
 Representations using LSTMs", ICML 2015, section 3.1 (https://arxiv.org/abs/1502.04681).
 
-There: digits and places at random; a direction uniform on the circle and a speed uniform over a fixed range, constant
-within a clip; digits bounce off the edges of a 64x64 frame and overlap where they meet. The paper does not say its
-range of speeds; here it is 2 to 5 pixels per frame. Overlaps take the brighter pixel.
+As in the paper, digits and positions are random, directions are uniform on the circle and speeds uniform over a range,
+both constant within a clip, and digits bounce off the edges of a 64x64 frame and may overlap. The paper does not give
+the range of speeds; here it is 2 to 5 pixels per frame. Where digits overlap, the brighter pixel counts.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ SOURCE = "https://storage.googleapis.com/cvdf-datasets/mnist"
 
 
 class MovingMNIST:
-    """Clips made on the fly from MNIST's digits: training digits for "train", test digits for "eval".
+    """Clips rendered on the fly from MNIST's digits: training digits for "train", test digits for "eval".
 
-    An item holds `video` uint8 [T,R,R,3], grey; `label` int32 [], an index into the 55 unordered pairs in `classes`,
+    An item holds `video` uint8 [T,R,R,3], gray; `label` int32 [], an index into the 55 unordered pairs in `classes`,
     such as "3_7"; and `text`, such as "digits 3 and 7". The same (seed, split, index) is the same clip.
 
     Args:
       frames: T >= 1 (the paper: 20).
       resolution: R >= 32 (the paper: 64); digits keep their 28 pixels.
       split: "train" or "eval".
-      path: a folder with MNIST's IDX files, plain or .gz; "" reads TFDS' `mnist`. Where only the test files are there,
-        their last tenth is for evaluation and the rest for training.
-      seed: decides digits and motions.
+      path: a folder with MNIST's IDX files, plain or .gz; "" reads TFDS' `mnist`. If it contains only the test files,
+        their last tenth is used for evaluation and the rest for training.
+      seed: of digits and motions.
 
     Raises:
       ValueError: frames or resolution too small, or a file that is no IDX file.
-      FileNotFoundError: no MNIST at `path`.
+      FileNotFoundError: `path` does not contain MNIST.
     """
 
     classes = [f"{a}_{b}" for a in range(10) for b in range(a, 10)]
@@ -79,6 +79,7 @@ class MovingMNIST:
         }
 
     def summary(self) -> str:
+        """See `Source.summary`."""
         size = f"{self.frames} frames of {self.resolution}x{self.resolution}"
         digits = f"{len(self._labels):,} digits{self._note}"
         return f"moving MNIST {self.split}: {len(self):,} clips of {size} from {digits}, 55 classes, none skipped"
@@ -114,7 +115,7 @@ def _find(folder: Path, name: str) -> Path | None:
 def _idx(file: Path, rank: int) -> np.ndarray:
     """The bytes of an IDX file: two zeros, type 8 (uint8), rank, big-endian sizes, values."""
     data, header = file.read_bytes(), 4 + 4 * rank
-    with contextlib.suppress(OSError, EOFError, zlib.error):  # a torn archive is told below, as any other wrong file
+    with contextlib.suppress(OSError, EOFError, zlib.error):  # a truncated archive is reported below
         data = gzip.decompress(data) if file.suffix == ".gz" else data
     shape = np.frombuffer(data[4:header].ljust(header - 4), ">u4")
     if data[:4] != bytes([0, 0, 8, rank]) or len(data) != header + shape.prod(dtype=np.int64):

@@ -1,7 +1,7 @@
 """From a source of clips to batches: shuffled, cropped, sharded over processes, and resumable at any step.
 
 Every clip of a stream is a pure function of (source, seed, position), so that batches depend neither on threads nor on
-worker processes nor on the number of hosts, and step k is reached without reading what lies before it.
+worker processes nor on the number of hosts, and a run resumes at step k without reading the clips before it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxvid.data.augment import center_crop, random_crop
 
 Clip = dict[str, np.ndarray]
 
-ATTEMPTS = 16  # clips tried for one place of a batch before a source counts as broken
+ATTEMPTS = 16  # clips tried for one row of a batch before a source counts as broken
 
 
 class Source(Protocol):
@@ -41,12 +41,12 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Clip: ...
 
     def summary(self) -> str:
-        """One line for people: what it is, how many clips, frames x resolution, classes, what was skipped."""
+        """One line: the kind of source, number of clips, frames x resolution, classes, and what was skipped."""
         ...
 
 
 class DamagedClip(ValueError):
-    """A clip that cannot be read; the pipeline names its file once and takes another clip."""
+    """A clip that cannot be read; the pipeline logs its file once and takes another clip."""
 
     def __init__(self, path: str, reason: str):
         super().__init__(path, reason)
@@ -58,7 +58,7 @@ class DamagedClip(ValueError):
 
 
 class Damaged:
-    """The damaged files met so far: path -> reason. Safe to share between threads; each file is logged once."""
+    """The damaged files found so far: path -> reason. Safe to share between threads; each file is logged once."""
 
     def __init__(self) -> None:
         self.files: dict[str, str] = {}
@@ -68,22 +68,23 @@ class Damaged:
         return len(self.files)
 
     def add(self, error: DamagedClip) -> None:
+        """Adds the file of a damaged clip."""
         with self._lock:
             known = error.path in self.files
             self.files[error.path] = error.reason
         if not known:
-            logging.warning("Damaged clip, another one takes its place: %s", error)
+            logging.warning("Damaged clip, replaced by another: %s", error)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Damaged, ()  # a worker process counts for itself
+        return Damaged, ()  # each worker process has its own
 
 
 class Batches(Iterator[Clip]):
     """Batches, and the threads or worker processes that make them; these end with `close`, `with`, or any exception.
 
     Attributes:
-      damaged: the damaged files met so far (`len(damaged)`, `damaged.files`). Worker processes keep their own count:
-        with workers > 0 this one stays empty, and the workers' log names the files.
+      damaged: the damaged files found so far (`len(damaged)`, `damaged.files`). Worker processes keep their own: with
+        workers > 0 this one stays empty, and the workers log the files.
     """
 
     def __init__(self, iterator: Iterator[Clip], damaged: Damaged):
@@ -99,6 +100,7 @@ class Batches(Iterator[Clip]):
         return {key: np.asarray(value) for key, value in batch.items()}
 
     def close(self) -> None:
+        """Ends the threads or worker processes; there are no further batches."""
         iterator, self._iterator = self._iterator, iter(())
         if hasattr(iterator, "close"):
             iterator.close()
@@ -130,9 +132,9 @@ def train_batches(
       source: the clips.
       batch_size: rows of a global batch. Process p of P gets the rows [p*B/P, (p+1)*B/P) of each.
       resolution: height and width of the crops.
-      seed: decides order, crops and substitutes.
-      start: the first batch to deliver; nothing before it is read.
-      workers: worker processes; 0 means threads in this process, which is enough where decoding releases the GIL.
+      seed: of order, crops and substitutes.
+      start: number of the first batch; nothing before it is read.
+      workers: worker processes; 0 means threads in this process, which suffice if decoding releases the GIL.
       threads: threads when workers is 0; None for two per core, at most 16; 0 reads in the caller's thread.
       process_index: this process, 0 <= p < process_count.
       process_count: processes that share each batch.
@@ -141,7 +143,8 @@ def train_batches(
       Dicts of C-contiguous arrays: `video` uint8 [B/P,T,resolution,resolution,3] and the source's other keys.
 
     Raises:
-      ValueError: at once, bad arguments; while iterating, clips that do not fit into one batch, or too many damaged.
+      ValueError: at once, for arguments out of range; while iterating, for clips that cannot be batched, or for too
+        many damaged ones.
     """
     damaged = Damaged()
     order = _Order(len(source), seed)
@@ -162,14 +165,14 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """`examples` clips (or all, if fewer), the same ones in the same order every time, centre-cropped, in full batches.
+    """`examples` clips (or all, if fewer), always the same in the same order, center-cropped, in full batches.
 
-    As train_batches, with `mask` float32 [B/P]: 0 on the repeated clips that fill the last batch and on substitutes of
-    damaged clips, so that no clip counts twice; 1 on all others.
+    As train_batches, with `mask` float32 [B/P]: 0 for repeated clips that fill the last batch and for substitutes of
+    damaged clips, so that no clip counts twice; 1 for all others.
     """
     examples = min(examples, len(source))
     damaged = Damaged()
-    # A shuffle, since a folder's clips are sorted by class and file: any part of it is then a sample of the whole.
+    # Shuffled, since a folder's clips are sorted by class and file: so any part of them is a sample of the whole.
     order = _Order(len(source), seed=0)
     clip_at = functools.partial(
         _evaluation_clip, source=source, order=order, resolution=resolution, examples=examples, damaged=damaged
@@ -213,20 +216,21 @@ def _batches(
     stack = functools.partial(_stack, name=source.summary())
     if workers == 0:
         threads = min(16, 2 * (os.cpu_count() or 1)) if threads is None else threads
-        # Threads share the clips of a batch: memory stays at about three batches however many threads there are.
+        # Threads share the clips of a batch: memory is about three batches for any number of threads.
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2 * rows))
         return Batches(iter(clips.to_iter_dataset(options).batch(rows, batch_fn=stack)), damaged)
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS(sys.argv[:1])  # grain reads flags to start workers; outside app.run nobody has parsed them
+        flags.FLAGS(sys.argv[:1])  # grain reads flags to start workers; outside app.run they are not parsed
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     batches = clips.batch(rows, batch_fn=stack).to_iter_dataset(options)
-    return Batches(_deaf(batches.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=1))), damaged)
+    batches = batches.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=1))
+    return Batches(_ignoring_interrupts(batches), damaged)
 
 
-def _deaf(batches: Iterable[Clip]) -> Iterator[Clip]:
-    """Batches of worker processes that do not hear Ctrl-C: a terminal sends it to them too, but the run ends them."""
-    resource_tracker.ensure_running()  # else it starts with the workers, and unblocks what is blocked here
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which processes inherit when they start
+def _ignoring_interrupts(batches: Iterable[Clip]) -> Iterator[Clip]:
+    """Batches of worker processes that ignore Ctrl-C: a terminal sends it to them too, but this process ends them."""
+    resource_tracker.ensure_running()  # otherwise it starts with the workers, and unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by processes that start
     try:
         iterator: Any = iter(batches)
         first = next(iterator)
@@ -252,9 +256,9 @@ class _Order:
         epoch, place = divmod(position, length)
         with self._lock:
             if epoch not in self._epochs:
-                while len(self._epochs) > 1:  # two are kept: threads may still be reading the end of the epoch before
+                while len(self._epochs) > 1:  # two are kept: threads may be reading the end of the previous epoch
                     del self._epochs[min(self._epochs)]
-                # Not grain's index_shuffle, which takes milliseconds a call where a source has few clips.
+                # grain's index_shuffle takes milliseconds per call for a source of few clips.
                 self._epochs[epoch] = np.random.default_rng([seed, epoch]).permutation(length).astype(np.uint32)
             return int(self._epochs[epoch][place])
 
@@ -263,7 +267,7 @@ class _Order:
 
 
 def _training_clip(position: int, source: Source, order: _Order, resolution: int, seed: int, damaged: Damaged) -> Clip:
-    rng = np.random.default_rng([seed, position, 1])  # 1: not the stream that shuffles epoch `position`
+    rng = np.random.default_rng([seed, position, 1])  # 1: another stream than that of the shuffle of epoch `position`
     clip, _ = _read(source, order[position], resolution, rng, damaged)
     return random_crop(clip, resolution, rng)
 
@@ -278,7 +282,7 @@ def _evaluation_clip(
 
 
 def _read(source: Source, index: int, resolution: int, rng: np.random.Generator, damaged: Damaged) -> tuple[Clip, bool]:
-    """Clip `index`, or else a readable one among ATTEMPTS - 1 others drawn from `rng`; and whether it is another."""
+    """Clip `index`, or a readable one among ATTEMPTS - 1 others drawn from `rng`, and whether it was replaced."""
     for attempt in range(ATTEMPTS):
         try:
             clip = source[index]
@@ -289,7 +293,7 @@ def _read(source: Source, index: int, resolution: int, rng: np.random.Generator,
         else:
             _check(clip, resolution, index, source)
             return clip, attempt > 0
-    raise ValueError(f"{ATTEMPTS} damaged clips in a row, giving up on {source.summary()}; the last one is {last}")
+    raise ValueError(f"{ATTEMPTS} damaged clips in a row in {source.summary()}; the last one is {last}")
 
 
 def _check(clip: Clip, resolution: int, index: int, source: Source) -> None:
@@ -302,7 +306,7 @@ def _check(clip: Clip, resolution: int, index: int, source: Source) -> None:
 
 
 def _stack(clips: Sequence[Clip], name: str) -> Clip:
-    """Clips as one batch; strings take the longest width."""
+    """Clips as one batch; strings are padded to the longest."""
     batch = {}
     for key in dict.fromkeys(key for clip in clips for key in clip):
         if any(key not in clip for clip in clips):

@@ -1,8 +1,8 @@
 """Decoded clips in ArrayRecord shards: written once, then read at the speed of memory, on one machine or on many.
 
-A folder holds one split: `clips-00000-of-00016.array_record`, ... and `records.json`, which lists the shards with their
-clips and bytes, frames, resolution, classes, and what could not be read. A record is a little-endian uint32 n, n bytes
-of JSON ([[key, dtype, shape], ...]), and the arrays' bytes one after another; ArrayRecord adds checksums.
+A folder contains one split: `clips-00000-of-00016.array_record`, ... and `records.json`, which lists the shards with
+their clips and bytes, frames, resolution, classes, and damaged files. A record is a little-endian uint32 n, n bytes of
+JSON ([[key, dtype, shape], ...]), and the concatenated bytes of the arrays; ArrayRecord adds checksums.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ FORMAT = 1
 
 
 def write_records(source: Source, path: str, shards: int = 16, workers: int = 4) -> dict[str, Any]:
-    """Writes all clips of `source` to the folder `path`, which appears only when it is complete.
+    """Writes all clips of `source` to the folder `path`, whole or not at all.
 
     Args:
-      source: clips, all of the same number of frames. A DamagedClip is named in the log, counted, and left out.
+      source: clips, all of the same number of frames. A DamagedClip is logged, counted, and left out.
       path: the folder of one split: <data.path>/train or <data.path>/eval.
-      shards: files to spread the clips over; a few times the number of hosts that will read them.
+      shards: number of files; several times the number of hosts that will read them.
       workers: threads that read clips and write shards.
 
     Returns:
-      What `records.json` says.
+      The content of `records.json`.
 
     Raises:
-      ValueError: `path` exists already, clips differ in their number of frames, or not one could be read.
+      ValueError: `path` exists already, clips differ in their number of frames, or none can be read.
     """
     folder, partial = Path(path), Path(f"{path}.partial")
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} exists and is not empty: choose another path, or delete it to write it again")
-    shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run has left
+    shutil.rmtree(partial, ignore_errors=True)  # of an interrupted run
     partial.mkdir(parents=True)
     shards = max(1, min(shards, len(source)))
     damaged, stop = Damaged(), threading.Event()
@@ -55,14 +55,14 @@ def write_records(source: Source, path: str, shards: int = 16, workers: int = 4)
         try:
             return _write_shard(source, partial, shard, shards, damaged, stop)
         except BaseException:
-            stop.set()  # the other shards need not be finished
+            stop.set()  # the other shards
             raise
 
     with ThreadPoolExecutor(workers) as pool:
         try:
             written = list(pool.map(write, range(shards)))
         finally:
-            stop.set()  # an interrupt from the keyboard ends here, without waiting for whole shards
+            stop.set()  # an interrupt does not wait for whole shards
     frames = sorted({count for shard in written for count in shard.pop("frames")})
     sides = [shard.pop("resolution") for shard in written]
     if len(frames) != 1:
@@ -86,13 +86,13 @@ def write_records(source: Source, path: str, shards: int = 16, workers: int = 4)
 
 
 class Records:
-    """Clips that `write_records` wrote, as they came from their source.
+    """Clips of `write_records`, as they came from their source.
 
-    An item holds what the source's items held; `video` (and `input`) uint8 [T,h,w,3] with the shorter side of at least
-    `resolution`, and of exactly that where it has to be scaled down, which costs time: better write them at that size.
+    An item has the keys of the source's items, with `video` (and `input`) uint8 [T,h,w,3] resized to a shorter side of
+    `resolution`. Resizing takes time: write them at that size if possible.
 
     Args:
-      path: the folder that holds `train/` and `eval/`.
+      path: the folder that contains `train/` and `eval/`.
       frames: T, at most the frames of the stored clips, of which the first T are taken.
       resolution: at most the stored one.
       split: "train" or "eval".
@@ -116,8 +116,8 @@ class Records:
         for name, asked in (("frames", frames), ("resolution", resolution)):
             if asked > self._about[name]:
                 raise ValueError(
-                    f"{self._folder} holds clips of {name} {self._about[name]}, {asked} are asked for: lower"
-                    f" data.{name} or write the records again"
+                    f"{self._folder} contains clips of {name} {self._about[name]}, less than the requested {asked}:"
+                    f" lower data.{name} or write the records again"
                 )
         self.frames, self.resolution, self.classes = frames, resolution, list(self._about["classes"])
         self._ends = np.cumsum([shard["clips"] for shard in self._about["shards"]])
@@ -132,7 +132,7 @@ class Records:
             raise IndexError(f"record {index} of {len(self)} in {self._folder}")
         try:
             clip = decode(self._clips[index])
-        except RuntimeError as error:  # ArrayRecord's word for a checksum that is wrong
+        except RuntimeError as error:  # ArrayRecord's error for a wrong checksum
             shard = int(np.searchsorted(self._ends, index, side="right"))
             raise DamagedClip(
                 str(self._folder / self._about["shards"][shard]["file"]), f"clip {index}: {error}"
@@ -146,6 +146,7 @@ class Records:
         return clip
 
     def summary(self) -> str:
+        """See `Source.summary`."""
         about = self._about
         size = f"{self.frames} frames of short side {about['resolution']}"
         return (
@@ -171,7 +172,7 @@ def encode(clip: Mapping[str, np.ndarray]) -> bytes:
     arrays = {key: np.asarray(value) for key, value in clip.items()}
     for key, value in arrays.items():
         if value.dtype.hasobject:
-            raise ValueError(f"{key!r} holds Python objects ({value.dtype}), which records do not")
+            raise ValueError(f"{key!r} contains Python objects ({value.dtype}), which records cannot store")
     header = json.dumps([[key, value.dtype.str, value.shape] for key, value in arrays.items()]).encode()
     return b"".join([struct.pack("<I", len(header)), header, *(value.tobytes() for value in arrays.values())])
 
@@ -190,11 +191,11 @@ def decode(record: bytes) -> dict[str, np.ndarray]:
 def _write_shard(
     source: Source, folder: Path, shard: int, shards: int, damaged: Damaged, stop: threading.Event
 ) -> dict[str, Any]:
-    """Every `shards`-th clip from `shard` on, so that each shard is a fair sample."""
+    """Writes every `shards`-th clip from `shard` on, so that each shard is a sample of the whole."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     file = folder / f"clips-{shard:05d}-of-{shards:05d}.array_record"
-    writer = ArrayRecordWriter(str(file), "group_size:1,uncompressed")  # group 1: each clip can be read on its own
+    writer = ArrayRecordWriter(str(file), "group_size:1,uncompressed")  # group 1: each clip is read on its own
     clips, side, frames = 0, 2**31, set()
     for index in range(shard, len(source), shards):
         if stop.is_set():

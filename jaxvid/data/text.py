@@ -1,4 +1,4 @@
-"""Captions as numbers: words counted through in a vocabulary made of the captions, or embeddings made elsewhere."""
+"""Captions as numbers: indices of words in a vocabulary of the captions, or precomputed embeddings."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 from jaxvid.data.pipeline import Clip, DamagedClip, Source
 from jaxvid.names import nearest
 
-UNKNOWN, FIRST = 1, 2  # the tokens of a word that is not in the vocabulary and of the first that is; 0 is padding
-SAMPLED = 1024  # clips read to learn what all are like
+UNKNOWN, FIRST = 1, 2  # the indices of words out of the vocabulary, and of the vocabulary's first; 0 is padding
+SAMPLED = 1024  # clips that represent all of a source
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case: runs of letters and digits. "Moves left, then_up" has moves left then up."""
+    """The words of a text in lower case: runs of letters and digits. "Moves then_up" gives moves, then, up."""
     return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).lower())
 
 
@@ -29,16 +29,12 @@ def build_vocabulary(captions: Iterable[str]) -> tuple[str, ...]:
 
 
 def tokenize(text: str, vocabulary: Sequence[str], length: int) -> np.ndarray:
-    """The first `length` words of a text: 2 + the place in the vocabulary (sorted), 1 if not there, 0 after the last.
-
-    Returns:
-      int32 [length].
-    """
-    tokens = np.zeros(length, np.int32)
+    """Indices int32 [length] of the first words of a text: 2 + the place in the sorted vocabulary, or 1; then zeros."""
+    indices = np.zeros(length, np.int32)
     for number, word in enumerate(words(text)[:length]):
         place = bisect.bisect_left(vocabulary, word)
-        tokens[number] = FIRST + place if vocabulary[place : place + 1] == (word,) else UNKNOWN
-    return tokens
+        indices[number] = FIRST + place if vocabulary[place : place + 1] == (word,) else UNKNOWN
+    return indices
 
 
 class Embeddings:
@@ -57,9 +53,9 @@ class Embeddings:
             raise ValueError(f"{path} is no .npz file with the arrays text [N] and embedding [N, E].") from error
         if texts.ndim != 1 or texts.dtype.kind != "U" or vectors.ndim != 2 or not 0 < len(texts) == len(vectors):
             found = f"{texts.dtype} {list(texts.shape)} and {vectors.dtype} {list(vectors.shape)}"
-            raise ValueError(f"{path} holds text and embedding as {found}, expected strings [N] and floats [N, E].")
+            raise ValueError(f"{path} contains text and embedding as {found}, expected strings [N] and floats [N, E].")
         if not np.isfinite(vectors).all():
-            raise ValueError(f"{path} holds embeddings that are not finite.")
+            raise ValueError(f"{path} contains embeddings that are not finite.")
         self._path, self._vectors = path, vectors.astype(np.float32)
         self._rows = {str(text): row for row, text in enumerate(texts)}
 
@@ -69,7 +65,7 @@ class Embeddings:
         return self._vectors.shape[1]
 
     def __call__(self, text: str) -> np.ndarray:
-        """float32 [E] of a caption; ValueError, with the nearest one, if the table does not have it."""
+        """The embedding float32 [E] of a caption. Raises ValueError for a caption that is not in the table."""
         if text not in self._rows:
             meant = nearest(text, self._rows)
             raise ValueError(f"{self._path} has no embedding of {text!r}; the nearest of its captions is {meant!r}.")
@@ -77,9 +73,9 @@ class Embeddings:
 
 
 def shortened(text: str, left_out: float, seed: int) -> str:
-    """A caption without some of its clauses, each with probability `left_out`; the first of them stays.
+    """A caption without some of its clauses: each but the first is dropped with probability `left_out`.
 
-    Clauses end at commas. The same seed leaves out the same.
+    Clauses end at commas. The same seed drops the same clauses.
     """
     draw = random.Random(seed)
     first, *others = text.split(",")
@@ -87,9 +83,9 @@ def shortened(text: str, left_out: float, seed: int) -> str:
 
 
 class TextSource:
-    """A source whose clips also hold their text as numbers, `encode(text)`, under the name `key`.
+    """A source whose clips also have their text as numbers, `encode(text)`, with the key `key`.
 
-    `left_out` of the clauses of those texts are left out, see `shortened`: who learns from them understands short ones.
+    A share `left_out` of the clauses is dropped first, see `shortened`, so that models learn short captions, too.
     """
 
     def __init__(self, source: Source, key: str, encode: Callable[[str], np.ndarray], left_out: float = 0.0):
@@ -105,6 +101,7 @@ class TextSource:
         return {**clip, self._key: self._encode(text)}
 
     def summary(self) -> str:
+        """See `Source.summary`."""
         return self._source.summary()
 
 
@@ -113,11 +110,11 @@ def sampled(source: Source) -> Iterator[Clip]:
     for index in np.unique(np.linspace(0, len(source) - 1, SAMPLED).astype(int)).tolist():
         try:
             yield source[index]
-        except DamagedClip:  # named when training meets it
+        except DamagedClip:  # training logs it
             continue
 
 
 def captions(source: Source) -> list[str]:
-    """The texts of a source: all, where it knows them without reading clips; else those of some clips."""
+    """The texts of a source: all, if it lists them; otherwise those of some clips."""
     known = getattr(source, "texts", None)
     return [str(clip.get("text", "")) for clip in sampled(source)] if known is None else list(known)

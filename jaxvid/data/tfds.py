@@ -1,6 +1,6 @@
 """Named data sets of TensorFlow Datasets (https://www.tensorflow.org/datasets), read without TensorFlow.
 
-Whatever was prepared as ArrayRecord can be read: `tfds build ucf101 --file_format=array_record` writes it once.
+All that was prepared as ArrayRecord can be read: `tfds build ucf101 --file_format=array_record` writes it once.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from jaxvid.data.augment import resize_short_side
 from jaxvid.data.pipeline import DamagedClip
 from jaxvid.names import nearest
 
-VIDEO_NAMES = ("video", "frames", "image_main", "image")  # preferred where a data set has several
+VIDEO_NAMES = ("video", "frames", "image_main", "image")  # in order of preference
 TEXT_NAMES = ("caption", "text", "description")
 
 
 class TFDS:
     """Clips of a prepared TFDS data set: the middle T frames of each video, or each image as a video of one frame.
 
-    An item holds `video` uint8 [T,h,w,3] with the shorter side scaled to `resolution` (grey copied to three channels),
-    `label` int32 [] (0 where the set has no classes), `text` (a caption, else the class name, else ""), and
-    `action` float32 [T,A] where the set has one vector "action" per frame. A video shorter than (T-1) x stride + 1
-    frames raises DamagedClip. Evaluation reads the split validation or test; where there is neither, the last tenth of
-    train, which training then leaves out.
+    An item has `video` uint8 [T,h,w,3] with the shorter side resized to `resolution` (gray repeated in three channels),
+    `label` int32 [] (0 if the set has no classes), `text` (a caption, else the class name, else ""), and `action`
+    float32 [T,A] if the set has one vector "action" per frame. A video shorter than (T-1) x stride + 1 frames raises
+    DamagedClip. Evaluation reads the split validation or test; if there is neither, the last tenth of train, which
+    training leaves out.
 
     Args:
-      dataset: name as TFDS spells it, with optional config and version: "ucf101/ucf101_1:2.0.0". May be "" where `path`
-        is the folder of one prepared data set.
+      dataset: name in TFDS, with optional config and version: "ucf101/ucf101_1:2.0.0"; "" if `path` is the folder of a
+        prepared data set.
       frames: T >= 1.
       resolution: pixels of the shorter side.
       stride: step between frames.
@@ -55,7 +55,7 @@ class TFDS:
         self._name = builder.info.full_name
         self._features = _find_features(builder.info.features, self._name)
         if frames > 1 and not self._features.sequence:
-            raise ValueError(f"{self._name} holds images, which are videos of 1 frame; frames is {frames}")
+            raise ValueError(f"{self._name} contains images, which are videos of 1 frame; frames is {frames}")
         self.classes = list(self._features.classes)
         self._split, self._note = _choose_split(builder, split)
         self._source = _random_access(builder, self._split, self._features)
@@ -73,7 +73,7 @@ class TFDS:
         chosen = slice(first, first + span, self.stride)
         try:
             video = np.stack([_rgb(image) for image in images[chosen]])
-        except OSError as error:  # Pillow's word for bytes that are no image
+        except OSError as error:  # Pillow's error for bytes that are no image
             raise DamagedClip(f"{self._name} {self._split}[{index}]", str(error)) from error
         label = int(_value(example, features.label)) if features.label else 0
         text = _value(example, features.text) if features.text else self.classes[label] if features.label else ""
@@ -87,22 +87,23 @@ class TFDS:
         return clip
 
     def summary(self) -> str:
+        """See `Source.summary`."""
         size = f"{self.frames} frames of short side {self.resolution}"
         others = f" (not {', '.join(map('/'.join, self._features.others))})" if self._features.others else ""
         return (
             f"TFDS {self._name} {self._split}: {len(self):,} clips of {size} from {'/'.join(self._features.video)!r}"
-            f"{others}, {len(self.classes)} classes{self._note}; shorter videos are skipped when met"
+            f"{others}, {len(self.classes)} classes{self._note}; shorter videos are skipped"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TFDS, self._arguments  # a worker process opens the files for itself
+        return TFDS, self._arguments  # each worker process opens the files
 
 
 Keys = tuple[str, ...]
 
 
 class _Features(NamedTuple):
-    """Where in an example things are."""
+    """Paths of features in an example."""
 
     video: Keys
     encoded: bool  # stored as image files, so that only the chosen frames need decoding
@@ -115,7 +116,7 @@ class _Features(NamedTuple):
 
 
 class _Encoded:
-    """A TFDS decoder that leaves image files as they are."""
+    """A TFDS decoder that does not decode image files."""
 
     def setup(self, *, feature: Any) -> None:
         pass
@@ -129,7 +130,7 @@ class _Encoded:
 
 @contextlib.contextmanager
 def _video_type_of_numpy() -> Iterator[None]:
-    """`tfds.features.Video` asks TensorFlow for two number types when it is made; numpy answers instead."""
+    """`tfds.features.Video` needs two number types of TensorFlow when it is constructed; NumPy provides them here."""
     from tensorflow_datasets.core.features import video_feature
 
     saved = video_feature.tf
@@ -147,12 +148,12 @@ def _open(dataset: str, path: str) -> Any:
 
     name = dataset.split("/")[0].split(":")[0]
     if name and importlib.util.find_spec(f"tensorflow_datasets.video.{name}"):
-        importlib.import_module(f"tensorflow_datasets.video.{name}")  # TFDS knows its video sets only after this
+        importlib.import_module(f"tensorflow_datasets.video.{name}")  # which registers the video set
     with _video_type_of_numpy():
         if path and (epath.Path(path) / "dataset_info.json").exists():
             return tfds.builder_from_directory(path)
         if not dataset:
-            raise ValueError("the TFDS data set is not given: set dataset (in a config, data.dataset), say to ucf101")
+            raise ValueError("the TFDS data set is missing: set dataset (in a config, data.dataset), say to ucf101")
         try:
             return tfds.core.read_only_builder.builder_from_files(dataset, data_dir=path or None)
         except tfds.core.registered.DatasetNotFoundError:
@@ -172,7 +173,7 @@ def _open(dataset: str, path: str) -> Any:
 
 
 def _leaves(feature: Any, path: Keys = (), sequence: int = 0) -> Iterator[tuple[Keys, Any, int]]:
-    """Every single feature with its path and how many sequences it lies in."""
+    """Every single feature with its path and the number of sequences around it."""
     import tensorflow_datasets as tfds
 
     if isinstance(feature, tfds.features.Sequence):  # Video is one of them
@@ -216,7 +217,7 @@ def _find_features(features: Any, name: str) -> _Features:
 
 
 def _choose_split(builder: Any, split: str) -> tuple[str, str]:
-    """The TFDS split to read, and what to tell people about it."""
+    """The TFDS split to read, and a note for the summary."""
     splits = list(builder.info.splits)
     if "train" not in splits:
         raise ValueError(f"{builder.info.full_name} has the splits {splits}, none of which is 'train'")

@@ -1,7 +1,7 @@
-"""One video: what it holds, and any of its frames, exactly.
+"""One video: its properties, and any of its frames, exactly.
 
-A video is whatever FFmpeg decodes, one image (T=1), or a folder of numbered images. Of several video streams in one
-file the first is taken (cover pictures do not count); alpha is dropped.
+A video is a file that FFmpeg decodes, one image (T=1), or a folder of numbered images. Of several video streams in one
+file the first is taken (except for cover images); alpha is dropped.
 """
 
 from __future__ import annotations
@@ -23,18 +23,16 @@ from PIL import Image, ImageOps
 
 from jaxvid.data.pipeline import DamagedClip
 
-# PyAV 18 refuses a file whose title is not UTF-8 unless told to ignore it; PyAV 19 reads it, and dropped the option.
+# PyAV 18 refuses a file whose title is not UTF-8 without this option; PyAV 19 reads it, and removed the option.
 OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if av.__version__.startswith("18.") else {}
-EXACT = (
-    Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-)  # without them swscale is up to 2 grey levels too dark
+EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT  # otherwise swscale is up to 2 levels too dark
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
-EXIF_ORIENTATION = 0x0112  # 5 and above: width and height change places
+EXIF_ORIENTATION = 0x0112  # 5 and above: width and height are exchanged
 
 
 @dataclass(frozen=True, eq=False)
 class VideoInfo:
-    """What is known of a video before its frames are wanted.
+    """Properties of a video, known without reading its frames.
 
     Attributes:
       path: the file, or the folder of images.
@@ -42,12 +40,12 @@ class VideoInfo:
       fps: frames per second, averaged over the file's own timestamps; 0 for images.
       pts: int64 [frames], timestamps of all frames in presentation order, in units of `time_base` seconds.
       keyframes: int64 [k], timestamps at which decoding may start; empty: only at the beginning.
-      timed: the timestamps are the file's own and name its frames; otherwise frames are told apart by their order.
+      timed: the timestamps are the file's own and identify its frames; otherwise frames are identified by their order.
       codec: FFmpeg's name of the decoder, or Pillow's of the image format.
-      rotation: counter-clockwise degrees (0, 90, 180, 270) by which decoded frames are turned.
-      declared: how many frames the header promises; 0 for no promise.
-      notes: what a reader of a report should know.
-      images: paths of the images, in order, where the video is not one file for FFmpeg.
+      rotation: counterclockwise degrees (0, 90, 180, 270) by which decoded frames are rotated.
+      declared: number of frames according to the header; 0 if it has none.
+      notes: remarks for a report.
+      images: paths of the images, in order, if the video is not one file for FFmpeg.
     """
 
     path: str
@@ -71,17 +69,16 @@ class VideoInfo:
 
 
 def probe(path: str, decode: bool = False) -> VideoInfo:
-    """What the video file at `path` holds, by listing its packets and decoding one frame.
+    """Properties of the video file at `path`, from its packets and one decoded frame, not from its header.
 
-    What its header says is not believed. Only a file without usable timestamps, such as raw .264, has to be decoded to
-    count its frames.
+    Only a file without usable timestamps, such as raw .264, has to be decoded to count its frames.
 
     Args:
       path: a file that FFmpeg reads.
       decode: decode every frame, and count those before the first that does not decode.
 
     Raises:
-      DamagedClip: no frame can be had from the file.
+      DamagedClip: no frame of the file can be decoded.
     """
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         raise DamagedClip(path, "the file is empty (0 bytes)")
@@ -96,20 +93,20 @@ def probe(path: str, decode: bool = False) -> VideoInfo:
         declared, codec, time_base = stream.frames, context.name, stream.time_base or Fraction(1, 1000)
     if frame is None:
         raise DamagedClip(path, "no frame decodes")
-    notes = [f"its header promises {declared} frames"] if declared not in (0, len(packets)) else []
-    shown: list[int | None] = [pts for pts, _ in packets]
+    notes = [f"its header declares {declared} frames"] if declared not in (0, len(packets)) else []
+    stamps_of_frames: list[int | None] = [pts for pts, _ in packets]
     keyframes = np.array(sorted(pts for pts, is_key in packets if is_key and pts is not None and timed), np.int64)
     if decode or not (timed or guessed):
-        shown, problem = _decode_all(path, next(iter(keyframes.tolist()), None))
+        stamps_of_frames, problem = _decode_all(path, next(iter(keyframes.tolist()), None))
         if problem:
-            notes.append(f"{len(shown)} of {len(packets)} frames decode, then {problem}")
+            notes.append(f"{len(stamps_of_frames)} of {len(packets)} frames decode, then {problem}")
     if timed:
-        pts = np.array(sorted(pts for pts in shown if pts is not None), np.int64)
-        pts = pts[pts >= keyframes[0]] if len(keyframes) else pts  # what is shown before it cannot be decoded
+        pts = np.array(sorted(pts for pts in stamps_of_frames if pts is not None), np.int64)
+        pts = pts[pts >= keyframes[0]] if len(keyframes) else pts  # frames before it cannot be decoded
         unit = Fraction(time_base.numerator, time_base.denominator)
         rate = float((len(pts) - 1) / (int(pts[-1] - pts[0]) * unit)) if len(pts) > 1 else rate
     else:
-        pts, unit = np.arange(len(shown)), 1 / Fraction(rate).limit_denominator(1001)
+        pts, unit = np.arange(len(stamps_of_frames)), 1 / Fraction(rate).limit_denominator(1001)
     if not len(pts):
         raise DamagedClip(path, "; ".join(["no frame decodes", *notes]))
     rotation = round(frame.rotation / 90) % 4 * 90
@@ -118,11 +115,11 @@ def probe(path: str, decode: bool = False) -> VideoInfo:
 
 
 def probe_images(path: str, images: Sequence[str], decode: bool = False) -> VideoInfo:
-    """The images, in the order given, as the frames of one video; the size is the first one's.
+    """Properties of a video whose frames are images; its size is that of the first.
 
     Args:
-      path: the folder, or the image itself where there is one.
-      images: their paths.
+      path: the folder, or the image itself if there is only one.
+      images: their paths, in order.
       decode: decode them all, and count those before the first that does not decode.
 
     Raises:
@@ -153,8 +150,8 @@ def probe_images(path: str, images: Sequence[str], decode: bool = False) -> Vide
 def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_side: int) -> np.ndarray:
     """Exactly these frames, upright and resized.
 
-    Decoding starts at the last keyframe before the first wanted frame and ends with the last wanted one. A frame is
-    matched by its timestamp, so that it is never a neighbour or a repeated picture.
+    Decoding starts at the last keyframe before the first of them and ends with the last. Frames are matched by
+    timestamps, so that none is replaced by a neighbor or repeated.
 
     Args:
       info: from `probe` or `probe_images`.
@@ -162,7 +159,7 @@ def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_
       short_side: pixels of the shorter side of the result; the longer follows from the stored width and height.
 
     Returns:
-      uint8 [T,h,w,3], RGB with full range (BT.601 where the file does not say).
+      uint8 [T,h,w,3], RGB with full range (BT.601 unless the file specifies another).
 
     Raises:
       ValueError: the video has no such frames.
@@ -184,7 +181,7 @@ def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_
     stored_size = (height, width) if turns % 2 else (width, height)
     wanted = {int(info.pts[index]): slot for slot, index in enumerate(indices)}
     starts = info.keyframes[info.keyframes <= info.pts[indices[0]]]
-    # The second try, from the beginning, is for containers that seek badly and for streams whose keyframes are none.
+    # The second attempt, from the beginning, is for containers that seek inexactly and for wrong keyframes.
     for start in dict.fromkeys([*starts[-1:], *starts[:1]]) or [None]:
         for pts, frame in _frames(info, start):
             if pts in wanted:
@@ -200,20 +197,17 @@ def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_
 def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its video stream; FFmpeg's errors within become DamagedClip."""
     try:
-        # The prefix keeps names like "concat:a|b" from being commands, the whitelist keeps playlists off the network.
+        # The prefix prevents that names like "concat:a|b" are commands; the whitelist, that playlists use the network.
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **OPEN_OPTIONS) as container:
             videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
             if not videos:
-                raise DamagedClip(path, "it holds no video stream")
+                raise DamagedClip(path, "it contains no video stream")
             for other in container.streams:
                 if other is not videos[0]:
                     other.discard = Discard.all
-            videos[0].codec_context.options = {
-                "err_detect": "explode"
-            }  # an error, where FFmpeg would paint over damage
-            videos[
-                0
-            ].codec_context.thread_count = 1  # clips are read in parallel; more threads decode ahead for nothing
+            context = videos[0].codec_context
+            context.options = {"err_detect": "explode"}  # an error, instead of concealing damage
+            context.thread_count = 1  # clips are read in parallel; more threads would decode ahead in vain
             yield container, videos[0]
     except DamagedClip:
         raise
@@ -225,7 +219,7 @@ def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
 def _list_packets(
     container: InputContainer, stream: VideoStream
 ) -> tuple[list[tuple[int | None, bool]], av.VideoFrame | None]:
-    """(pts, whether decoding may start there) of each packet to be shown, and the first frame that decodes."""
+    """(pts, whether decoding may start there) of each visible packet, and the first frame that decodes."""
     packets: list[tuple[int | None, bool]] = []
     frame, keyframe_seen = None, False
     for packet in container.demux(stream):
@@ -234,23 +228,22 @@ def _list_packets(
             try:
                 frame = next(iter(packet.decode()), None)
             except av.FFmpegError:
-                if keyframe_seen:  # before it, a recording that was cut in the middle has frames that cannot decode
+                if keyframe_seen:  # frames before it cannot decode if a recording was cut
                     raise
         if not packet.size or packet.is_discard or packet.is_corrupt:
             continue
-        if stream.codec_context.name != "vp8" or memoryview(packet)[0] & 16:  # the bit of frames that are shown
-            packets.append((packet.pts, packet.is_keyframe and _starts_anew(packet, stream)))
+        if stream.codec_context.name != "vp8" or memoryview(packet)[0] & 16:  # the bit of visible frames
+            packets.append((packet.pts, packet.is_keyframe and _is_entry_point(packet, stream)))
     return packets, frame
 
 
-def _starts_anew(packet: av.Packet, stream: VideoStream) -> bool:
+def _is_entry_point(packet: av.Packet, stream: VideoStream) -> bool:
     """Whether decoding may start at a keyframe: in H.264 only at an IDR picture, NAL unit type 5 (H.264 table 7-1)."""
     if stream.codec_context.name != "h264":
         return True
     data, extradata = bytes(packet), stream.codec_context.extradata or b""
-    length_bytes = (
-        (extradata[4] & 3) + 1 if extradata[:1] == b"\1" else 0
-    )  # MP4 and Matroska store lengths, others start codes
+    # MP4 and Matroska store lengths, others start codes.
+    length_bytes = (extradata[4] & 3) + 1 if extradata[:1] == b"\1" else 0
     position = 0
     while True:
         if not length_bytes:
@@ -258,27 +251,27 @@ def _starts_anew(packet: av.Packet, stream: VideoStream) -> bool:
         start = position + length_bytes
         if start >= len(data) or (not length_bytes and position == 2):
             return False
-        if data[start] & 31 in (1, 5):  # the picture's first slice
+        if data[start] & 31 in (1, 5):  # the first slice
             return data[start] & 31 == 5
         position = start + int.from_bytes(data[position:start], "big")
 
 
 def _decode_all(path: str, start: int | None) -> tuple[list[int | None], str]:
-    """Timestamps of all frames up to the first that does not decode, and why it does not ("" for a sound file)."""
-    shown: list[int | None] = []
+    """Timestamps of all frames up to the first that does not decode, and the reason ("" if all decode)."""
+    stamps: list[int | None] = []
     try:
         with _opened(path) as (container, stream):
             for frame in _decode(path, container, stream, start):
-                shown.append(frame.pts)
+                stamps.append(frame.pts)
     except DamagedClip as damage:
-        return shown, damage.reason
-    return shown, ""
+        return stamps, damage.reason
+    return stamps, ""
 
 
 def _frames(info: VideoInfo, start: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
     """(timestamp as in `info.pts`, frame) from the keyframe with timestamp `start` on; None: from the beginning.
 
-    Nothing comes where the container cannot be made to stand at that keyframe.
+    There are none if the container cannot seek to that keyframe.
     """
     with _opened(info.path) as (container, stream):
         if start is not None and start > info.keyframes[0]:
@@ -291,7 +284,7 @@ def _frames(info: VideoInfo, start: int | None) -> Iterator[tuple[int, av.VideoF
 
 
 def _decode(path: str, container: InputContainer, stream: VideoStream, start: int | None) -> Iterator[av.VideoFrame]:
-    """Frames from the keyframe `start` on; DamagedClip at the first that is not sound."""
+    """Frames from the keyframe `start` on; DamagedClip at the first damaged one."""
     arrived = start is None
     for packet in container.demux(stream):
         arrived = arrived or (packet.is_keyframe and packet.pts == start)
@@ -306,9 +299,9 @@ def _decode(path: str, container: InputContainer, stream: VideoStream, start: in
 
 
 def _resized(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
-    """RGB uint8 [height,width,3]: area averages where the frame shrinks, bicubic where it grows.
+    """RGB uint8 [height,width,3]: area averages for downsampling, bicubic for upsampling.
 
-    One thread: clips are read in parallel anyway, and swscale's own threads may leave rows of small frames unwritten.
+    In one thread: clips are read in parallel, and swscale's own threads may leave rows of small frames unwritten.
     """
     kernel = Interpolation.AREA if width <= frame.width else Interpolation.BICUBIC
     return frame.reformat(width, height, "rgb24", interpolation=kernel | EXACT, threads=1).to_ndarray()
@@ -320,7 +313,7 @@ def _read_image(info: VideoInfo, index: int) -> np.ndarray:
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # Pillow would clip 16-bit grey to white
+            if upright.mode.startswith("I;16"):  # Pillow would clip 16-bit gray to white
                 rgb = np.repeat((np.asarray(upright) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
             else:
                 rgb = np.asarray(upright.convert("RGB"))

@@ -1,7 +1,7 @@
 """Scores of images and videos, equal to those of the programs that published them, without PyTorch or TensorFlow.
 
-Every part is a plain function over arrays in a file of its own; `fid` and `fvd` put them together. This package imports
-no other part of jaxvid.
+Every part is a plain function over arrays in a file of its own; `fid` and `fvd` combine them. This package needs no
+other part of jaxvid but four small modules (names, files, shapes, pixels).
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import numpy as np
 from jaxvid.metrics.features import make_extractor
 from jaxvid.metrics.frechet import frechet_distance, statistics
 from jaxvid.metrics.i3d import MIN_FRAMES
-from jaxvid.metrics.protocol import FID_PROTOCOLS, FVD_PROTOCOLS, Protocol, named
+from jaxvid.metrics.protocol import FID_PROTOCOLS, FVD_PROTOCOLS, Protocol
+from jaxvid.names import choice
 from jaxvid.pixels import to_uint8
+from jaxvid.shapes import expect
 
 __all__ = ["fid", "fvd"]
 
@@ -30,33 +32,29 @@ def fid(real_images: Any, fake_images: Any, params: Any, protocol: str = "pytorc
     Raises:
       ValueError: wrong shapes, types or ranges, or an unknown protocol.
     """
-    return _frechet(real_images, fake_images, 4, params, named(protocol, FID_PROTOCOLS), "2048")
+    chosen = FID_PROTOCOLS[choice("protocol", protocol, FID_PROTOCOLS)]
+    return _frechet(real_images, fake_images, "[N>=2,H,W,3]", params, chosen, "2048")
 
 
 def fvd(real_videos: Any, fake_videos: Any, params: Any, protocol: str = "original") -> float:
     """Frechet Video Distance (Unterthiner et al. 2018).
 
     Args:
-      real_videos, fake_videos: [N,T,H,W,3], N >= 2, T >= 9, uint8 or floats in [-1, 1]; 16 frames are usual.
+      real_videos, fake_videos: [N,T,H,W,3], N >= 2, T >= 9 (usually 16), uint8 or floats in [-1, 1].
       params: of I3D, from `weights.load("i3d")`.
-      protocol: of `protocol.FVD_PROTOCOLS`; clips are taken as they are given, whatever the protocol samples.
+      protocol: of `protocol.FVD_PROTOCOLS`; clips are taken as they are, whatever the protocol samples.
 
     Raises:
       ValueError: wrong shapes, types or ranges, too few frames, or an unknown protocol.
     """
-    return _frechet(real_videos, fake_videos, 5, params, named(protocol, FVD_PROTOCOLS), "logits")
+    chosen = FVD_PROTOCOLS[choice("protocol", protocol, FVD_PROTOCOLS)]
+    return _frechet(real_videos, fake_videos, f"[N>=2,T>={MIN_FRAMES},H,W,3]", params, chosen, "logits")
 
 
-def _frechet(real_set: Any, fake_set: Any, ndim: int, params: Any, protocol: Protocol, tap: str) -> float:
-    pixels = []
-    for name, array in (("real", real_set), ("fake", fake_set)):
-        array = np.asarray(array)
-        if array.ndim != ndim or array.shape[-1] != 3 or len(array) < 2:
-            expected = "[N,T,H,W,3]" if ndim == 5 else "[N,H,W,3]"
-            raise ValueError(f"The {name} set is {list(array.shape)}, expected {expected} with at least 2 of them.")
-        if ndim == 5 and array.shape[1] < MIN_FRAMES:
-            raise ValueError(f"The {name} videos have {array.shape[1]} frames, expected at least {MIN_FRAMES}.")
-        pixels.append(to_uint8(array, f"the {name} set", strict=True))
+def _frechet(real: Any, fake: Any, layout: str, params: Any, protocol: Protocol, tap: str) -> float:
+    sets = {"real": np.asarray(real), "fake": np.asarray(fake)}
+    expect(layout, **sets)
+    pixels = [to_uint8(array, name, strict=True) for name, array in sets.items()]
     extract = make_extractor(protocol, params, [tap])
-    real, fake = (statistics(next(extract([array]))[tap]) for array in pixels)
-    return frechet_distance(real, fake, protocol.ddof)
+    of_real, of_fake = (statistics(next(extract([array]))[tap]) for array in pixels)
+    return frechet_distance(of_real, of_fake, protocol.ddof)

@@ -14,8 +14,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxvid.metrics.i3d import I3D
 from jaxvid.metrics.inception import Inception
 from jaxvid.metrics.protocol import Protocol, prepare
+from jaxvid.shapes import expect
 
-PER_DEVICE = {"inception": 16, "i3d": 4}  # examples: always as many, so that no result depends on how many there are
+PER_DEVICE = {"inception": 16, "i3d": 4}  # examples, always: so results do not depend on the size of a batch
 Features = dict[str, np.ndarray]
 Extractor = Callable[[Iterable[np.ndarray]], Iterator[Features]]
 
@@ -27,17 +28,18 @@ def make_extractor(
     dtype: Any = jnp.float32,
     devices: Sequence[jax.Device] | None = None,
 ) -> Extractor:
-    """A function from batches of pixels to batches of features, compiled once for each size of frames.
+    """A function from batches of pixels to batches of features, compiled once for each frame size.
 
     Args:
       protocol: of `protocol.PROTOCOLS`.
       params: of its network, from `weights.load`.
       taps: names of the network's outputs: of `inception.TAPS`, or "logits" and "pooled" of I3D.
       dtype: of the network's convolutions; bfloat16 is faster on accelerators, and no longer comparable.
-      devices: that share the work; all local ones by default.
+      devices: to distribute the batches over; all local ones by default.
 
     Returns:
-      (batches of uint8 [B,H,W,3], or [B,T,H,W,3] for I3D, of any B) -> for each, {tap: float32 [B,d]}.
+      (batches of uint8 [B,H,W,3], or [B,T,H,W,3] for I3D, of any B) -> for each, {tap: float32 [B,d]}. It raises
+      ValueError for batches of another dtype or shape.
     """
     devices = tuple(devices or jax.local_devices())
     program = _program(protocol, tuple(taps), jnp.dtype(dtype), devices)
@@ -55,7 +57,7 @@ def _program(protocol: Protocol, taps: tuple[str, ...], dtype: Any, devices: tup
         outputs: Any = network.apply({"params": params}, prepare(pixels, protocol))
         return {tap: outputs[tap] for tap in taps}
 
-    # Every device runs the same program on as many examples, so that features do not depend on their number.
+    # Every device runs the same program on as many examples, so that features do not depend on the number of devices.
     whole, rows = PartitionSpec(), PartitionSpec("data")
     return jax.jit(
         jax.shard_map(forward, mesh=_mesh(devices), in_specs=(whole, rows), out_specs=rows, check_vma=False),
@@ -68,8 +70,9 @@ def _mesh(devices: tuple[jax.Device, ...]) -> Mesh:
 
 
 def _extract(program: Callable, size: int, batches: Iterable[np.ndarray]) -> Iterator[Features]:
-    """Runs batches of any length through a program for `size` examples; the last one is padded."""
+    """Runs batches of any length through a program for `size` examples; the last part of each is padded."""
     for batch in batches:
+        expect("[B>=1,...,H,W,3]", "uint8", pixels=batch)
         parts = []
         for start in range(0, len(batch), size):
             part = batch[start : start + size]
@@ -80,5 +83,5 @@ def _extract(program: Callable, size: int, batches: Iterable[np.ndarray]) -> Ite
 
 
 def _compiler_options() -> dict[str, Any] | None:
-    """XLA:CPU's YNN fusion slows convolutions down by 1.2 to 2 times, so it is off there."""
+    """XLA:CPU's YNN fusion makes convolutions 1.2 to 2 times slower, so it is off there."""
     return {"xla_cpu_experimental_ynn_fusion_type": ""} if jax.default_backend() == "cpu" else None

@@ -14,16 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from jaxvid.shapes import expect
+
 BLOCK = 1024  # rows that are summed at once
-ARRAYS = ("mu", "sigma", "n", "ddof")  # what a file of statistics holds beside its metadata
+ARRAYS = ("mu", "sigma", "n", "ddof")  # in a file of statistics, besides the metadata
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
     """Sufficient statistics of a set of features; they merge across batches, hosts and files.
 
-    `scatter` is the sum of the outer products of the centred rows. `count` is None where a file did not tell it; then
-    `scatter` is the covariance itself, divided by N - 1 as in every program that writes such files.
+    `scatter` is the sum of the outer products of the centered rows. `count` is None where a file does not contain it;
+    then `scatter` is the covariance itself, divided by N - 1 as in every program that writes such files.
     """
 
     count: int | None
@@ -39,25 +41,32 @@ class Statistics:
             raise ValueError(f"A covariance is divided by N - 1 (ddof=1) or by N (ddof=0), got ddof={ddof}.")
         if self.count is None:
             if ddof == 0:
-                raise ValueError("These statistics tell no N, so their covariance cannot be divided by N: use ddof=1.")
+                raise ValueError("The N of these statistics is unknown, so their covariance needs ddof=1.")
             return self.scatter
         if self.count <= ddof:
             raise ValueError(f"A covariance with ddof={ddof} needs at least {ddof + 1} samples, got {self.count}.")
         return self.scatter / (self.count - ddof)
 
 
-def as_features(features: Any, name: str = "features") -> np.ndarray:
-    """The features as an array [N,d] of their own dtype.
+def as_features(features: Any, name: str = "features", least: int = 1) -> np.ndarray:
+    """The features as an array [N,d] of their own dtype, one row per sample.
 
-    Raises ValueError where they are not two-dimensional, hold no number, or hold NaN or infinity.
+    Raises ValueError for another shape, for N below `least`, and for NaN or infinity.
     """
     array = np.asarray(features)
-    if array.ndim != 2 or not array.size:
-        raise ValueError(f"{name} are an array [N,d] with one row per sample, got shape {array.shape}.")
-    # The extremes carry NaN and infinity along, and cost no array of N x d flags.
+    expect(f"[N>={least},d>=1]", **{name: array})
+    # The extremes propagate NaN and infinity, and need no array of N x d flags.
     if not (np.isfinite(array.min()) and np.isfinite(array.max())):
-        raise ValueError(f"{name} hold NaN or infinity: look for the samples whose network output is not finite.")
+        raise ValueError(f"{name} holds NaN or infinity: look for samples whose network output is not finite.")
     return array
+
+
+def as_pair(real: Any, fake: Any, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of features of one d, see `as_features`. Raises ValueError also where they differ in d."""
+    real, fake = as_features(real, "real", least), as_features(fake, "fake", least)
+    if real.shape[1] != fake.shape[1]:
+        raise ValueError(f"Two sets need features of equal dimension, got {real.shape[1]} and {fake.shape[1]}.")
+    return real, fake
 
 
 def statistics(features: Any) -> Statistics:
@@ -68,14 +77,14 @@ def statistics(features: Any) -> Statistics:
 def accumulate(batches: Iterable[Any]) -> Statistics:
     """Statistics of the rows of all batches [N_i,d], without keeping them.
 
-    Rows are summed in blocks of 1024 wherever one batch ends and the next begins, so the result does not depend on the
-    batch size. Raises ValueError as `as_features`, where batches differ in d, and where there is none.
+    Rows are summed in blocks of 1024 across the borders of batches, so the result does not depend on the batch size.
+    Raises ValueError as `as_features`, where batches differ in d, and where there is none.
     """
     total: Statistics | None = None
     for block in _blocks(batches):
         mean = block.mean(axis=0)
-        centred = block - mean
-        part = Statistics(len(block), mean, centred.T @ centred)
+        centered = block - mean
+        part = Statistics(len(block), mean, centered.T @ centered)
         total = part if total is None else merge(total, part)
     if total is None:
         raise ValueError("Statistics need at least one batch of features, got none.")
@@ -85,12 +94,12 @@ def accumulate(batches: Iterable[Any]) -> Statistics:
 def merge(a: Statistics, b: Statistics) -> Statistics:
     """Statistics of both sets together (Chan et al. 1979, eq. 2.1).
 
-    Raises ValueError where they differ in d, or where a count is not known.
+    Raises ValueError where they differ in d, or where a count is unknown.
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"Only statistics of equal dimension merge, got {a.mean.size} and {b.mean.size}.")
     if a.count is None or b.count is None:
-        raise ValueError("Statistics from a file that tells no N cannot be merged: compute them from the features.")
+        raise ValueError("Statistics of unknown N cannot be merged: compute them from the features.")
     count = a.count + b.count
     difference = b.mean - a.mean
     mean = a.mean + difference * (b.count / count)
@@ -101,9 +110,9 @@ def merge(a: Statistics, b: Statistics) -> Statistics:
 def save(path: str | os.PathLike[str], statistics: Statistics, **metadata: str | int | float) -> None:
     """Writes an .npz file that pytorch-fid and clean-fid read too: `mu`, and `sigma` divided by N - 1.
 
-    Beside them stand `n`, `ddof` and the metadata, which should name all that makes numbers comparable: the feature,
-    the preprocessing, frames, stride, resolution.
-    Raises ValueError for fewer than 2 samples, and for metadata named as one of the arrays.
+    It also contains `n`, `ddof` and the metadata, which should state everything that scores depend on: the feature, the
+    preprocessing, frames, stride, resolution.
+    Raises ValueError for fewer than 2 samples, and for metadata with the name of one of the arrays.
     """
     taken = sorted(set(ARRAYS) & set(metadata))
     if taken:
@@ -118,7 +127,7 @@ def save(path: str | os.PathLike[str], statistics: Statistics, **metadata: str |
 def load(path: str | os.PathLike[str]) -> tuple[Statistics, dict[str, Any]]:
     """Statistics and metadata from a file of `save`, or from one with only `mu` and `sigma` (pytorch-fid and others).
 
-    The latter is taken to be divided by N - 1; its count is None, so that it takes part in distances with ddof=1 alone.
+    The sigma of the latter is assumed to be divided by N - 1; the count is None, so distances need ddof=1.
     Raises ValueError for a file that is no such .npz, with wrong shapes or values that are not finite; OSError where it
     cannot be opened. Nothing in the file is executed.
     """
@@ -126,7 +135,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Statistics, dict[str, Any]]:
         try:
             with np.load(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
-        except Exception as error:  # a damaged file can make zipfile, zlib and NumPy raise nearly anything
+        except Exception as error:  # for a damaged file, zipfile, zlib and NumPy raise errors of many types
             raise ValueError(f"{path} is no .npz file of statistics ({error}).") from error
     if not {"mu", "sigma"} <= set(arrays):
         raise ValueError(f"{path} holds {sorted(arrays)}, but a file of statistics holds 'mu' and 'sigma'.")
@@ -138,15 +147,15 @@ def load(path: str | os.PathLike[str]) -> tuple[Statistics, dict[str, Any]]:
         return Statistics(None, mean, sigma), metadata
     count, ddof = (_integer(path, name, arrays.get(name)) for name in ("n", "ddof"))
     if ddof not in (0, 1) or count <= ddof:
-        raise ValueError(f"{path} says n={count} and ddof={ddof}, expected ddof 0 or 1 and n > ddof.")
+        raise ValueError(f"{path} has n={count} and ddof={ddof}, expected ddof 0 or 1 and n > ddof.")
     return Statistics(count, mean, sigma * (count - ddof)), metadata
 
 
 def frechet_distance(a: Statistics, b: Statistics, ddof: int = 1) -> float:
     """Frechet distance |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)) of two Gaussians (Dowson and Landau 1982).
 
-    With S = F F^T for both, the trace of the root is the sum of the singular values of F1^T F2: real, and accurate for
-    singular covariances too. Rounding may leave about -1e-12 of the traces for equal sets.
+    With S = F F^T for both, the trace of the root is the sum of the singular values of F1^T F2, which is real, and
+    accurate for singular covariances too. Of equal sets, rounding may leave about -1e-12 of the traces.
 
     Args:
       ddof: covariances are divided by N - ddof; 1 as in FID and the original FVD, 0 as in the StyleGAN family.
@@ -154,7 +163,7 @@ def frechet_distance(a: Statistics, b: Statistics, ddof: int = 1) -> float:
     Raises:
       ValueError: fewer than 2 samples, different d, or ddof=0 with an unknown N.
 
-    Warns where a set has fewer than d + 1 samples: its covariance is singular, and the distance far too large.
+    Warns where a set has fewer than d + 1 samples: its covariance is singular, and the distance is far too large.
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"A distance needs features of equal dimension, got {a.mean.size} and {b.mean.size}.")
@@ -176,7 +185,7 @@ def frechet_distance(a: Statistics, b: Statistics, ddof: int = 1) -> float:
 def distance_of_features(real: Any, fake: Any, ddof: int = 1) -> float:
     """`frechet_distance` of features [N1,d] and [N2,d]; far faster where both N are smaller than d.
 
-    There the trace of the root is the nuclear norm of the product of the centred features, [N1,N2].
+    Then the trace of the root is the nuclear norm of the product of the centered features, [N1,N2].
     """
     if max(len(real), len(fake)) >= np.shape(real)[1]:
         return frechet_distance(statistics(real), statistics(fake), ddof)
@@ -199,14 +208,15 @@ def confidence_interval(
 
     The metric is computed on random halves of both sets. Drawn without replacement, a half varies about the whole as
     much as the whole does about the population, so the interval is the value -+ z times their standard deviation. A
-    bootstrap would repeat samples, which act as fewer: it moves Frechet distances upward, often past its own interval.
+    bootstrap would repeat samples and so use fewer different ones, which increases Frechet distances, often beyond the
+    bootstrap's own interval.
 
-    The interval is for the mean of the metric over data sets of this size. That of a Frechet distance is biased at
-    every size, and no interval shows it. Where both sets come from one distribution the interval is too wide.
+    The interval is for the mean of the metric over data sets of this size. The bias of a Frechet distance, which it has
+    at every size, is not included. Where both sets come from one distribution the interval is too wide.
 
     Args:
-      metric: function of features [N1,d] and [N2,d] that makes sense for half as many.
-      real, fake: features [N1,d] and [N2,d], at least 4 each.
+      metric: function of features [N1,d] and [N2,d] that is defined for half as many, too.
+      real, fake: one row per sample, at least 4 each; their dimensions may differ if the metric allows it.
       seed: of the halves; the same seed gives the same interval.
       level: probability to cover, between 0 and 1.
       resamples: pairs of halves, at least 2; the width is known to about 1 / sqrt(2 resamples).
@@ -214,22 +224,20 @@ def confidence_interval(
     Raises:
       ValueError: an argument is out of range, or as `as_features`.
     """
-    real, fake = as_features(real, "real features"), as_features(fake, "fake features")
-    if min(len(real), len(fake)) < 4:
-        raise ValueError(f"Half-samples need at least 4 samples in each set, got {len(real)} and {len(fake)}.")
+    real, fake = as_features(real, "real", 4), as_features(fake, "fake", 4)
     if not 0 < level < 1 or resamples < 2:
         raise ValueError(f"Expected 0 < level < 1 and resamples >= 2, got {level} and {resamples}.")
     value = float(metric(real, fake))
     rng = np.random.default_rng(seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of too few samples: what is true of the whole sets has been said above
+        warnings.simplefilter("ignore")  # the warning about few samples was given for the whole sets above
         halves = [metric(*(_half(features, rng) for features in (real, fake))) for _ in range(resamples)]
     margin = NormalDist().inv_cdf((1 + level) / 2) * float(np.std(halves, ddof=1))
     return value, value - margin, value + margin
 
 
 def _blocks(batches: Iterable[Any]) -> Iterator[np.ndarray]:
-    """All rows of the batches in order, as float64 [BLOCK,d] and a rest; the array is used again for every block."""
+    """All rows of the batches in order, as float64 [BLOCK,d] and a remainder; the array is reused for every block."""
     buffer, filled = np.empty((0, 0)), 0
     for batch in batches:
         rows = as_features(batch)
@@ -250,21 +258,21 @@ def _blocks(batches: Iterable[Any]) -> Iterator[np.ndarray]:
 
 def _floats(path: str | os.PathLike[str], name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise ValueError(f"{path} has a {name} that is not made of finite real numbers.")
+        raise ValueError(f"{path} has a {name} that is not finite and real.")
     return array.astype(np.float64)
 
 
 def _integer(path: str | os.PathLike[str], name: str, array: np.ndarray | None) -> int:
     if array is None or array.ndim or array.dtype.kind not in "iu":
-        raise ValueError(f"{path} tells its statistics' {name} by something other than one integer.")
+        raise ValueError(f"{path} has a {name} that is not one integer.")
     return int(array)
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
-    """F [d,rank] with F F^T = covariance; directions that are nothing but rounding error are left out."""
+    """F [d,rank] with F F^T = covariance; directions of rounding errors alone are left out."""
     rounding = len(covariance) * np.finfo(np.float64).eps
     try:
-        factor = np.linalg.cholesky(covariance)  # far faster than eigenvectors, where the rank is full
+        factor = np.linalg.cholesky(covariance)  # far faster than eigenvectors, if the rank is full
         if np.square(np.diagonal(factor)).min() > rounding * np.trace(covariance):
             return factor
     except np.linalg.LinAlgError:

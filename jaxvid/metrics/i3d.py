@@ -13,9 +13,10 @@ import numpy as np
 from jax import lax
 
 from jaxvid.metrics.inception import NORM, ConvUnit, Path, converted, in_torch, max_pool, parameter_shapes
+from jaxvid.shapes import expect
 
 SIZE = 224
-MIN_FRAMES = 9  # the last pool takes two time steps, of 8 frames each
+MIN_FRAMES = 9  # the last pool needs two time steps, of 8 frames each
 Triple = tuple[int, int, int]
 # Channels of b0; b1a, b1b; b2a, b2b; b3b, and the max pool (window, strides) before a block that starts a new scale.
 BLOCKS = {
@@ -42,10 +43,10 @@ class I3D(nn.Module):
 
     "logits" [B,400] is the feature of FVD, "pooled" [B,1024] the layer before it; both are means over time. The
     network that FVD was published with has `epsilon` 1e-3; VideoGPT, TATS and cd-fvd run its weights with 1e-5.
-    `dtype` is that of the convolutions: bfloat16 is fast on GPUs and TPUs, but its scores are not comparable with
+    `dtype` is that of the convolutions: bfloat16 is faster on GPU and TPU, but its scores are not comparable with
     published ones.
 
-    The parameters come from `from_torch`; those of `init` are random. Raises ValueError for another shape of videos.
+    The parameters come from `from_torch`; those of `init` are random. Raises ValueError for videos of another shape.
     """
 
     epsilon: float = 1e-3
@@ -53,10 +54,7 @@ class I3D(nn.Module):
 
     @nn.compact
     def __call__(self, videos: jax.Array) -> dict[str, jax.Array]:
-        if videos.ndim != 5 or videos.shape[2:] != (SIZE, SIZE, 3):
-            raise ValueError(f"I3D takes videos [B,T,{SIZE},{SIZE},3], got shape {videos.shape}: resize them before.")
-        if videos.shape[1] < MIN_FRAMES:
-            raise ValueError(f"I3D takes {MIN_FRAMES} frames or more, got {videos.shape[1]}: FVD needs longer videos.")
+        expect(f"[B,T>={MIN_FRAMES},{SIZE},{SIZE},3]", videos=videos)
         unit = partial(_unit, epsilon=self.epsilon, dtype=self.dtype)
         x = unit("Conv3d_1a_7x7", 64, (7, 7, 7), (2, 2, 2))(videos)
         x = max_pool(x, (1, 3, 3), (1, 2, 2), "SAME")
@@ -67,13 +65,13 @@ class I3D(nn.Module):
             x = Mixed(channels, self.epsilon, self.dtype, name=name)(x)
         steps = jnp.mean(x, (2, 3), jnp.float32)
         pooled = jnp.mean((steps[:, :-1] + steps[:, 1:]) / 2, 1)
-        # The logits are linear in each pair of time steps, so those of the mean are the mean of theirs.
+        # The last layer is linear, so the logits of the mean are the mean of the logits of each pair of time steps.
         logits = nn.Dense(400, precision=lax.Precision.HIGHEST, name="logits")(pooled)
         return {"logits": logits, "pooled": pooled}
 
 
 class Mixed(nn.Module):
-    """Four branches [B,T,H,W,I] -> [B,T,H,W,O] side by side, with the channels of their units."""
+    """Four parallel branches [B,T,H,W,I] -> [B,T,H,W,O], concatenated; `channels` of their units."""
 
     channels: tuple[int, ...]
     epsilon: float = 1e-3
@@ -95,7 +93,7 @@ class Mixed(nn.Module):
 def convolve(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
     """Convolves [B,T,H,W,I] with a kernel [kt,kh,kw,I,O], SAME padding: [B, ceil(T/st), ceil(H/sh), ceil(W/sw), O].
 
-    XLA:CPU is slow with 3-D kernels: there the frames that one meets are joined along the channels, for a 2-D one.
+    XLA:CPU is slow with 3-D kernels: there the kt frames are concatenated along the channels, for a 2-D convolution.
     """
     if jax.default_backend() != "cpu":
         numbers, highest = ("NDHWC", "DHWIO", "NDHWC"), lax.Precision.HIGHEST
@@ -104,9 +102,9 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
     (before, after), *padding = lax.padtype_to_pads(x.shape[1:4], kernel.shape[:3], strides, "SAME")
     x = jnp.pad(x, [(0, 0), (before, after), (0, 0), (0, 0), (0, 0)])
     taps = range(kernel.shape[0])
-    joined = jnp.concatenate([x[:, tap : tap + stride * (frames - 1) + 1 : stride] for tap in taps], -1)
+    stacked = jnp.concatenate([x[:, tap : tap + stride * (frames - 1) + 1 : stride] for tap in taps], -1)
     y = lax.conv_general_dilated(
-        joined.reshape(-1, *joined.shape[2:]),
+        stacked.reshape(-1, *stacked.shape[2:]),
         jnp.concatenate(list(kernel), 2),
         strides[1:],
         padding,
@@ -157,7 +155,7 @@ def _tf_name(path: Path) -> str:
     else:
         block, branch = units
         window = "3x3" if branch in ("b1b", "b2b") else "1x1"
-        # The checkpoints' own slip: only here the second unit of a branch is called a, like the first.
+        # An inconsistency of the checkpoints: only here the second unit of a branch is called a, like the first.
         letter = "a" if (block, branch) == ("Mixed_5b", "b2b") else branch[2:] or "a"
         place = f"{block}/Branch_{branch[1]}/Conv3d_0{letter}_{window}"
     return f"RGB/inception_i3d/{place}/{kinds[leaf]}"

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxvid.shapes import expect_equal
+
 WINDOW = 11  # pixels of SSIM's window,
 SIGMA = 1.5  # a Gaussian of this standard deviation
 
@@ -19,7 +21,11 @@ def psnr(prediction: jax.Array, target: jax.Array, data_range: float = 2.0) -> j
 
     Args:
       data_range: peak to peak; 2 for [-1, 1], 255 for uint8 values.
+
+    Raises:
+      ValueError: the shapes differ.
     """
+    expect_equal("[B,...]", prediction=prediction, target=target)
     error = (prediction.astype(jnp.float32) - target.astype(jnp.float32)) / data_range
     mse = jnp.mean(jnp.square(error), axis=tuple(range(1, error.ndim)))
     return -10.0 * jnp.log10(jnp.maximum(mse, 1e-10))
@@ -29,7 +35,7 @@ def ssim(prediction: jax.Array, target: jax.Array, data_range: float = 2.0) -> j
     """Structural similarity (Wang et al. 2004) in [-1, 1]: [B, ..., H, W, C], [B, ..., H, W, C] -> float32 [B].
 
     The mean of eq. 13 over all windows that lie within the frame, over channels and frames, with the paper's 11x11
-    Gaussian of sigma 1.5, K1 = 0.01 and K2 = 0.03. Frames are not shrunk before, as some programs do with large ones.
+    Gaussian of sigma 1.5, K1 = 0.01 and K2 = 0.03. Unlike in some programs, large frames are not downsampled first.
 
     Args:
       data_range: peak to peak; 2 for [-1, 1], 255 for uint8 values.
@@ -37,22 +43,19 @@ def ssim(prediction: jax.Array, target: jax.Array, data_range: float = 2.0) -> j
     Raises:
       ValueError: the shapes differ, are no batch of images or videos, or frames are smaller than 11x11.
     """
+    expect_equal(f"[B,...,H>={WINDOW},W>={WINDOW},C]", prediction=prediction, target=target)
     shape = prediction.shape
-    if shape != target.shape or len(shape) < 4:
-        raise ValueError(f"SSIM compares images or videos [B, ..., H, W, C], got shapes {shape} and {target.shape}.")
-    if min(shape[-3:-1]) < WINDOW:
-        raise ValueError(f"SSIM needs frames of at least {WINDOW}x{WINDOW}, got {shape[-3]}x{shape[-2]}: enlarge them.")
     planes = [
         jnp.moveaxis(x.astype(jnp.float32) / data_range, -1, -3).reshape(-1, *shape[-3:-1])
         for x in (prediction, target)
     ]
-    # Variances as differences of means keep more digits about zero.
-    centre = jnp.mean(planes[1], axis=(1, 2), keepdims=True)
-    x, y = (plane - centre for plane in planes)
+    # Variances are differences of means, which lose fewer digits around zero.
+    center = jnp.mean(planes[1], axis=(1, 2), keepdims=True)
+    x, y = (plane - center for plane in planes)
     mean_x, mean_y, mean_squares, mean_product = _gaussian(jnp.stack([x, y, x * x + y * y, x * y]))
     covariance = mean_product - mean_x * mean_y
     variances = mean_squares - mean_x**2 - mean_y**2
-    luminance_x, luminance_y = mean_x + centre, mean_y + centre
+    luminance_x, luminance_y = mean_x + center, mean_y + center
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * luminance_x * luminance_y + c1) / (luminance_x**2 + luminance_y**2 + c1)
     similarity = luminance * (2 * covariance + c2) / (variances + c2)
@@ -65,7 +68,7 @@ def _gaussian(planes: jax.Array) -> jax.Array:
     weights /= weights.sum()
     for axis in (-2, -1):
         size = planes.shape[axis] - WINDOW + 1
-        # Sums of slices are float32 on every device, and on CPUs 20 times as fast as convolutions of one channel.
+        # Sums of slices are float32 on every device, and on CPU 20 times as fast as convolutions of one channel.
         slices = [lax.slice_in_dim(planes, i, i + size, axis=axis) * float(weights[i]) for i in range(WINDOW)]
         planes = sum(slices[1:], slices[0])
     return planes

@@ -1,7 +1,7 @@
 """The Inception-v3 network behind FID, KID and the Inception Score (Szegedy et al. 2016; Heusel et al. 2017).
 
-It is the network that TensorFlow published on 2015-12-05, as pytorch-fid and torch-fidelity run it. It differs from
-torchvision's: average pools leave the padding out, the last block's pool is a maximum, and there are 1008 classes.
+It is the network that TensorFlow published on 2015-12-05, as in pytorch-fid and torch-fidelity. It differs from
+torchvision's: average pools exclude the padding, the last block has a max pool, and there are 1008 classes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 
+from jaxvid.names import choice
+from jaxvid.shapes import expect
+
 SIZE = 299
 TAPS = ("64", "192", "768", "2048", "logits", "logits_unbiased")
 Path = tuple[str, ...]
 Layer = Callable[[jax.Array], jax.Array]
-Branches = list[list[Layer]]  # side by side; the layers of a branch follow each other
+Branches = list[list[Layer]]  # in parallel; the layers of a branch in sequence
 
 
 class Inception(nn.Module):
@@ -30,10 +33,10 @@ class Inception(nn.Module):
     "64" and "192" are the two max pools of the stem and "768" the block Mixed_6e, each averaged over space; "2048" is
     the feature of FID; "logits" [B,1008] are the class scores, and "logits_unbiased" those without the last bias, for
     the Inception Score. Under jit only what the taps need is computed. `dtype` is that of the convolutions: bfloat16 is
-    fast on GPUs and TPUs, but its scores are not comparable with published ones.
+    faster on GPU and TPU, but its scores are not comparable with published ones.
 
     The parameters come from `from_torch`; those of `init` are random. Raises ValueError for a tap that is none of TAPS,
-    or another shape of images.
+    or images of another shape.
     """
 
     taps: tuple[str, ...] = ("2048",)
@@ -41,12 +44,9 @@ class Inception(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> dict[str, jax.Array]:
-        if unknown := set(self.taps) - set(TAPS):
-            raise ValueError(f"Inception has no tap {sorted(unknown)}, expected some of {', '.join(TAPS)}.")
-        if images.ndim != 4 or images.shape[1:] != (SIZE, SIZE, 3):
-            raise ValueError(
-                f"Inception takes images [B,{SIZE},{SIZE},3], got shape {images.shape}: resize them before."
-            )
+        for tap in self.taps:
+            choice("tap", tap, TAPS)
+        expect(f"[B,{SIZE},{SIZE},3]", images=images)
         unit = partial(_unit, dtype=self.dtype)
         maps = {}
         x = unit("Conv2d_1a_3x3", 32, (3, 3), 2, "VALID")(images)
@@ -67,14 +67,14 @@ class Inception(nn.Module):
 
 
 class Mixed(nn.Module):
-    """A block of branches [B,H,W,I] -> [B,H',W',O] side by side; `branches` is given the function that makes units."""
+    """A block of parallel branches [B,H,W,I] -> [B,H',W',O], concatenated; `branches` takes what makes units."""
 
     branches: Callable[[Callable[..., Layer]], Branches]
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return _side_by_side(self.branches(partial(_unit, dtype=self.dtype)))(x)
+        return _parallel(self.branches(partial(_unit, dtype=self.dtype)))(x)
 
 
 class ConvUnit(nn.Module):
@@ -140,9 +140,9 @@ def converted(tensors: Mapping[str, np.ndarray], keys: Mapping[Path, str]) -> di
 
 
 def max_pool(x: jax.Array, window: Sequence[int], strides: Sequence[int], padding: str) -> jax.Array:
-    """Largest values in windows over all axes but the first and the last; padding never wins.
+    """Largest values in windows over all axes but the first and the last; padding is -inf.
 
-    One axis at a time, which XLA:CPU runs several times faster.
+    One axis at a time, which is several times faster in XLA:CPU.
     """
     lowest = np.array(-np.inf, x.dtype)
     for axis, (size, stride) in enumerate(zip(window, strides, strict=True), 1):
@@ -152,7 +152,7 @@ def max_pool(x: jax.Array, window: Sequence[int], strides: Sequence[int], paddin
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """Means of the 3x3 windows around every pixel of [B,H,W,C], over those of their pixels that lie in the image."""
+    """Means of the 3x3 windows around every pixel of [B,H,W,C], without the padding."""
     zero = np.array(0, x.dtype)
     for axis in (1, 2):
         shape = [n if i == axis else 1 for i, n in enumerate(x.shape)]
@@ -170,7 +170,7 @@ def _along(x: jax.Array, axis: int, size: int, stride: int, padding: str, operat
 def _unit(
     name: str, features: int, window: tuple[int, int] = (1, 1), stride: int = 1, padding: str = "SAME", *, dtype: Any
 ) -> ConvUnit:
-    """A unit whose padding is that of PyTorch too: "SAME" only where the stride is 1 and the window odd."""
+    """A unit with the padding of PyTorch: "SAME" is used only with stride 1 and odd windows, where both agree."""
     convolve = partial(
         lax.conv_general_dilated,
         window_strides=(stride, stride),
@@ -181,7 +181,7 @@ def _unit(
     return ConvUnit(features, window, convolve, dtype=dtype, name=name)
 
 
-def _side_by_side(branches: Branches) -> Layer:
+def _parallel(branches: Branches) -> Layer:
     def run(x: jax.Array) -> jax.Array:
         return jnp.concatenate([reduce(lambda y, layer: layer(y), branch, x) for branch in branches], -1)
 
@@ -245,7 +245,7 @@ def _block_d(unit: Callable[..., Layer]) -> Branches:
 
 def _block_e(unit: Callable[..., Layer], pool: Layer) -> Branches:
     def fork(stem: str) -> Layer:
-        return _side_by_side([[unit(f"{stem}a", 384, (1, 3))], [unit(f"{stem}b", 384, (3, 1))]])
+        return _parallel([[unit(f"{stem}a", 384, (1, 3))], [unit(f"{stem}b", 384, (3, 1))]])
 
     return [
         [unit("branch1x1", 320)],

@@ -15,10 +15,10 @@ def inception_score(logits: Any, splits: int = 10, seed: int | None = 2020) -> t
     p(y) is the mean of p(y|x) over the split; split i holds the rows from i N // splits to (i + 1) N // splits.
 
     Args:
-      logits: [N,K], before the softmax; the usual programs leave out the bias of the Inception network's last layer.
-      splits: at least 1 and at most N; the score falls with the number of samples in a split.
+      logits: [N,K], before the softmax; common programs leave out the bias of the Inception network's last layer.
+      splits: at least 1 and at most N; the score decreases with fewer samples in a split.
       seed: rows are permuted by NumPy's `RandomState(seed)`, as in torch-fidelity (2020) and StyleGAN-V's video
-        Inception Score (42); None leaves their order, as in StyleGAN.
+        Inception Score (42); None keeps their order, as in StyleGAN.
 
     Raises:
       ValueError: more splits than samples or none, or as `as_features`.
@@ -33,7 +33,7 @@ def inception_score(logits: Any, splits: int = 10, seed: int | None = 2020) -> t
 
 
 def _score(logits: np.ndarray) -> float:
-    """The score of one split [N,K]. Logarithms throughout: probabilities may be too small for float64."""
+    """The score of one split [N,K], in logarithms, since probabilities may underflow float64."""
     log_conditional = logits - _log_sum_exp(logits, axis=1)
     log_marginal = _log_sum_exp(log_conditional, axis=0) - np.log(len(logits))
     divergences = (np.exp(log_conditional) * (log_conditional - log_marginal)).sum(axis=1)
@@ -41,6 +41,6 @@ def _score(logits: np.ndarray) -> float:
 
 
 def _log_sum_exp(x: np.ndarray, axis: int) -> np.ndarray:
-    """log(sum(exp(x))) over an axis, which is kept."""
+    """log(sum(exp(x))) over an axis, which stays with size 1."""
     highest = x.max(axis=axis, keepdims=True)
     return highest + np.log(np.exp(x - highest).sum(axis=axis, keepdims=True))

@@ -6,21 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from jaxvid.metrics.frechet import as_features
+from jaxvid.metrics.frechet import as_pair
 
-TILE = 1024  # rows and columns of the kernel that are held at once
+TILE = 1024  # rows and columns of the kernel in memory at a time
 
 
 def polynomial_mmd(real: Any, fake: Any) -> float:
     """Unbiased squared maximum mean discrepancy of two whole sets [N1,d] and [N2,d] (Gretton et al. 2012, eq. 3).
 
-    On Inception features this is the KID without subsets, on those of a video network the KVD. Its mean is 0 where
-    both come from one distribution, so small negative values are right. Memory does not grow with N.
-    Raises ValueError for fewer than 2 samples, different d, or as `as_features`.
+    On Inception features this is the KID without subsets, on features of a video network the KVD. Its expectation is 0
+    where both sets come from one distribution, so small negative values are correct. Memory does not grow with N.
+    Raises ValueError for fewer than 2 samples, or as `as_pair`.
     """
-    real, fake = _pair(real, fake)
-    if min(len(real), len(fake)) < 2:
-        raise ValueError(f"MMD needs at least 2 samples in each set, got {len(real)} and {len(fake)}.")
+    real, fake = as_pair(real, fake, 2)
     within = sum((_kernel_sum(x, x) - _diagonal_sum(x)) / (len(x) * (len(x) - 1)) for x in (real, fake))
     return within - 2 * _kernel_sum(real, fake) / (len(real) * len(fake))
 
@@ -30,11 +28,11 @@ def kid(real: Any, fake: Any, subsets: int = 100, subset_size: int = 1000, seed:
 
     Subsets are drawn without replacement by NumPy's `RandomState(seed)`, each time the fake one first: the same draws
     as torch-fidelity with input 1 fake and input 2 real, and as clean-fid and StyleGAN after `numpy.random.seed(seed)`.
-    clean-fid and StyleGAN report the mean alone, with subset_size = min(N1, N2, 1000), and StyleGAN 1000 times of it.
+    clean-fid and StyleGAN report the mean alone, with subset_size = min(N1, N2, 1000); StyleGAN multiplies it by 1000.
 
     Raises ValueError for a set smaller than a subset, subsets < 1, subset_size < 2, or as `polynomial_mmd`.
     """
-    real, fake = _pair(real, fake)
+    real, fake = as_pair(real, fake, 2)
     if subsets < 1 or subset_size < 2:
         raise ValueError(f"KID needs subsets >= 1 of subset_size >= 2, got {subsets} and {subset_size}.")
     if min(len(real), len(fake)) < subset_size:
@@ -49,13 +47,6 @@ def kid(real: Any, fake: Any, subsets: int = 100, subset_size: int = 1000, seed:
         drawn_real = real[rng.choice(len(real), subset_size, replace=False)]
         values.append(polynomial_mmd(drawn_real, drawn_fake))
     return float(np.mean(values)), float(np.std(values))
-
-
-def _pair(real: Any, fake: Any) -> tuple[np.ndarray, np.ndarray]:
-    real, fake = as_features(real, "real features"), as_features(fake, "fake features")
-    if real.shape[1] != fake.shape[1]:
-        raise ValueError(f"MMD needs features of equal dimension, got {real.shape[1]} and {fake.shape[1]}.")
-    return real, fake
 
 
 def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:

@@ -1,7 +1,8 @@
-"""How things move, apart from what they look like: a companion of FVD that needs no network.
+"""Descriptors of motion that ignore appearance: a companion of FVD that needs no network.
 
-FVD mostly sees frames: it hardly notices wrong motion of sharp frames (Ge et al. 2024). The Frechet distance between
-the `motion_features` of real and of fake clips, here called Frechet motion distance, sees nearly nothing else:
+FVD depends mostly on single frames: it hardly changes when sharp frames move wrongly (Ge et al. 2024). The Frechet
+distance between the `motion_features` of real and of fake clips, called Frechet motion distance here, depends on motion
+almost alone:
 `frechet_distance(statistics(motion_features(real)), statistics(motion_features(fake)))`.
 """
 
@@ -12,42 +13,43 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxvid.shapes import expect
+
 GRIDS = (1, 2, 4)  # windows per side of the frame; neighbours overlap by half
 WAVES = ((2, 0), (0, 2), (2, 2), (2, -2))  # cycles per window, down and to the right
 LAGS = (1, 2)  # frames
-NOISE = 4.0  # grey levels, in each channel: contrast far below this counts as still
+NOISE = 4.0  # gray levels, in each channel: contrast far below this counts as static
 
 
 def motion_features(video: jax.Array) -> jax.Array:
     """Motion descriptors of clips: uint8 [B,T,H,W,C], T >= 2, any size -> float32 [B,60] in [-1, 1]. jittable.
 
     Let c_p(t) be the frame's local Fourier coefficient: its sum, in every channel, times a Hann window p and a plane
-    wave with wave vector k. Where the picture moves by v, c_p(t + lag) = c_p(t) exp(-i k.v lag). With sums over the
+    wave with wave vector k. Where the content moves by v, c_p(t + lag) = c_p(t) exp(-i k.v lag). With sums over the
     channels, from |c_p|^2 in the two frames, energy e, and from their product, cross spectrum s,
 
         s_p(t) = c_p(t + lag) conj(c_p(t)) + noise,       e_p(t) = (|c_p(t + lag)|^2 + |c_p(t)|^2) / 2 + noise,
 
     each k and lag gives the coherence  sum_pt s_p(t) / sum_pt e_p(t),  real and imaginary part: the characteristic
-    function of the clip's velocities, 1 where all is still. Each k also gives the steadiness, 1 for constant velocity,
+    function of the clip's velocities, 1 where all is static. Each k also gives the steadiness, 1 for constant velocity,
 
         Re sum_pt s_p(t + 1) conj(s_p(t)) / sqrt(e_p(t + 1) e_p(t))  /  sum_pt sqrt(e_p(t + 1) e_p(t)),    lag = 1.
 
     Windows come 1, 2 and 4 per side, with waves of 1/2, 1/3 and 1/5 of the frame in four directions; lags are 1 and 2.
-    Brightness, contrast, inverted or rotated colours and a symmetric blur cancel, but for the `noise`, what noise of 4
-    grey levels leaves in e, and rounding. Of a clip of 2 frames, lag 2 is lag 1 and the steadiness is 1.
+    Brightness, contrast, inverted or rotated colors and a symmetric blur cancel, up to rounding and to the `noise`,
+    which is the contribution of noise of 4 gray levels to e. In a clip of 2 frames, lag 2 is replaced by lag 1 and the
+    steadiness is 1.
 
-    Limits: steps of more than half a wave alias. Windows are averaged, so where in the frame things move is not seen,
-    and what a clip does once, such as a swap of two frames, counts little. Strong noise lowers all coherences. Reversed
-    clips differ only as far as their velocities and accelerations do. Velocities are in frame sizes per frame: compare
-    clips of the same frame rate, field of view and T. Waves alias in frames of less than 10 pixels.
+    Limits: displacements of more than half a wavelength alias. Windows are averaged, so the place of a motion within
+    the frame does not matter, and a single event, such as a swap of two frames, has little weight. Strong noise lowers
+    all coherences. Reversed clips differ only as far as their velocities and accelerations do. Velocities are in frame
+    sizes per frame: compare clips of the same frame rate, field of view and T. Waves alias in frames of less than 10
+    pixels.
 
     Raises:
       ValueError: video is not uint8 [B,T,H,W,C] with T >= 2.
     """
-    if video.ndim != 5 or video.dtype != jnp.uint8:
-        raise ValueError(f"Motion is measured in uint8 [B,T,H,W,C] videos, got {video.dtype} {video.shape}.")
-    if video.shape[1] < 2:
-        raise ValueError("Motion needs clips of at least 2 frames, got 1.")
+    expect("[B,T>=2,H,W,C]", "uint8", video=video)
     pixels = video.astype(jnp.float32)
     pixels = pixels - pixels.mean(axis=(1, 2, 3), keepdims=True)
     return jnp.stack([part for grid in GRIDS for wave in WAVES for part in _one_wave(pixels, grid, wave)], axis=-1)

@@ -1,13 +1,12 @@
-"""Protocols: what a published program does between pixels and score, under one name each.
+"""Protocols: everything that published programs do between pixels and score, each under a name.
 
-The differences look small (a resize, an epsilon, N or N - 1) and move scores by more than papers claim to gain.
+The differences look small (a resize, an epsilon, N or N - 1) but change scores by more than papers claim to gain.
 Defaults: "pytorch_fid", which most published FIDs were computed with, and "original", the program and weights that FVD
-was defined by; it is also the only FVD program whose weights can be verified without running someone's pickle.
+was defined by; it is also the only FVD program whose weights can be verified without unpickling a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import jax
@@ -15,24 +14,25 @@ import jax.numpy as jnp
 
 from jaxvid.metrics import i3d, inception
 from jaxvid.metrics.resize import Method, resize, resize_and_crop
+from jaxvid.shapes import expect
 
 
 class Protocol(NamedTuple):
     """How one program computes its score.
 
     network: "inception" or "i3d".
-    resize: how frames come to the network's 299 or 224 pixels; "short_side" keeps the aspect ratio and crops.
+    resize: how frames are resized to the network's 299 or 224 pixels; "short_side" keeps the aspect ratio and crops.
     scale: pixels x in [0, 255] become 2 x / 255 - 1 ("unit"), or (x - 128) / 128 ("shifted").
     epsilon: of the network's batch normalizations.
     ddof: covariances are divided by N - ddof.
-    real_clips, fake_clips: how many clips it takes, one of a video; 0 for all. Real ones begin at a random frame.
-    random_fake: generated ones too; else they begin with the first frame.
-    repeat_fake: take further clips of the same generated videos where there are fewer than that.
+    real_clips, fake_clips: number of clips, one of each video; 0 for all. Real clips begin at a random frame.
+    random_fake: whether generated clips do, too; otherwise they begin with the first frame.
+    repeat_fake: whether to take further clips of the same videos if there are fewer generated videos than that.
     citation: of the program.
 
-    What a program's own loader does before (cd-fvd's resizes and crops to a resolution, StyleGAN-V's reads JPEG frames)
-    is part of the videos, and stays the user's. The resize of "stylegan_v" happens inside its TorchScript archive: here
-    it is PyTorch's bilinear one, which no published number has confirmed.
+    The loading of a program (cd-fvd resizes and crops to a resolution, StyleGAN-V reads JPEG frames) is not included,
+    and left to the user. The resize of "stylegan_v" happens inside its TorchScript archive: here it is PyTorch's
+    bilinear resize, which has not been confirmed with a published number.
     """
 
     network: Literal["inception", "i3d"]
@@ -74,19 +74,16 @@ FVD_PROTOCOLS = {
 PROTOCOLS = FID_PROTOCOLS | FVD_PROTOCOLS
 
 
-def named(name: str, known: Mapping[str, Protocol] = PROTOCOLS) -> Protocol:
-    """The protocol of a name. Raises ValueError that lists the known ones."""
-    if name not in known:
-        raise ValueError(f'There is no protocol "{name}" here, only {", ".join(known)}.')
-    return known[name]
-
-
 def prepare(frames: jax.Array, protocol: Protocol) -> jax.Array:
-    """What a protocol gives its network: frames uint8 [..., H, W, 3] -> float32 [..., S, S, 3], about [-1, 1]."""
+    """The network's input: frames uint8 [..., H, W, 3] -> float32 [..., S, S, 3], about [-1, 1].
+
+    Raises ValueError for frames of another dtype or shape.
+    """
+    expect("[...,H,W,3]", "uint8", frames=frames)
     size = {"inception": inception.SIZE, "i3d": i3d.SIZE}[protocol.network]
     if protocol.resize == "short_side":
         pixels = resize_and_crop(frames, size)
     else:
-        # The cubic filter overshoots; the others stay in the range by themselves.
+        # The cubic filter overshoots; the others stay in the range.
         pixels = jnp.clip(resize(frames, (size, size), protocol.resize), 0, 255)
     return 2 * pixels / 255 - 1 if protocol.scale == "unit" else (pixels - 128) / 128

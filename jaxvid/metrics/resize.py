@@ -1,11 +1,11 @@
-"""The resizes that published FID and FVD numbers were made with; each changes the score, so each has a name.
+"""The resizing methods of published FID and FVD numbers; each changes the score, so each has a name.
 
-A resize is two small matrices, made in float64 and applied as products in float32. METHODS:
+A resize is a product with two small matrices, computed in float64 and applied in float32. METHODS:
 
-* "bilinear": between the two nearest pixels, pixel centres at i + 1/2 (PyTorch's `interpolate`, no antialiasing);
-* "bilinear_tf1": the same with centres at i (TensorFlow 1, and the graphs of the first FID and FVD programs);
-* "bilinear_antialias": the triangle filter, stretched where it shrinks (Pillow; PyTorch with `antialias=True`);
-* "bicubic_antialias": likewise the cubic filter with a = -1/2 (Pillow). It overshoots: clip to the images' range.
+* "bilinear": between the two nearest pixels, pixel centers at i + 1/2 (PyTorch's `interpolate`, no antialiasing);
+* "bilinear_tf1": the same with centers at i (TensorFlow 1, and the graphs of the first FID and FVD programs);
+* "bilinear_antialias": the triangle filter, widened for downsampling (Pillow; PyTorch with `antialias=True`);
+* "bicubic_antialias": the same with the cubic filter with a = -1/2 (Pillow). It overshoots: clip to the images' range.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxvid.names import choice
+from jaxvid.shapes import expect
+
 Method = Literal["bilinear", "bilinear_tf1", "bilinear_antialias", "bicubic_antialias"]
 METHODS: tuple[str, ...] = get_args(Method)
 
@@ -25,21 +28,24 @@ METHODS: tuple[str, ...] = get_args(Method)
 def resize(images: jax.Array, size: tuple[int, int], method: Method) -> jax.Array:
     """Resizes images of any real dtype and range [..., H, W, C] to float32 [..., *size, C]; equal sizes change nothing.
 
-    Raises ValueError for a method that is none of METHODS, or sizes below 1.
+    Raises ValueError for another shape or method, or sizes below 1.
     """
+    expect("[...,H,W,C]", images=images)
     rows, columns = (_matrix(n, m, method) for n, m in zip(images.shape[-3:-1], size, strict=True))
     return _apply(images, rows, columns)
 
 
 def resize_and_crop(images: jax.Array, size: int) -> jax.Array:
-    """Resizes the shorter side of images [..., H, W, C] to `size` ("bilinear"), and crops the centre square.
+    """Resizes the shorter side of images [..., H, W, C] to `size` ("bilinear"), and crops the center square.
 
-    So VideoGPT (Yan et al. 2021) and the FVD programs derived from it prepare videos; the longer side is rounded up.
-    Gives float32 [..., size, size, C] of any real dtype and range. Raises ValueError for a size below 1.
+    This is the preprocessing of VideoGPT (Yan et al. 2021) and of the FVD programs derived from it; the longer side is
+    rounded up. Takes any real dtype and range, returns float32 [..., size, size, C]. Raises ValueError for another
+    shape or a size below 1.
     """
+    expect("[...,H,W,C]", images=images)
     height, width = images.shape[-3:-1]
     scale = size / min(height, width)
-    # In floating point, as those programs compute it: it may round up a side that divides evenly, even of a square.
+    # In floating point, as in those programs: a side that divides evenly may be rounded up, even that of a square.
     resized = (size, math.ceil(width * scale)) if height < width else (math.ceil(height * scale), size)
     rows, columns = (_matrix(n, m, "bilinear") for n, m in zip((height, width), resized, strict=True))
     top, left = ((n - size) // 2 for n in resized)
@@ -62,14 +68,13 @@ def _is_identity(matrix: np.ndarray) -> bool:
 
 def _matrix(inputs: int, outputs: int, method: str) -> np.ndarray:
     """Weights float64 [outputs, inputs]; every row sums to 1."""
-    if method not in METHODS:
-        raise ValueError(f'The resize method is "{method}", expected one of {", ".join(METHODS)}.')
+    choice("method", method, METHODS)
     if inputs < 1 or outputs < 1:
         raise ValueError(f"A resize goes from and to sizes of at least 1 pixel, got {inputs} to {outputs}.")
     scale, pixels, indices = inputs / outputs, np.arange(inputs), np.arange(outputs)
     if method in ("bilinear", "bilinear_tf1"):
         positions = indices * scale if method == "bilinear_tf1" else (indices + 0.5) * scale - 0.5
-        distances = np.clip(positions, 0, inputs - 1)[:, None] - pixels  # beyond the last centres, the last pixels
+        distances = np.clip(positions, 0, inputs - 1)[:, None] - pixels  # beyond the last centers, the last pixels
         return _triangle(distances)
     distances = ((indices[:, None] + 0.5) * scale - (pixels + 0.5)) / max(scale, 1.0)
     weights = _triangle(distances) if method == "bilinear_antialias" else _cubic(distances)

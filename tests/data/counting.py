@@ -43,7 +43,7 @@ def write_video(
 ) -> str:
     """Frames 0 to count-1; at these presentation times, where they are given; `rotation` is metadata only.
 
-    Noise of so many grey levels gives the frames something to encode; `layout` are options of the container.
+    Noise of so many gray levels gives the frames something to encode; `layout` are options of the container.
     """
     generator = np.random.default_rng(0)
     with av.open(str(path), "w", options=layout or {}) as container:

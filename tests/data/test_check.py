@@ -1,4 +1,4 @@
-"""python -m jaxvid.data tells what a folder gives, in words that a person can act on."""
+"""python -m jaxvid.data reports what a folder contains, in words that a person can act on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def root(tmp_path, monkeypatch) -> Path:
 def test_the_report_names_everything(root, capsys):
     assert main([str(root), "--frames", "8", "--resolution", "24"]) == 0
     report = capsys.readouterr().out
-    assert "5 readable videos in 3 folders, and 1 other file left alone (1 .txt)" in report
+    assert "5 readable videos in 3 folders, and 1 other file ignored (1 .txt)" in report
     assert "every frame was decoded" in report and "64x48" in report and "h264" in report
     assert "8 frames x 24 pixels at stride 1" in report
     rows = {line.split()[0]: line.split()[1:] for line in report.splitlines() if line.startswith("  ")}

@@ -1,4 +1,4 @@
-"""A plain folder becomes the right clips, labels, texts and parts; nothing in it can end a run."""
+"""A folder becomes the right clips, labels, texts and splits; no file in it can end a run."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_files_beside_class_folders_have_the_class_none(tree):
     assert both(tree("a.mp4", "b.mp4", top="flat"))[0].classes == []
 
 
-def test_hidden_and_foreign_files_are_left_alone(tree):
+def test_hidden_and_foreign_files_are_ignored(tree):
     root = tree("a.mp4", "b.mp4", ".hidden.mp4", "._b.mp4", ".git/c.mp4", "UPPER.MP4", "no_ending", "wrong.avi")
     for name in ("notes.txt", "labels.csv", "more.csv", "model.safetensors"):
         (root / name).write_text("text")
@@ -169,10 +169,10 @@ def test_by_time_at_the_own_rate_no_frame_is_left_over(sample):
 
 def test_a_video_slower_than_asked_is_skipped_and_gaps_are_left_out(tree, tmp_path):
     root = tree("slow.mp4")
-    with pytest.raises(ValueError, match="it has 25 frames per second, and 30 are asked for"):
+    with pytest.raises(ValueError, match="it has 25 frames per second, fewer than the requested 30"):
         Folder(str(root), 8, 24, fps=30)
     milliseconds = np.arange(60) * 40
-    milliseconds[25:] += 1000  # the picture stands still for a second
+    milliseconds[25:] += 1000  # the content is static for a second
     info = probe(write_video(tmp_path / "still.mkv", 60, rate=25, milliseconds=milliseconds.tolist()))
     for start in (starts := clip_starts(info, 5, 1, 12.5)):
         assert (np.diff(clip_indices(info, start, 5, 1, 12.5)) == 2).all(), "a clip bridges the gap"
@@ -218,7 +218,7 @@ def test_folders_for_the_parts_are_taken_as_they_are(tree, evaluation):
     train, held_out = both(tree("train/cats/a.mp4", "train/dogs/b.mp4", f"{evaluation}/cats/c.mp4", "extra/d.mp4"))
     assert used(train) == ["train/cats/a.mp4", "train/dogs/b.mp4"] and used(held_out) == [f"{evaluation}/cats/c.mp4"]
     assert train.classes == held_out.classes == ["cats", "dogs"]
-    assert train.skipped == [("extra/d.mp4", "it lies beside train/ and the folder for evaluation")]
+    assert train.skipped == [("extra/d.mp4", "it is outside of train/ and of the folder for evaluation")]
 
 
 def test_a_train_folder_alone_is_split_and_is_no_class(tree):
@@ -233,7 +233,7 @@ def test_a_part_without_a_usable_video_is_an_error(tree):
     (root / "val").mkdir()
     (root / "val" / "broken.mp4").write_text("no video")
     assert len(Folder(str(root), 8, 24)) == 5
-    with pytest.raises(ValueError, match=r"\(eval\) holds no clip"):
+    with pytest.raises(ValueError, match=r"\(eval\) contains no clip"):
         Folder(str(root), 8, 24, split="eval")
 
 
@@ -243,7 +243,7 @@ def test_the_last_clips_of_a_single_file_are_held_out(tree, caplog):
     assert [numbers(clip["video"])[0] for clip in held_out] == [24, 32]
     with caplog.at_level("WARNING", logger="absl"):
         train, held_out = both(tree("a.mp4"), frames=40)
-    assert len(train) == len(held_out) == 1 and "There is one clip only, in a.mp4" in caplog.text
+    assert len(train) == len(held_out) == 1 and "There is only one clip, in a.mp4" in caplog.text
 
 
 # ---- captions
@@ -356,7 +356,7 @@ def test_without_a_cache_folder_it_works_with_one_warning(tree, tmp_path, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with caplog.at_level("WARNING", logger="absl"):
         assert len(build_index(str(tree("a.mp4", "b.mp4")), True).videos) == 2
-    assert caplog.text.count("cannot be kept") == 1
+    assert caplog.text.count("cannot be cached") == 1
 
 
 def test_progress_is_shown_when_it_takes_long(monkeypatch, capsys):
@@ -395,13 +395,13 @@ def test_an_interrupt_does_not_wait_for_the_rest():
         ({"frames": 2.5}, "frames must be a whole number"),
         ({"resolution": 0}, "resolution must be a whole number of at least 1, not 0"),
         ({"stride": -1}, "stride must be a whole number of at least 1, not -1"),
-        ({"fps": -1}, "fps must be 0 .go by stride. or more"),
+        ({"fps": -1}, "fps must be 0 .use the stride. or more"),
         ({"fps": float("nan")}, "fps must be 0"),
         ({"split": "test"}, 'split is "test", expected one of train, eval'),
         ({"holdout": 0}, "holdout is the share of files .* between 0 and 1, not 0"),
         ({"holdout": 1}, "holdout is the share"),
-        ({"path": ""}, "is not given: set path"),
-        ({"path": None}, "is not given: set path"),
+        ({"path": ""}, "is missing: set path"),
+        ({"path": None}, "is missing: set path"),
         ({"path": "/nowhere/at/all"}, "there is no folder /nowhere/at/all"),
         ({"path": __file__}, "is a file, not a folder of videos"),
     ],
@@ -418,7 +418,7 @@ def test_a_folder_without_videos_says_what_counts(tmp_path):
     (tmp_path / "sub" / "notes.txt").write_text("")
     with pytest.raises(
         ValueError,
-        match=r"no video in .*: looked through 2 folders and found 1 .txt; videos end in .mp4 .*images in .jpg",
+        match=r"no video in .*: searched 2 folders and found 1 .txt; videos end in .mp4 .*images in .jpg",
     ):
         Folder(str(tmp_path), 8, 24)
 
@@ -499,11 +499,11 @@ def _read_all(folder: Folder) -> tuple[int, int]:
 
 def test_bad_folders(bad):
     for name in ("dir_no_videos", "dir_empty"):
-        with pytest.raises(ValueError, match=f"no video in .*{name}: looked through"):
+        with pytest.raises(ValueError, match=f"no video in .*{name}: searched"):
             Folder(str(bad / name), 16, 24)
     with pytest.raises(
         ValueError,
-        match="none of 4 files .* the longest is three_frames.mp4: it has 3 of the 16 frames.*1 x it holds no video",
+        match="none of 4 files .* the longest is three_frames.mp4: it has 3 of the 16 frames.*1 x it contains no video",
     ):
         Folder(str(bad / "dir_all_bad"), 16, 24)
     train, held_out = both(bad / "dir_symlinks", frames=16)

@@ -1,4 +1,4 @@
-"""The promises of the pipeline, on a source small enough to know every number of."""
+"""The properties of the pipeline, on a source with known numbers."""
 
 from __future__ import annotations
 
@@ -210,8 +210,8 @@ def test_a_substitute_has_no_weight_in_evaluation():
     assert len(batches.damaged) == 1
 
 
-def test_a_source_of_damaged_clips_only_is_given_up():
-    with pytest.raises(ValueError, match="16 damaged clips in a row, giving up on 23 numbered clips.*moov atom"):
+def test_a_source_of_damaged_clips_only_is_an_error():
+    with pytest.raises(ValueError, match="16 damaged clips in a row in 23 numbered clips.*moov atom"):
         next(train_batches(Numbered(damaged=range(23)), 4, 8, seed=0))
 
 

@@ -1,4 +1,4 @@
-"""Records give back what was written, and say so when they cannot."""
+"""Records return what was written, and report damage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxvid.data.synthetic import LABELS, Synthetic
 
 
 class Few:
-    """The first clips of the synthetic world, some of them damaged."""
+    """The first clips of the synthetic source, some of them damaged."""
 
     classes = LABELS["class"]
 
@@ -70,7 +70,7 @@ def test_any_array_survives_a_record():
     for key, value in clip.items():
         np.testing.assert_array_equal(back[key], value)
         assert back[key].shape == value.shape and back[key].dtype == value.dtype
-    with pytest.raises(ValueError, match="'x' holds Python objects"):
+    with pytest.raises(ValueError, match="'x' contains Python objects"):
         encode({"x": np.array([{}])})
 
 
@@ -168,9 +168,11 @@ def is_damaged(source, index):
 
 
 def test_what_does_not_fit_is_named(written, tmp_path):
-    with pytest.raises(ValueError, match="clips of frames 4, 5 are asked for: lower data.frames or write"):
+    with pytest.raises(ValueError, match="clips of frames 4, less than the requested 5: lower data.frames or write"):
         Records(str(written), 5, 24)
-    with pytest.raises(ValueError, match="clips of resolution 24, 32 are asked for: lower data.resolution or write"):
+    with pytest.raises(
+        ValueError, match="clips of resolution 24, less than the requested 32: lower data.resolution or write"
+    ):
         Records(str(written), 4, 32)
     with pytest.raises(ValueError, match="exists and is not empty"):
         write_records(Few(), str(written / "train"))

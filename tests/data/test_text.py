@@ -1,4 +1,4 @@
-"""Texts become the same numbers every time, and what cannot become numbers is named."""
+"""Texts become the same numbers every time; what cannot become numbers is reported."""
 
 import functools
 import pickle
@@ -16,7 +16,7 @@ VOCABULARY = ("a", "down", "left", "moves", "red", "square")
 
 
 class Few:
-    """Sixteen clips that do not tell their texts in advance; the last one is damaged."""
+    """Sixteen clips that do not list their texts; the last one is damaged."""
 
     classes: list[str] = []
 
@@ -38,15 +38,15 @@ def test_words_are_lower_case_without_punctuation() -> None:
     assert text.words(" ...") == []
 
 
-def test_tokens_are_places_in_the_vocabulary() -> None:
+def test_words_become_places_in_the_vocabulary() -> None:
     assert text.build_vocabulary(["A red square moves left", "moves down, a RED Square."]) == VOCABULARY
-    tokens = text.tokenize("The red square moves left.", VOCABULARY, 7)
-    assert tokens.dtype == np.int32 and tokens.tolist() == [1, 6, 7, 5, 4, 0, 0]
+    indices = text.tokenize("The red square moves left.", VOCABULARY, 7)
+    assert indices.dtype == np.int32 and indices.tolist() == [1, 6, 7, 5, 4, 0, 0]
     assert text.tokenize("zebra Aardvark a", VOCABULARY, 2).tolist() == [1, 1]
     assert text.tokenize("", VOCABULARY, 2).tolist() == [0, 0]
 
 
-def test_the_synthetic_texts_hold_every_word_of_the_world() -> None:
+def test_the_synthetic_texts_hold_every_word_that_occurs() -> None:
     source = Synthetic(16, 64)
     assert source.texts[7] == str(source[7]["text"])
     vocabulary = text.build_vocabulary(text.captions(source))
@@ -60,7 +60,7 @@ def test_texts_of_other_sources_are_read_without_the_damaged_clips() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_batches_hold_the_tokens_of_their_texts(workers: int) -> None:
+def test_batches_have_the_words_of_their_texts(workers: int) -> None:
     vocabulary = text.build_vocabulary(text.captions(Few()))
     source = text.TextSource(Few(), "words", functools.partial(text.tokenize, vocabulary=vocabulary, length=3))
     with train_batches(source, 4, 8, seed=0, workers=workers, threads=1) as batches:

@@ -29,7 +29,7 @@ def png(pixels):
 
 
 def frame(clip, time, height=20, width=30):
-    """A frame that tells its clip, its time and where its pixels are."""
+    """A frame that encodes its clip, its time and the positions of its pixels."""
     pixels = np.full((height, width, 3), 10 * clip, np.uint8)
     pixels[..., 1] = time
     pixels[..., 2] = np.arange(width)
@@ -63,7 +63,7 @@ def prepare(folder, name, features, examples, splits):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A data_dir with videos, images, tensors, a nested set and one without pictures."""
+    """A data_dir with videos, images, tensors, a nested set and one without images."""
     folder = str(tmp_path_factory.mktemp("tfds"))
     f = tfds.features
     image = f.Image(shape=(None, None, 3))
@@ -75,9 +75,9 @@ def prepared(tmp_path_factory):
         return {"clip": frames, "label": i % 2, "caption": f"pet {i}", "preview": png(frame(i, 99))}
 
     prepare(folder, "Pets", f.FeaturesDict(pets), pet, {"train": 5, "test": 3})
-    grey = {"video": f.Tensor(shape=(6, 8, 8, 1), dtype=np.uint8, encoding="zlib")}
+    gray = {"video": f.Tensor(shape=(6, 8, 8, 1), dtype=np.uint8, encoding="zlib")}
     prepare(
-        folder, "Grey", f.FeaturesDict(grey), lambda i: {"video": np.full((6, 8, 8, 1), i, np.uint8)}, {"train": 20}
+        folder, "Gray", f.FeaturesDict(gray), lambda i: {"video": np.full((6, 8, 8, 1), i, np.uint8)}, {"train": 20}
     )
     robot = f.Sequence({"action": f.Tensor(shape=(4,), dtype=np.float32), "image_aux1": image, "image_main": image})
 
@@ -139,8 +139,8 @@ def damaged(source, index):
     return False
 
 
-def test_grey_tensors_and_a_set_without_evaluation(prepared):
-    train, held_out = (TFDS("grey", 6, 8, split=split, path=prepared) for split in ("train", "eval"))
+def test_gray_tensors_and_a_set_without_evaluation(prepared):
+    train, held_out = (TFDS("gray", 6, 8, split=split, path=prepared) for split in ("train", "eval"))
     numbers = [[int(source[i]["video"][0, 0, 0, 0]) for i in range(len(source))] for source in (train, held_out)]
     assert sorted(numbers[0] + numbers[1]) == list(range(20)) and len(numbers[1]) == 2
     clip = train[0]
@@ -220,7 +220,7 @@ def test_what_is_missing_is_named_with_the_way_out(prepared, tmp_path):
         TFDS("ufc101", 16, 64, path=empty)
     with pytest.raises(ValueError, match="numbers/1.0.0 has neither a video nor an image; its features are"):
         TFDS("numbers", 1, 64, path=prepared)
-    with pytest.raises(ValueError, match=r"holds images, which are videos of 1 frame; frames is 2"):
+    with pytest.raises(ValueError, match=r"contains images, which are videos of 1 frame; frames is 2"):
         images(tmp_path / "images")
         TFDS("pictures", 2, 20, path=str(tmp_path / "images"))
 

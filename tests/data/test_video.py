@@ -1,4 +1,4 @@
-"""Frames are the right ones: of every container, after every seek, upright, in the right colours, never invented."""
+"""Frames are the right ones: of every container, after every seek, upright, in the right colors, never invented."""
 
 from __future__ import annotations
 
@@ -235,10 +235,10 @@ def test_images_are_videos_of_one_frame(tmp_path, ending, mode):
 
 
 def test_images_in_16_bit_and_with_exif_orientation(tmp_path):
-    grey = np.linspace(0, 65535, 48 * 64).reshape(48, 64).astype(np.uint16)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    info = probe_images("", [str(tmp_path / "grey.png")])
-    np.testing.assert_allclose(read_clip(info, [0], 48)[0, :, :, 1], grey / 257, atol=1)
+    gray = np.linspace(0, 65535, 48 * 64).reshape(48, 64).astype(np.uint16)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    info = probe_images("", [str(tmp_path / "gray.png")])
+    np.testing.assert_allclose(read_clip(info, [0], 48)[0, :, :, 1], gray / 257, atol=1)
     exif = Image.Exif()
     exif[video.EXIF_ORIENTATION] = 6  # the camera was held so that the picture must be turned clockwise
     Image.fromarray(picture(77)).save(tmp_path / "turned.png", exif=exif)

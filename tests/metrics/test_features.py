@@ -72,11 +72,11 @@ def test_the_scores_of_arrays_are_those_of_their_features(params) -> None:
 @pytest.mark.parametrize(
     ("real", "protocol", "sentence"),
     [
-        (IMAGES, "original", r"real set is \[21, 16, 16, 3\], expected \[N,T,H,W,3\]"),
-        (np.zeros((1, 9, 8, 8, 3), np.uint8), "original", "at least 2 of them"),
+        (IMAGES, "original", r"real is uint8 \[21,16,16,3\], expected \[N>=2,T>=9,H,W,3\]"),
+        (np.zeros((1, 9, 8, 8, 3), np.uint8), "original", r"real is uint8 \[1,9,8,8,3\], expected \[N>=2,T>=9,H,W,3\]"),
         (np.zeros((2, 9, 8, 8, 3), np.float32), "original", "looks like .0, 1."),
         (np.full((2, 9, 8, 8, 3), 200.0), "original", "from 200 to 200, expected uint8"),
-        (np.zeros((2, 9, 8, 8, 3), np.uint8), "clean", "no protocol .clean. here, only original"),
+        (np.zeros((2, 9, 8, 8, 3), np.uint8), "clean", "protocol is .clean., expected one of original"),
     ],
 )
 def test_wrong_input_is_said_before_anything_is_computed(real, protocol, sentence, params) -> None:

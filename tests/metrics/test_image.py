@@ -20,7 +20,7 @@ EXPECTED = {
 
 
 def image(tag: str, height: int, width: int) -> np.ndarray:
-    """uint8 [height,width,3]: coloured cells and noise, from integers alone."""
+    """uint8 [height,width,3]: colored cells and noise, from integers alone."""
     rng = np.random.default_rng(zlib.crc32(tag.encode()))
     grid, noise = rng.integers(0, 256, (5, 5, 3)), rng.integers(-20, 21, (height, width, 3))
     rows, columns = np.arange(height) * 4 // (height - 1), np.arange(width) * 4 // (width - 1)
@@ -80,9 +80,9 @@ def test_ssim_has_a_gradient_where_the_images_are_equal():
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (((1, 10, 20, 3), (1, 10, 20, 3)), "at least 11x11, got 10x20"),
-        (((1, 16, 16, 3), (1, 16, 16, 1)), r"got shapes \(1, 16, 16, 3\) and \(1, 16, 16, 1\)"),
-        (((16, 16, 3), (16, 16, 3)), r"\[B, ..., H, W, C\]"),
+        (((1, 10, 20, 3), (1, 10, 20, 3)), r"prediction is float32 \[1,10,20,3\], expected \[B,...,H>=11,W>=11,C\]"),
+        (((1, 16, 16, 3), (1, 16, 16, 1)), r"prediction float32 \[1,16,16,3\] and target float32 \[1,16,16,1\]"),
+        (((16, 16, 3), (16, 16, 3)), r"prediction is float32 \[16,16,3\], expected \[B,...,H>=11,W>=11,C\]"),
     ],
 )
 def test_ssim_names_wrong_shapes(shapes, message):
@@ -97,3 +97,5 @@ def test_psnr_by_hand():
     np.testing.assert_allclose(psnr(prediction, target), [10 * np.log10(4 / 0.25), 100], rtol=1e-5)
     np.testing.assert_allclose(psnr(prediction, target, data_range=1.0)[0], 10 * np.log10(4), rtol=1e-5)
     assert psnr(jnp.uint8(prediction), jnp.uint8(target), 255.0).dtype == jnp.float32
+    with pytest.raises(ValueError, match="shapes differ"):
+        psnr(prediction, target[:1])

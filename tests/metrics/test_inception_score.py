@@ -39,5 +39,5 @@ def test_impossible_splits_are_named(splits):
 
 
 def test_logits_that_are_not_finite_are_refused():
-    with pytest.raises(ValueError, match="logits hold NaN"):
+    with pytest.raises(ValueError, match="logits holds NaN"):
         inception_score(np.full((20, 3), np.nan))

@@ -56,7 +56,7 @@ def by_definition(video: np.ndarray) -> list[float]:
 
 @pytest.mark.parametrize("shape", [(2, 5, 18, 26, 3), (2, 2, 16, 16, 1), (1, 3, 33, 17, 3)])
 def test_equals_the_definition(shape):
-    video = clips(*shape) // 2 + clips(shape[0], 1, *shape[2:], seed=1) // 2  # noise over a still picture
+    video = clips(*shape) // 2 + clips(shape[0], 1, *shape[2:], seed=1) // 2  # noise over a static image
     got = features(video)
     assert got.dtype == jnp.float32 and got.shape == (shape[0], 60)
     np.testing.assert_allclose(got, [by_definition(clip) for clip in video.astype(float)], atol=2e-5)
@@ -83,8 +83,8 @@ def test_a_moving_wave_turns_the_phase_by_its_step():
             np.testing.assert_allclose(got[1, 0, 2, "steady"], np.cos(turn), atol=0.01)
 
 
-def test_still_clips_are_still():
-    """Whatever they show, also nothing at all."""
+def test_static_clips_are_static():
+    """Whatever their content, even if there is none."""
     for frame in (clips(1, 1, 20, 24, 3), np.zeros((1, 1, 20, 24, 3), np.uint8)):
         got = features(np.repeat(frame, 6, axis=1)).reshape(12, 5)
         np.testing.assert_allclose(got, np.tile([1.0, 0, 1, 0, 1], (12, 1)), atol=1e-5)
@@ -99,7 +99,7 @@ def test_time_backwards_conjugates_and_a_mirror_exchanges_directions():
     np.testing.assert_allclose(mirrored[:, :, [0, 3, 2]], got[:, :, [0, 2, 3]], atol=1e-5)
 
 
-def test_colours_do_not_matter():
+def test_colors_do_not_matter():
     video = clips(2, 4, 24, 24, 3)
     for changed in (255 - video, video[..., [2, 0, 1]], np.where([True, False, True], video, 255 - video)):
         np.testing.assert_allclose(features(changed), features(video), atol=1e-5)
@@ -107,7 +107,7 @@ def test_colours_do_not_matter():
 
 
 def test_motion_moves_the_distance_and_appearance_does_not():
-    """128 real clips of the toy world against 128 others, as they are or changed, in units of the former."""
+    """128 real clips of the synthetic source against 128 others, as they are or changed, in units of the former."""
     count, rng = 128, np.random.default_rng(0)
     world = Synthetic(32, 32)
     videos = np.stack([world[i]["video"] for i in range(2 * count)])
@@ -128,9 +128,9 @@ def test_motion_moves_the_distance_and_appearance_does_not():
     appearance = {
         "blurred": gaussian_filter(clip, (0, 0, 1, 1, 0)),
         "noisy": np.clip(clip + rng.normal(0, 10, clip.shape), 0, 255),
-        "grey": np.repeat(clip.mean(-1, keepdims=True), 3, axis=-1),
+        "gray": np.repeat(clip.mean(-1, keepdims=True), 3, axis=-1),
         "half the contrast": clip * 0.5 + 60,
-        "other colours": np.einsum("ntijc,ncd->ntijd", clip - 128.0, rotations) * 0.55 + 128,
+        "other colors": np.einsum("ntijc,ncd->ntijd", clip - 128.0, rotations) * 0.55 + 128,
         "half the resolution": clip.reshape(count, 16, 16, 2, 16, 2, 3).mean((3, 5)),
     }
 
@@ -146,9 +146,9 @@ def test_motion_moves_the_distance_and_appearance_does_not():
 @pytest.mark.parametrize(
     ("video", "message"),
     [
-        (np.zeros((1, 4, 8, 8, 3), np.float32), "uint8 .* got float32"),
-        (np.zeros((4, 8, 8, 3), np.uint8), r"got uint8 \(4, 8, 8, 3\)"),
-        (np.zeros((1, 1, 8, 8, 3), np.uint8), "at least 2 frames, got 1"),
+        (np.zeros((1, 4, 8, 8, 3), np.float32), r"video is float32 \[1,4,8,8,3\], expected uint8"),
+        (np.zeros((4, 8, 8, 3), np.uint8), r"video is uint8 \[4,8,8,3\], expected uint8 \[B,T>=2,H,W,C\]"),
+        (np.zeros((1, 1, 8, 8, 3), np.uint8), r"video is uint8 \[1,1,8,8,3\], expected uint8 \[B,T>=2,H,W,C\]"),
     ],
 )
 def test_other_videos_are_refused(video, message):

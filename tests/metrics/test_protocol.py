@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import rules
 
-from jaxvid.metrics.protocol import FID_PROTOCOLS, FVD_PROTOCOLS, PROTOCOLS, named, prepare
+from jaxvid.metrics.protocol import FID_PROTOCOLS, FVD_PROTOCOLS, PROTOCOLS, prepare
 
 SIZES = {"small64_a": (64, 64), "rect48x80": (48, 80), "big400x320": (400, 320)}
 RESIZED = {"pytorch_fid": "torch_bilinear_01", "torch_fidelity": "tf1_bilinear_255", "clean": "pil_bicubic_255"}
@@ -18,7 +18,7 @@ def test_images_as_the_programs_resize_them(name, case, shared) -> None:
         pixels = expected[f"{case}/resized/{RESIZED[name]}/every13"].astype(np.float64)
     pixels = pixels if name != "pytorch_fid" else 255 * pixels
     inputs = 2 * pixels / 255 - 1 if name == "pytorch_fid" else (pixels - 128) / 128
-    found = prepare(rules.image(case, *SIZES[case]), named(name))
+    found = prepare(rules.image(case, *SIZES[case]), PROTOCOLS[name])
     assert found.shape == (299, 299, 3)
     np.testing.assert_allclose(found[::13, ::13], inputs, atol=2e-5)
 
@@ -29,7 +29,7 @@ def test_videos_as_the_programs_resize_them(name, case, shared) -> None:
     size = (64, 64) if case.startswith("small") else (48, 80)
     with np.load(shared / "fixtures" / "evaluator" / "i3d_expected.npz") as expected:
         inputs = expected[f"{case}/{MODES[name]}/input_every"]
-    found = prepare(rules.video(case, 16, *size), named(name))
+    found = prepare(rules.video(case, 16, *size), PROTOCOLS[name])
     np.testing.assert_allclose(found[::5, ::16, ::16], inputs, atol=2e-5)
 
 
@@ -51,5 +51,5 @@ def test_what_the_protocols_differ_in() -> None:
         "cdfvd": (1e-5, 0, 0, 2048),
         "stylegan_v": (1e-3, 0, 2048, 2048),
     }
-    with pytest.raises(ValueError, match='no protocol "pytorch_fid" here, only original, videogpt'):
-        named("pytorch_fid", FVD_PROTOCOLS)
+    with pytest.raises(ValueError, match=r"frames is float32 \[4,4,3\], expected uint8 \[...,H,W,3\]"):
+        prepare(np.zeros((4, 4, 3), np.float32), PROTOCOLS["original"])
