@@ -88,8 +88,8 @@ class Meter:
         intervals: bool = True,
         classifier: Network | None = None,
     ):
-        self.paired = [name for name in metrics if name in PAIRED]
-        self._of_sets = [name for name in metrics if name not in PAIRED]
+        self.of_pairs = [name for name in metrics if name in PAIRED]
+        self.of_sets = [name for name in metrics if name not in PAIRED]
         self._seed, self._intervals = seed, intervals
         self.taps = list(dict.fromkeys(tap for name in metrics if (tap := METRICS[name].tap)))
         self._networks: dict[str, Network] = {}
@@ -114,7 +114,7 @@ class Meter:
         Raises ValueError where there is no clip.
         """
         found = map(self._extract, batches)
-        if len(self._of_sets) == 1 and self._of_sets[0] in suite.FRECHET and not self._intervals:
+        if len(self.of_sets) == 1 and self.of_sets[0] in suite.FRECHET and not self._intervals:
             (tap,) = self.taps
             return {tap: accumulate(part[tap].reshape(-1, part[tap].shape[-1]) for part in found)}
         parts = list(found)
@@ -135,7 +135,7 @@ class Meter:
 
         For "asked" the real features of the tap CLASSES are the classes that were asked for, example by example.
         """
-        return [score for name in self._of_sets for score in self._scores(name, real, fake)]
+        return [score for name in self.of_sets for score in self._scores(name, real, fake)]
 
     def _scores(self, name: str, real: Features, fake: Features) -> list[Score]:
         metric = METRICS[name]
@@ -173,7 +173,7 @@ class Meter:
 
     def paired_scores(self, pairs: Iterable[tuple[np.ndarray, ...]]) -> list[Score]:
         """Means over clips of the metrics of pairs: batches uint8 [B,T,H,W,3] of originals, and of what is compared."""
-        found: dict[str, list[np.ndarray]] = {name: [] for name in self.paired}
+        found: dict[str, list[np.ndarray]] = {name: [] for name in self.of_pairs}
         for real, fake in pairs:
             for name, batches in found.items():
                 batches.append(np.asarray(_paired(name, real, fake), np.float64))

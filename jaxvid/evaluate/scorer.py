@@ -39,11 +39,14 @@ class Scorer:
         self, meter: Meter, method: Method, batches: Callable[[], AbstractContextManager[Iterator[dict]]], mesh: Mesh
     ):
         sample, reconstruct = method.sample, method.reconstruct
-        if meter.paired and reconstruct is None:
-            names = " and ".join(meter.paired)
+        if meter.of_pairs and reconstruct is None:
+            names = " and ".join(meter.of_pairs)
             raise ValueError(f"{names} compare reconstructions, and this method makes none: leave them out.")
-        if meter.taps and sample is None and reconstruct is None:
-            raise ValueError("This method makes neither samples nor reconstructions: name no metrics of videos.")
+        if meter.of_sets and sample is None and reconstruct is None:
+            names = " and ".join(meter.of_sets)
+            raise ValueError(
+                f"{names} judge samples or reconstructions, and this method makes neither: leave them out."
+            )
         self._meter, self._batches, self._mesh = meter, batches, mesh
         self._reconstruct = reconstruct and _drawing(lambda state, batch, keys: reconstruct(state, batch), mesh)
         self._generate = _drawing(sample, mesh) if sample else self._reconstruct
@@ -52,7 +55,7 @@ class Scorer:
     def __call__(self, state: TrainState) -> list[Score]:
         """All scores of a state."""
         scores = self._of_sets(self._drawn(self._generate, state), self._generated)
-        if self._meter.paired:
+        if self._meter.of_pairs:
             pairs = ((batch["video"], made) for batch, made in self._drawn(self._reconstruct, state))
             scores += _of(self._meter.paired_scores(pairs), "reconstructions")
         return scores
@@ -74,7 +77,7 @@ class Scorer:
 
     def _of_sets(self, pairs: Iterable[tuple[dict, np.ndarray]], what: str) -> list[Score]:
         """Scores of generated clips uint8 [B,T,H,W,3], each batch with the held-out one whose conditions it has."""
-        if not self._meter.taps:
+        if not self._meter.of_sets:
             return []
         asked: list[np.ndarray] = []
 

@@ -129,6 +129,12 @@ def test_reconstructions_are_judged_where_there_are_no_samples(scored, clips) ->
     assert scores["psnr"]["generated"] == "reconstructions"
 
 
+def test_sets_are_of_samples_and_pairs_of_reconstructions_where_there_are_both(scored) -> None:
+    both, _ = scored(GENERATOR._replace(reconstruct=darker))
+    assert both["motion"] == scored(GENERATOR)[0]["motion"] and both["psnr"] == scored(TOKENIZER)[0]["psnr"]
+    assert both["motion"]["generated"] == "samples" and both["psnr"]["generated"] == "reconstructions"
+
+
 def test_a_method_without_videos_has_its_means_alone(scored) -> None:
     scores, written = scored(NEITHER)
     assert scores == {} and list(written["heldout"]) == ["brightness"]
@@ -138,7 +144,7 @@ def test_metrics_of_videos_that_a_method_does_not_make_are_refused() -> None:
     mesh = parallel.make_mesh(jax.devices()[:1])
     for method, metric, sentence in (
         (GENERATOR, "psnr", "psnr compare reconstructions, and this method makes none"),
-        (NEITHER, "motion", "makes neither samples nor reconstructions"),
+        (NEITHER, "motion", "motion judge samples or reconstructions, and this method makes neither"),
     ):
         with pytest.raises(ValueError, match=sentence):
             Scorer(Meter([metric]), method, lambda: None, mesh)
