@@ -54,7 +54,7 @@ def base() -> ConfigDict:
     config.eval.every = 100
     config.eval.examples = 64
     config.eval.videos = 8  # drawn at each evaluation
-    config.eval.metrics = ()  # of samples and reconstructions, at each evaluation: names in jaxvid/measure.py
+    config.eval.metrics = ()  # of samples and reconstructions, at each evaluation: names in jaxvid/evaluate/suite.py
     config.eval.protocols = ()  # of fid and fvd: names in jaxvid/metrics/protocol.py
     return config
 

@@ -194,15 +194,16 @@ def _histogram(name: str, counts: np.ndarray) -> str:
 def _profile(name: str, profile: Profile) -> str:
     """The values of a profile, the highest first, beside their mean; the lowest by name, if they have names."""
     values = np.asarray(profile.values, np.float64)
-    finite = np.isfinite(values)
-    ordered = np.sort(values[finite])[::-1]
-    notes = "" if finite.all() else f"<small>no finite value: {(~finite).sum()}</small>"
-    if not ordered.size:
+    finite = np.flatnonzero(np.isfinite(values))
+    ascending = finite[values[finite].argsort()]
+    ordered = values[ascending][::-1]
+    notes = f"<small>no finite value: {values.size - finite.size}</small>" if finite.size < values.size else ""
+    if not finite.size:
         return _figure("bars", name, notes)
     whole = f"{_number(ordered.sum())} in all {_thousands(ordered.size)}, at most {_number(ordered[0])} in one"
     notes += f"<span>{whole}</span>"
     if profile.names:
-        lowest = [f"{profile.names[i]} {_number(values[i])}" for i in np.argsort(values)[: min(NAMED, ordered.size)]]
+        lowest = [f"{profile.names[i]} {_number(values[i])}" for i in ascending[:NAMED]]
         notes += f"<span>lowest: {escape(', '.join(lowest))}</span>"
     return _bars(name, notes, ordered, ordered, "by value", "mean")
 

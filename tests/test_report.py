@@ -182,10 +182,10 @@ def test_shows_the_mean_of_each_dimension(tmp_path):
 
 
 def test_names_the_lowest_entries_and_counts_those_without_a_value(tmp_path):
-    accuracy = np.array([np.nan, *(1 - np.arange(20) / 20)])
-    names = ("absent", *(f"class {index}" for index in range(20)))
+    accuracy = np.array([np.nan, -np.inf, *(1 - np.arange(20) / 20)])
+    names = ("absent", "absent too", *(f"class {index}" for index in range(20)))
     page = write_report(tmp_path / "report.html", profiles={"accuracy": Profile(accuracy, names)})
-    assert "in all 20" in page.text and "absent" not in page.text and "no finite value: 1" in page.text
+    assert "in all 20" in page.text and "absent" not in page.text and "no finite value: 2" in page.text
     assert "lowest: class 19 0.05, class 18 0.1" in page.text and "class 11" not in page.text
 
 
