@@ -77,7 +77,7 @@ def read_torch(data: bytes) -> dict[str, np.ndarray]:
       data: the whole file.
 
     Returns:
-      Arrays by name; names of nested dicts and modules are joined by dots, all but tensors is left out. bfloat16 becomes
+      Arrays by name; names of nested dicts and modules are joined by dots. Only tensors are returned. bfloat16 becomes
       float32.
 
     Raises:
