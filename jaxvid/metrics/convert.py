@@ -1,8 +1,8 @@
-"""Weights of the FID Inception and of I3D, from any naming to one, and which weights they are.
+"""Weights of the FID Inception and of I3D: conversion from any naming to one, and identification.
 
-The one naming is that of the PyTorch ports: "Mixed_3b.b1a.bn.running_mean", convolutions as [out, in, *kernel]. For
+The target naming is that of the PyTorch ports: "Mixed_3b.b1a.bn.running_mean", convolutions as [out, in, *kernel]. For
 Inception it is pytorch-fid's (Szegedy et al. 2015, the graph of 2015-12-05), for I3D (Carreira and Zisserman 2017)
-that of piergiaj's and VideoGPT's.
+that of piergiaj and VideoGPT.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ KNOWN_FILES = {
 
 
 class Naming(NamedTuple):
-    """How one family of files names a network's tensors."""
+    """The names of a network's tensors in one family of files."""
 
     network: str
     family: str
-    names: dict[str, str]  # the file's name of each tensor; a name that is left out stands for ones
+    names: dict[str, str]  # our name of each tensor -> the file's; tensors without an entry are ones
     from_tensorflow: bool  # kernels are [*kernel, in, out], vectors may be [1,1,1,1,C]
 
 
@@ -60,42 +60,37 @@ def shapes(network: str) -> dict[str, tuple[int, ...]]:
     return dict(sorted(found.items()))
 
 
-def convert(tensors: Mapping[str, np.ndarray], network: str) -> dict[str, np.ndarray]:
-    """The network's weights under the names, shapes and order of `shapes(network)`, float32.
+def convert(tensors: Mapping[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
+    """The network, "inception" or "i3d", and its weights float32, with the names and order of `shapes(network)`.
 
-    Every tensor has to be there in its shape, and no other but the counters `num_batches_tracked`. Where a program
-    has no scale in its normalisation, it is one.
+    Every tensor has to be present with its shape, and no other but the counters `num_batches_tracked`. If a program
+    has no scale in its normalization, the scale is one.
 
     Args:
-      tensors: what `read` gives of a file of pytorch-fid, torch-fidelity, StyleGAN (TorchScript) for "inception"; of
-        VideoGPT, piergiaj, hassony2, StyleGAN-V (TorchScript), kinetics-i3d, TF-Hub for "i3d".
+      tensors: of a file of pytorch-fid, torch-fidelity, StyleGAN (TorchScript) for "inception"; of VideoGPT, piergiaj,
+        hassony2, StyleGAN-V (TorchScript), kinetics-i3d, TF-Hub for "i3d".
 
     Raises:
-      ValueError: it holds another network; a tensor is missing, misshapen, not finite or unknown, and which.
+      ValueError: the tensors are of neither network, or one of them is missing, of another shape, not finite or
+        unknown.
     """
     naming = _naming(tensors)
-    if naming.network != network:
-        raise ValueError(f"it holds the weights of {naming.network}, not of {network}")
     unknown = set(tensors) - set(naming.names.values())
     if surplus := sorted(name for name in unknown if name.rpartition(".")[2] != COUNTER):
         raise ValueError(f"{naming.family} has no tensor {surplus[0]!r} of shape {tensors[surplus[0]].shape}")
-    return {name: _converted(tensors, naming, name, shape) for name, shape in shapes(network).items()}
-
-
-def network_of(tensors: Mapping[str, np.ndarray]) -> str:
-    """The network, "inception" or "i3d", whose names the tensors bear; ValueError where it is neither."""
-    return _naming(tensors).network
+    network = naming.network
+    return network, {name: _converted(tensors, naming, name, shape) for name, shape in shapes(network).items()}
 
 
 def identify(network: str, weights: Mapping[str, np.ndarray], data: bytes) -> str:
     """Which weights these are, for a report: known ones by name, others as "unknown weights, sha256 ...".
 
-    I3D's are known by their numbers, whatever file they come in, through the checksums that TensorFlow stored of them;
-    else, as Inception's, by the file.
+    Those of I3D are identified by their values, whatever file they are stored in, through the checksums of TensorFlow's
+    checkpoints; otherwise, as those of Inception, by the file.
 
     Args:
       weights: from `convert`.
-      data: the file they came in; of a TensorFlow checkpoint the data file.
+      data: the file they were stored in; of a TensorFlow checkpoint the data file.
     """
     known = KNOWN_I3D.get(i3d_digest(weights)) if network == "i3d" else None
     sha256 = hashlib.sha256(data).hexdigest()
@@ -108,7 +103,7 @@ def identify(network: str, weights: Mapping[str, np.ndarray], data: bytes) -> st
 def i3d_digest(weights: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of the masked CRC-32Cs of I3D's tensors as TensorFlow stores them, in the order of its names.
 
-    "" where a scale of the normalisation is not one: TensorFlow has none.
+    "" if a scale of the normalization is not one: TensorFlow has none.
     """
     naming = next(naming for naming in _namings() if naming.from_tensorflow)
     if any((weights[name] != 1).any() for name in weights if name not in naming.names):
@@ -136,14 +131,14 @@ def _converted(tensors: Mapping[str, np.ndarray], naming: Naming, name: str, sha
     if tensor.shape != expected or not np.issubdtype(tensor.dtype, np.floating):
         raise ValueError(f"its tensor {source!r} is {tensor.dtype} {tensor.shape}, expected float32 {expected}")
     if not np.isfinite(tensor).all():
-        raise ValueError(f"its tensor {source!r} holds values that are not finite")
+        raise ValueError(f"its tensor {source!r} has values that are not finite")
     if naming.from_tensorflow and tensor.ndim == 5:
         tensor = tensor.transpose(4, 3, 0, 1, 2)
     return np.ascontiguousarray(tensor, np.float32)
 
 
 def _naming(tensors: Mapping[str, np.ndarray]) -> Naming:
-    """The naming of which the tensors have the most names, and at least half."""
+    """The naming with the largest share of names among the tensors, at least half."""
 
     def share(naming: Naming) -> float:
         return sum(name in tensors for name in naming.names.values()) / len(naming.names)
@@ -151,7 +146,7 @@ def _naming(tensors: Mapping[str, np.ndarray]) -> Naming:
     best = max(_namings(), key=share)
     if share(best) < 0.5:
         first = next(iter(tensors), None)
-        raise ValueError(f"it holds neither the FID Inception nor I3D, but other tensors, such as {first!r}")
+        raise ValueError(f"it contains neither the FID Inception nor I3D, but other tensors, such as {first!r}")
     return best
 
 
@@ -168,7 +163,7 @@ def _namings() -> tuple[Naming, ...]:
 
 
 def _stylegan_names() -> dict[str, str]:
-    """The TorchScript module's names follow TensorFlow's graph, and lie flat in the blocks of the kind E."""
+    """Names of the TorchScript module: they follow TensorFlow's graph, flattened in the blocks of the kind E."""
     parts = {"conv.weight": "weight", "bn.bias": "beta", "bn.running_mean": "mean", "bn.running_var": "var"}
     names = {"fc.weight": "output.weight", "fc.bias": "output.bias"}
     for name in shapes("inception"):
@@ -181,13 +176,13 @@ def _stylegan_names() -> dict[str, str]:
 
 
 def inception_graph_name(unit: str) -> str:
-    """A unit's name in TensorFlow's graph of 2015: "Mixed_5b.branch5x5_2" is "mixed/tower/conv_1"."""
+    """Name of a unit in TensorFlow's graph of 2015: "Mixed_5b.branch5x5_2" is "mixed/tower/conv_1"."""
     block, _, layer = unit.partition(".")
     if not layer:
         return _numbered("conv", list(STEM).index(block))
     ((branch, number, side),) = re.findall(r"^(branch(?:_pool|[0-9x]+(?:dbl)?))(?:_(\d))?([ab]?)$", layer)
     towers = {"branch3x3dbl": "tower"} if block == "Mixed_6a" else TOWERS
-    # A branch of a single layer has no tower, but for the one behind the pool.
+    # A branch of a single layer has no tower, except for the one behind the pool.
     tower = towers.get(branch) if number or branch == "branch_pool" else None
     leaf = _numbered("mixed/conv", "ab".index(side)) if side else _numbered("conv", int(number or 1) - 1)
     return "/".join(filter(None, [_numbered("mixed", list(inception.BLOCKS).index(block)), tower, leaf]))
@@ -210,5 +205,5 @@ def _tensorflow_names() -> dict[str, str]:
 
 
 def _numbered(name: str, number: int) -> str:
-    """TensorFlow's names of the same thing: conv, conv_1, conv_2."""
+    """TensorFlow's names of repeated units: conv, conv_1, conv_2."""
     return f"{name}_{number}" if number else name

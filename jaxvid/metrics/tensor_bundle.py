@@ -1,6 +1,6 @@
 """Reads TensorFlow's checkpoints (TensorBundle) without TensorFlow.
 
-A checkpoint is PREFIX.index, a LevelDB table of tensor names and places, and PREFIX.data-00000-of-00001, raw tensors.
+A checkpoint is PREFIX.index, a LevelDB table of tensors with their offsets, and PREFIX.data-00000-of-00001, their data.
 Formats: LevelDB's doc/table_format.md, Snappy's format_description.txt, TensorFlow's tensor_bundle.proto.
 """
 
@@ -40,7 +40,7 @@ def read_bundle(index: bytes, data: bytes) -> dict[str, np.ndarray]:
     entries = dict(_table(index))
     header = dict(_fields(entries.pop(b"", b"")))
     if header.get(1) != 1 or header.get(2, 0) != 0:
-        raise ValueError("it is a checkpoint with several data files, or of a big-endian machine: only one is read")
+        raise ValueError("it is a checkpoint with several data files, or of a big-endian machine, which is not read")
     return {name.decode(): _tensor(name.decode(), entry, data) for name, entry in entries.items()}
 
 
@@ -55,7 +55,7 @@ def _tensor(name: str, entry: bytes, data: bytes) -> np.ndarray:
     fields = dict(_fields(entry))
     if fields.get(1) not in DTYPES or 7 in fields:
         raise ValueError(
-            f"its tensor {name!r} is cut in slices or of TensorFlow's type {fields.get(1)}: neither is read"
+            f"its tensor {name!r} is partitioned or of TensorFlow's type {fields.get(1)}, which is not read"
         )
     dtype = DTYPES[fields[1]]
     shape = [dict(_fields(dimension)).get(1, 0) for number, dimension in _fields(fields.get(2, b"")) if number == 2]
@@ -104,7 +104,7 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         size, position = _varint(block, position)
         stop = position + unshared + size
         if shared > len(key) or shared + unshared > MAX_NAME_BYTES or stop > end:
-            raise ValueError("its index holds an impossible entry: it is damaged")
+            raise ValueError("its index contains an impossible entry: it is damaged")
         key = key[:shared] + block[position : position + unshared]
         yield key, block[position + unshared : stop]
         position = stop
@@ -132,14 +132,14 @@ def snappy_decompress(data: bytes) -> bytes:
                 width = 2 if kind == 2 else 4
                 offset, position = int.from_bytes(data[position : position + width], "little"), position + width
             if not 0 < offset <= len(out):
-                raise ValueError("its index holds a copy from before its block: it is damaged")
+                raise ValueError("its index contains a copy from before its block: it is damaged")
             start = len(out) - offset
             repeated = bytes(out[start : start + size])
-            out += (repeated * -(-size // len(repeated)))[:size]  # the source may run into what it writes
+            out += (repeated * -(-size // len(repeated)))[:size]  # the source may overlap the destination
         if len(out) > length:
             break
     if len(out) != length or position != len(data):
-        raise ValueError("its index has a block of another size than it says: it is damaged")
+        raise ValueError("its index has a block of another size than declared: it is damaged")
     return bytes(out)
 
 
@@ -153,27 +153,27 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
             yield tag >> 3, value
             continue
         if tag & 7 not in (1, 2, 5):
-            raise ValueError("its index holds a field of an unknown kind: it is damaged")
+            raise ValueError("its index contains a field of an unknown kind: it is damaged")
         size, position = _varint(message, position) if tag & 7 == 2 else ({1: 8, 5: 4}[tag & 7], position)
         if position + size > len(message):
-            raise ValueError("its index holds a field that ends early: it is damaged")
+            raise ValueError("its index contains a field that ends early: it is damaged")
         raw, position = message[position : position + size], position + size
         yield tag >> 3, raw if tag & 7 == 2 else int.from_bytes(raw, "little")
 
 
 def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
-    """Offset and size of a block, and the position behind them."""
+    """Offset and size of a block, and the position after them."""
     offset, position = _varint(data, position)
     size, position = _varint(data, position)
     return (offset, size), position
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """An integer in groups of seven bits, the lowest first, and the position behind it."""
+    """An integer in groups of seven bits, the lowest first, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte, position = data[position], position + 1
         value |= (byte & 127) << shift
         if byte < 128:
             return value, position
-    raise ValueError("its index holds a number of more than ten bytes: it is damaged")
+    raise ValueError("its index contains a number of more than ten bytes: it is damaged")

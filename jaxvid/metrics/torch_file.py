@@ -1,7 +1,7 @@
 """Reads the tensors of files written by torch.save and torch.jit.save, without PyTorch and without running anything.
 
-Such files hold pickles, which are programs. Here their opcodes move data alone: a name stays a name, nothing is
-imported or called, and any name that is not part of how PyTorch writes tensors ends the reading.
+Such files contain pickles, which are programs. Here their opcodes only move data: names are not resolved, nothing is
+imported or called, and any name that PyTorch does not need to store tensors is an error.
 """
 
 from __future__ import annotations
@@ -77,16 +77,16 @@ def read_torch(data: bytes) -> dict[str, np.ndarray]:
       data: the whole file.
 
     Returns:
-      Arrays by name; nested dicts and modules are joined by dots, what is no tensor is left out. bfloat16 becomes
+      Arrays by name; names of nested dicts and modules are joined by dots. Only tensors are returned. bfloat16 becomes
       float32.
 
     Raises:
-      ValueError: the file would call something, or a tensor lies outside what is stored.
-      Exception: the file is damaged; which one depends on where.
+      ValueError: the file would call something, or a tensor is outside of its storage.
+      Exception: of any type, if the file is damaged.
     """
     tensors, stored = (_read_zip if data.startswith(b"PK") else _read_legacy)(data)
     if not tensors:
-        raise ValueError("it holds no named tensors")
+        raise ValueError("it contains no named tensors")
     budget = MAX_BYTES
     arrays = {}
     for name, tensor in tensors.items():
@@ -96,7 +96,7 @@ def read_torch(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _read_zip(data: bytes) -> tuple[dict[str, _Tensor], Callable[[_Storage], bytes]]:
-    """Lazy tensors, and what gives the bytes of their storages."""
+    """Lazy tensors, and a function that returns the bytes of their storages."""
     archive = zipfile.ZipFile(io.BytesIO(data))
     members = {member.filename: member for member in archive.infolist()}
     pickles = [name for name in members if name.rpartition("/")[2] == "data.pkl"]
@@ -118,7 +118,7 @@ def _read_zip(data: bytes) -> tuple[dict[str, _Tensor], Callable[[_Storage], byt
 
 
 def _read_legacy(data: bytes) -> tuple[dict[str, _Tensor], Callable[[_Storage], bytes]]:
-    """Lazy tensors, and what gives the bytes of their storages: five pickles, then each storage's count and numbers."""
+    """As `_read_zip`, of a file that is five pickles, then each storage's count and numbers."""
     stream = io.BytesIO(data)
     storages: dict[str, _Storage] = {}
     magic, _, system, tree, keys = (_unpickle(stream, storages) for _ in range(5))
@@ -133,7 +133,7 @@ def _read_legacy(data: bytes) -> tuple[dict[str, _Tensor], Callable[[_Storage], 
 
 
 def _array(name: str, tensor: _Tensor, stored: Callable[[_Storage], bytes], budget: int) -> np.ndarray:
-    """A copy of the tensor, after checks that all of it lies within what is stored."""
+    """A copy of the tensor, after checks that it is within its storage."""
     storage, offset, size, stride = tensor
     counts = (offset, *size, *stride)
     if len(size) != len(stride) or any(type(count) is not int or count < 0 for count in counts):
@@ -172,7 +172,7 @@ def _named_tensors(tree: Any) -> dict[str, _Tensor]:
 
 
 def _unpickle(stream: BinaryIO, storages: dict[str, _Storage], is_script: bool = False) -> Any:
-    """The next object of the stream; `storages` takes what the persistent ids name."""
+    """The next object of the stream; `storages` receives the storages by key."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     argument: Any
@@ -234,7 +234,7 @@ def _unpickle(stream: BinaryIO, storages: dict[str, _Storage], is_script: bool =
 
 
 def _allowed(name: str, is_script: bool) -> _Name:
-    """The global, where it belongs to how PyTorch writes tensors; names are compared whole."""
+    """The global, if PyTorch needs it to store tensors; names are compared whole."""
     if name in REBUILDS or name in STORAGES or (is_script and _is_script_class(name)):
         return _Name(name)
     raise ValueError(f"it names {name[:200]!r}, which no file of tensors needs: unpickling it could run code")
@@ -245,7 +245,7 @@ def _is_script_class(name: str) -> bool:
 
 
 def _storage(persistent_id: Any) -> _Storage:
-    """What ("storage", class, key, device, count) and, in legacy files, (view's key, offset, count) or None say."""
+    """From ("storage", class, key, device, count) and, in legacy files, (view's key, offset, count) or None."""
     kind, storage_class, key, _, total, *rest = _expect(persistent_id, tuple)
     if kind != "storage" or _expect(storage_class, _Name).name not in STORAGES:
         raise ValueError("its pickle refers to something that is no storage of tensors")
@@ -264,7 +264,7 @@ def _fill(target: dict[Any, Any], items: list[Any]) -> None:
 
 
 def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
-    """What OrderedDict(pairs) holds; Python 2 pickled the pairs as its arguments."""
+    """A dict for OrderedDict(pairs); Python 2 pickled the pairs as its arguments."""
     items: dict[Any, Any] = {}
     for pair in pairs:
         _fill(items, _expect(pair, list))
@@ -272,7 +272,7 @@ def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
 
 
 def _since_mark(stack: list[Any]) -> list[Any]:
-    """Takes what lies above the last mark."""
+    """Pops the items above the last mark."""
     items = []
     while (item := stack.pop()) is not MARK:
         items.append(item)
@@ -285,7 +285,7 @@ def _expect(value: Any, kind: type[T]) -> T:
     return value
 
 
-# What PyTorch's pickles ask to be called, and what is done instead.
+# Functions that PyTorch's pickles call, and their replacements.
 REBUILDS: dict[str, Callable[..., Any]] = {
     "collections OrderedDict": _ordered_dict,
     "torch._utils _rebuild_tensor": _Tensor,  # before PyTorch 0.4

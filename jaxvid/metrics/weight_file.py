@@ -1,4 +1,4 @@
-"""Reads a file of weights, by path or URL, whatever program wrote it."""
+"""Reads files of weights, by path or URL, in the formats of PyTorch, safetensors and TensorFlow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jaxvid.metrics.torch_file import read_torch
 
 MAX_BYTES = 1 << 30
 CHUNK_BYTES = 1 << 20
-SECONDS_WITHOUT_AN_ANSWER = 60
+TIMEOUT = 60  # seconds without an answer
 # Of safetensors; its own NumPy reader has no bfloat16.
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16, "BOOL": "?"}
 DTYPES |= {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
@@ -29,33 +29,21 @@ BUNDLE_DATA = ".data-00000-of-00001"
 
 
 class WeightFileError(ValueError):
-    """A file that cannot be read as weights: its name and the reason, in one sentence."""
+    """A file that cannot be read as weights, with its name and the reason in one sentence."""
 
     def __init__(self, name: str | Path, reason: str):
         super().__init__(f"{name} cannot be read as weights: {reason}.")
         self.name, self.reason = str(name), reason
 
 
-def read(source: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a file, by the names it gives them.
-
-    Formats, told by content: PyTorch's (zip, legacy, TorchScript), safetensors, TensorFlow's checkpoints. Nothing in a
-    file is executed. bfloat16 becomes float32, all else keeps its type.
+def fetch(source: str | Path) -> list[bytes]:
+    """The bytes of the file, or of both files of a TensorFlow checkpoint: [index, data].
 
     Args:
       source: a path or an http, https or file URL; of a TensorFlow checkpoint its prefix or its .index file.
 
     Raises:
-      WeightFileError: it is missing, damaged, larger than 1 GiB, or no file of plain tensors.
-    """
-    return parse(source, fetch(source))
-
-
-def fetch(source: str | Path) -> list[bytes]:
-    """The bytes of the file, or of both files of a TensorFlow checkpoint: [index, data].
-
-    Raises:
-      WeightFileError: there is no such file, it does not arrive whole, or is larger than 1 GiB.
+      WeightFileError: there is no such file, the download is incomplete, or it is larger than 1 GiB.
     """
     source = str(source)
     prefix = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", source)
@@ -72,7 +60,13 @@ def fetch(source: str | Path) -> list[bytes]:
 
 
 def parse(source: str | Path, parts: list[bytes]) -> dict[str, np.ndarray]:
-    """The tensors in what `fetch(source)` gave."""
+    """The tensors of the bytes from `fetch(source)`, by their names in the file.
+
+    The format is detected by content. Nothing in a file is executed. bfloat16 becomes float32, other types are kept.
+
+    Raises:
+      WeightFileError: the file is damaged, or no file of plain tensors.
+    """
     head, start = parts[0], parts[0][:1000].lstrip().lower()
     with errors_named(source):
         if len(parts) == 2 or head.endswith(TABLE_MAGIC):
@@ -84,10 +78,10 @@ def parse(source: str | Path, parts: list[bytes]) -> dict[str, np.ndarray]:
         if head[8:9] == b"{":
             return _read_safetensors(head)
         if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-            raise ValueError("it is a web page; give the link of the file itself")
+            raise ValueError("it is a web page, not the link of the file itself")
         if start.startswith(b"version https://git-lfs"):
-            raise ValueError("it is a Git LFS pointer, not the file it stands for")
-        raise ValueError("it is empty" if not head else "it is of none of the formats read here")
+            raise ValueError("it is a Git LFS pointer, not the file itself")
+        raise ValueError("it is empty" if not head else "its format is unknown")
 
 
 def _read_safetensors(data: bytes) -> dict[str, np.ndarray]:
@@ -102,7 +96,7 @@ def _read_safetensors(data: bytes) -> dict[str, np.ndarray]:
 
 @contextmanager
 def errors_named(source: str | Path) -> Iterator[None]:
-    """Any error within becomes a WeightFileError: a damaged file can raise nearly every type."""
+    """Turns any error within into a WeightFileError, since damaged files raise errors of many types."""
     try:
         yield
     except WeightFileError:
@@ -114,13 +108,13 @@ def errors_named(source: str | Path) -> Iterator[None]:
 
 
 def _bytes(source: str) -> bytes | None:
-    """The file's bytes; None where there is no such file."""
+    """The file's bytes; None if there is no such file."""
     if re.match(r"(https?|file)://", source):
         return _download(source)
     try:
         size = os.path.getsize(source)
         if os.path.isdir(source):
-            raise WeightFileError(source, "it is a folder; give the file itself")
+            raise WeightFileError(source, "it is a folder, not a file")
         if size > MAX_BYTES:
             raise WeightFileError(source, f"it is larger than {MAX_BYTES >> 20} MiB")
         return Path(source).read_bytes()
@@ -131,11 +125,11 @@ def _bytes(source: str) -> bytes | None:
 
 
 def _download(url: str) -> bytes | None:
-    """The bytes behind a URL, with a line of progress; None where the server has no such file."""
+    """The bytes of a URL, with a line of progress; None if the server has no such file."""
     parts: list[bytes] = []
     received = 0
     try:
-        with urllib.request.urlopen(url, timeout=SECONDS_WITHOUT_AN_ANSWER) as response:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             total = int(response.headers.get("Content-Length") or 0)
             while received <= MAX_BYTES and (part := response.read(CHUNK_BYTES)):
                 parts.append(part)
@@ -150,7 +144,7 @@ def _download(url: str) -> bytes | None:
         reason = getattr(error, "reason", error)
         if isinstance(reason, FileNotFoundError):
             return None
-        raise WeightFileError(url, f"it does not arrive ({reason})") from error
+        raise WeightFileError(url, f"the download fails ({reason})") from error
     if sys.stderr.isatty():
         print(file=sys.stderr)
     if received > MAX_BYTES:

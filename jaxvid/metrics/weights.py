@@ -16,12 +16,12 @@ from safetensors.numpy import save_file
 from jaxvid.command import Parser, attempt
 from jaxvid.files import cache_folder, replacing
 from jaxvid.metrics import i3d, inception
-from jaxvid.metrics.convert import NETWORKS, convert, identify, network_of, shapes
+from jaxvid.metrics.convert import NETWORKS, convert, identify, shapes
 from jaxvid.metrics.weight_file import WeightFileError, errors_named, fetch, parse
 from jaxvid.names import choice
 
 FORMAT = "jaxvid weights 1"
-# Where to get them, and how large they are.
+# Download links, and sizes.
 SOURCES = {
     "inception": (
         "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
@@ -36,14 +36,14 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class WeightInfo:
-    """Where weights come from.
+    """The origin of weights.
 
     Attributes:
       network: "inception" or "i3d".
       source: the file or URL they were converted from.
       sha256: of that file, hexadecimal; of a TensorFlow checkpoint's data file.
       identity: which weights they are, in words.
-      digest: SHA-256 over names, shapes and values; equal weights have equal digests, whatever file they came in.
+      digest: SHA-256 over names, shapes and values; equal weights have equal digests, whatever file they came from.
     """
 
     network: str
@@ -54,7 +54,7 @@ class WeightInfo:
 
 
 def cache_path(network: str) -> Path:
-    """Where the converted weights of "inception" or "i3d" are kept."""
+    """The path of the converted weights of "inception" or "i3d" in the cache."""
     return cache_folder() / "weights" / f"{network}.safetensors"
 
 
@@ -63,14 +63,14 @@ def load(network: str, path: str | Path | None = None) -> tuple[dict[str, Any], 
 
     Args:
       network: "inception" or "i3d".
-      path: a file that the command wrote; the user's cache where it is None.
+      path: a file that the command wrote; None for the user's cache.
 
     Returns:
-      The parameters of `Inception` or `I3D`, float32, and what is known of them.
+      The parameters of `Inception` or `I3D`, float32, and their origin.
 
     Raises:
-      FileNotFoundError: there is none, with the command that makes it.
-      WeightFileError: the file is damaged, is no converted file, or holds the other network.
+      FileNotFoundError: there is no such file; the message states the command that makes it.
+      WeightFileError: the file is damaged, is no converted file, or contains the other network.
     """
     choice("network", network, NETWORKS)
     path = Path(path or cache_path(network))
@@ -91,26 +91,25 @@ def load(network: str, path: str | Path | None = None) -> tuple[dict[str, Any], 
             raise ValueError("it is no converted file: `python -m jaxvid.metrics.weights FILE` converts weights")
         info = WeightInfo(**metadata)
         if info.network != network:
-            raise ValueError(f"it holds the weights of {info.network}, not of {network}")
+            raise ValueError(f"it contains the weights of {info.network}, not of {network}")
         if info.digest != _digest(tensors) or {name: t.shape for name, t in tensors.items()} != shapes(network):
             raise ValueError("its weights do not match its digest: it is damaged, delete it and convert them again")
     return {"inception": inception, "i3d": i3d}[network].from_torch(tensors), info
 
 
 def save(source: str, path: str | Path | None = None) -> tuple[Path, WeightInfo]:
-    """Converts the weights in a file or behind a URL into `path`, or the user's cache; writes whole files only.
+    """Converts the weights of a file or URL into `path`, or into the user's cache; writes the whole file or none.
 
-    Other weights in their place stay there: a score would change without a sign.
+    Other weights at that path are never replaced: scores would change silently.
 
     Raises:
-      WeightFileError: they are not the weights of a known network, whole and sound.
-      FileExistsError: `path` holds other weights.
+      WeightFileError: the file is damaged, or has no weights of a known network.
+      FileExistsError: `path` contains other weights.
     """
     parts = fetch(source)
     tensors = parse(source, parts)
     with errors_named(source):
-        network = network_of(tensors)
-        weights = convert(tensors, network)
+        network, weights = convert(tensors)
     sha256 = hashlib.sha256(parts[-1]).hexdigest()
     info = WeightInfo(network, source, sha256, identify(network, weights, parts[-1]), _digest(weights))
     path = Path(path or cache_path(network))
@@ -118,9 +117,9 @@ def save(source: str, path: str | Path | None = None) -> tuple[Path, WeightInfo]
         try:
             there = load(network, path)[1]
         except (WeightFileError, OSError) as error:
-            raise FileExistsError(f"{path} exists and is left alone ({error}) Delete it first.") from error
+            raise FileExistsError(f"{path} exists and is not replaced ({error}) Delete it first.") from error
         if there.digest != info.digest:
-            raise FileExistsError(f"{path} holds other weights ({there.identity}): delete it, or give --output.")
+            raise FileExistsError(f"{path} contains other weights ({there.identity}): delete it, or set --output.")
         return path, there
     with replacing(path) as temporary:
         save_file(weights, temporary, {"format": FORMAT, **asdict(info)})
@@ -140,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Converts and reports what was found; returns 0, or 2 with one sentence on stderr."""
     known = "\n".join(f"  {network}: {source} ({size})" for network, (source, size) in SOURCES.items())
     about = "Converts the weights of the FID Inception or of I3D (FVD) into the user's cache, once."
-    parser = Parser("jaxvid.metrics.weights", about, epilog=f"Where they are published:\n{known}")
+    parser = Parser("jaxvid.metrics.weights", about, epilog=f"They are published at\n{known}")
     parser.add_argument("source", metavar="FILE_OR_URL", help="of a TensorFlow checkpoint the prefix, or the .index")
     parser.add_argument("--output", metavar="PATH", help="write this file instead of the one in the cache")
     options = parser.parse_args(arguments)
@@ -148,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         path, info = save(options.source, options.output)
         count = len(shapes(info.network))
-        print(f"{info.network}: {info.identity}\n{path} holds {count} tensors, sha256 {info.digest}")
+        print(f"{info.network}: {info.identity}\n{path} contains {count} tensors, sha256 {info.digest}")
 
     return attempt(work)
 

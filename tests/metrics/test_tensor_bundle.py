@@ -6,7 +6,7 @@ from weight_files import bundle, masked, varint
 from weight_files import crc32c as slow_crc32c
 
 from jaxvid.metrics.tensor_bundle import masked_crc32c, read_bundle, snappy_decompress
-from jaxvid.metrics.weight_file import WeightFileError, parse, read
+from jaxvid.metrics.weight_file import WeightFileError, fetch, parse
 
 RNG = np.random.default_rng(0)
 TENSORS = {f"RGB/net/Mixed_{i}/conv_3d/w": RNG.normal(size=(1, 2, i + 1)).astype(np.float32) for i in range(40)}
@@ -66,17 +66,17 @@ def test_checkpoint_by_hand(tmp_path, compress):
     (tmp_path / "model.ckpt.index").write_bytes(index)
     (tmp_path / "model.ckpt.data-00000-of-00001").write_bytes(data)
     for source in (prefix, f"{prefix}.index", f"{prefix}.data-00000-of-00001", prefix.as_uri()):
-        assert_same(read(source), TENSORS)
+        assert_same(parse("x", fetch(source)), TENSORS)
 
 
 def test_checkpoint_without_its_data(tmp_path):
     index, data = bundle(TENSORS)
     (tmp_path / "model.ckpt.index").write_bytes(index)
     with pytest.raises(WeightFileError, match="its data file .*model.ckpt.data-00000-of-00001 is missing"):
-        read(tmp_path / "model.ckpt")
+        parse("x", fetch(tmp_path / "model.ckpt"))
     (tmp_path / "renamed").write_bytes(index)
     with pytest.raises(WeightFileError, match="has to end in .index"):
-        read(tmp_path / "renamed")
+        parse("x", fetch(tmp_path / "renamed"))
     with pytest.raises(WeightFileError, match="truncated"):
         parse("model.ckpt", [index, data[:-1]])
     with pytest.raises(WeightFileError, match="damaged or another one"):

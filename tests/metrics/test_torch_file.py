@@ -8,7 +8,7 @@ import pytest
 from weight_files import integers, rebuild, state_dict, text, torch_file, torch_legacy, torch_script, torch_zip
 
 from jaxvid.metrics.torch_file import read_torch
-from jaxvid.metrics.weight_file import WeightFileError, parse, read
+from jaxvid.metrics.weight_file import WeightFileError, fetch, parse
 
 RNG = np.random.default_rng(0)
 TENSORS = {
@@ -56,14 +56,14 @@ def test_files_written_by_pytorch(shared, name):
         prefix = PARTS[name] + "/"
         keys = [key for key in arrays.files if key.startswith(prefix)]
         expected = {key.removeprefix(prefix).replace("state_dict/", "state_dict."): arrays[key] for key in keys}
-    assert_same(read(folder / f"{name}.pt"), expected)
+    assert_same(parse("x", fetch(folder / f"{name}.pt")), expected)
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_files_that_would_run_code_or_are_broken(shared, name, capfd):
     path = shared / f"fixtures/evaluator/torch_files/refuse_{name}"
     with pytest.raises(WeightFileError, match=REFUSED[name]) as refusal:
-        read(path)
+        parse(path, fetch(path))
     assert str(refusal.value).startswith(str(path)) and refusal.value.name == str(path)
     assert capfd.readouterr() == ("", "")
 

@@ -22,11 +22,10 @@ from jaxvid.metrics.convert import (
     i3d_digest,
     identify,
     inception_graph_name,
-    network_of,
     shapes,
 )
 from jaxvid.metrics.tensor_bundle import masked_crc32c
-from jaxvid.metrics.weight_file import WeightFileError, parse, read
+from jaxvid.metrics.weight_file import WeightFileError, fetch, parse
 from jaxvid.metrics.weights import cache_path, load, main
 
 # SHA-256 of the sorted lines "key [shape]" of the programs' own state dicts, without counters.
@@ -107,7 +106,7 @@ def test_digests_are_those_of_the_published_files(shared):
 @pytest.mark.parametrize("vector_axes", [1, 5])
 def test_tensorflow_checkpoint(vector_axes):
     tensors = tensorflow_i3d(vector_axes)
-    weights = convert(tensors, "i3d")
+    weights = convert(tensors)[1]
     assert {name: tensor.shape for name, tensor in weights.items()} == shapes("i3d")
     kernel = tensors["RGB/inception_i3d/Mixed_5b/Branch_2/Conv3d_0a_3x3/conv_3d/w"]  # [3,3,3,I,O]
     np.testing.assert_array_equal(weights["Mixed_5b.b2b.conv3d.weight"], np.moveaxis(kernel, (4, 3), (0, 1)))
@@ -126,8 +125,8 @@ def test_state_dicts_with_and_without_counters(inception, i3d):
     for network, weights in {"inception": inception, "i3d": i3d}.items():
         counted = dict(reversed(weights.items()))
         counted |= {n.replace("running_var", "num_batches_tracked"): counter for n in weights if "running_var" in n}
-        found = convert(counted, network)
-        assert network_of(counted) == network and list(found) == list(shapes(network))
+        name, found = convert(counted)
+        assert name == network and list(found) == list(shapes(network))
         assert all((found[name] == weights[name]).all() for name in weights)
 
 
@@ -183,7 +182,7 @@ def renamed(weights: dict[str, np.ndarray], family: str) -> dict[str, np.ndarray
 def test_stylegan_names(inception):
     tensors = renamed(inception, "stylegan")
     assert "layers.mixed_9.tower_1_mixed_conv_1.var" in tensors and "layers.mixed_3.tower.conv_2.beta" in tensors
-    found = convert(tensors, "inception")
+    found = convert(tensors)[1]
     for name, tensor in found.items():
         expected = np.ones_like(tensor) if name.endswith("bn.weight") else inception[name]
         np.testing.assert_array_equal(tensor, expected, name)
@@ -192,11 +191,11 @@ def test_stylegan_names(inception):
 def test_hassony2_names(i3d):
     tensors = renamed(i3d, "hassony2")
     assert "mixed_4b.branch_3.1.batch3d.running_mean" in tensors and "mixed_3b.branch_0.conv3d.weight" in tensors
-    found = convert(tensors, "i3d")
+    found = convert(tensors)[1]
     assert all((found[name] == i3d[name]).all() for name in i3d)
 
 
-def test_conversion_is_strict(i3d, inception):
+def test_conversion_is_strict(i3d):
     name = "Mixed_4c.b1b.conv3d.weight"
     nan = i3d[name].copy()
     nan[3, 2, 1, 0, 1] = np.nan
@@ -212,12 +211,10 @@ def test_conversion_is_strict(i3d, inception):
     ]:
         tensors = {key: value for key, value in (i3d | change).items() if value is not None}
         with pytest.raises(ValueError, match=message):
-            convert(tensors, "i3d")
-    with pytest.raises(ValueError, match="it holds the weights of inception, not of i3d"):
-        convert(inception, "i3d")
+            convert(tensors)
     for tensors in ({}, {"fc.weight": nan, "fc.bias": nan}):
         with pytest.raises(ValueError, match="neither the FID Inception nor I3D"):
-            network_of(tensors)
+            convert(tensors)
 
 
 def test_identities(i3d, monkeypatch):
@@ -307,19 +304,19 @@ def test_files_that_are_no_weights(tmp_path):
         (b"\n<!DOCTYPE html><html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"", "it is empty"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "none of the formats"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "its format is unknown"),
         (torch_file(TENSORS)[:-30], "truncated"),
     ]:
         (tmp_path / "file").write_bytes(data)
         with pytest.raises(WeightFileError, match=message):
-            read(tmp_path / "file")
+            parse("file", fetch(tmp_path / "file"))
     for source, message in [
         (tmp_path, "folder"),
         (tmp_path / "no", "no such file"),
         ("file:///no/such", "no such file"),
     ]:
         with pytest.raises(WeightFileError, match=message):
-            read(source)
+            parse(source, fetch(source))
 
 
 @pytest.fixture
@@ -359,17 +356,17 @@ def test_command_converts_a_checkpoint_behind_a_url(cache, served, capsys, monke
     index, data = bundle(tensors, crc=google_crc32c.value)
     (folder / "model.ckpt.index").write_bytes(index)
     (folder / "model.ckpt.data-00000-of-00001").write_bytes(data)
-    monkeypatch.setitem(convert_module.KNOWN_I3D, i3d_digest(convert(tensors, "i3d")), "the ones of this test")
+    monkeypatch.setitem(convert_module.KNOWN_I3D, i3d_digest(convert(tensors)[1]), "the ones of this test")
     assert main([f"{url}/model.ckpt"]) == 0
     assert capsys.readouterr().out.startswith("i3d: the ones of this test\n" + str(cache_path("i3d")))
     params, info = load("i3d")
     assert (info.network, info.source, info.identity) == ("i3d", f"{url}/model.ckpt", "the ones of this test")
     assert info.sha256 == hashlib.sha256(data).hexdigest()
-    expected = i3d_module.from_torch(convert(tensors, "i3d"))
+    expected = i3d_module.from_torch(convert(tensors)[1])
     assert jax.tree.structure(params) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, params, expected)
 
-    with pytest.raises(WeightFileError, match="it holds the weights of i3d, not of inception"):
+    with pytest.raises(WeightFileError, match="it contains the weights of i3d, not of inception"):
         load("inception", cache_path("i3d"))
     before = cache_path("i3d").stat().st_mtime_ns
     assert (
@@ -409,7 +406,7 @@ def test_other_weights_are_not_overwritten(cache, tmp_path, capsys, inception):
 
 def test_torchscript_archive_is_converted(i3d):
     tensors = renamed(i3d, "hassony2")
-    found = convert(parse("i3d_torchscript.pt", [torch_script(tensors)]), "i3d")
+    found = convert(parse("i3d_torchscript.pt", [torch_script(tensors)]))[1]
     assert all((found[name] == i3d[name]).all() for name in i3d)
 
 
@@ -435,11 +432,11 @@ def test_command_says_what_is_wrong(cache, served, capsys, tmp_path):
     for source, message in [
         (f"{url}/none", "there is no such file"),
         (f"{url}/page", "web page"),
-        (f"{url}/short", "4 of its 1000 bytes|does not arrive"),
+        (f"{url}/short", "4 of its 1000 bytes|download fails"),
         (f"{url}/other.pt", "neither the FID Inception nor I3D"),
         (str(folder / "other.safetensors"), "neither the FID Inception nor I3D"),
         (str(tmp_path / "none.pt"), "there is no such file"),
-        ("http://127.0.0.1:9/x", "does not arrive"),
+        ("http://127.0.0.1:9/x", "download fails"),
     ]:
         assert main([source]) == 2
         out, err = capsys.readouterr()
