@@ -1,42 +1,42 @@
-"""What the loop costs: clips/s of `train` against the bare compiled step on one batch.
+"""What the loop costs: clips/s of `train` on records against the bare compiled step on one batch, by turns.
 
-python tests/benchmarks/loop.py
+python tests/benchmarks/loop.py [RECIPE]
 """
 
+from __future__ import annotations
+
 import json
+import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
-import jax
+from timing import interleaved
+from workloads import recipe, training_step
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from conftest import recipe
-
-from jaxvid import data, parallel
-from jaxvid.methods import METHODS
+from jaxvid.data.records import write_records
+from jaxvid.data.synthetic import Synthetic
 from jaxvid.train import train
 
 
-def bare_step(config, steps: int) -> float:
-    """Clips per second of the step alone, on a batch that stays on the device."""
-    mesh = parallel.make_mesh()
-    method = METHODS[config.method](config)
-    source = data.make_source(config.data, "train")
-    with data.train_batches(source, config.train.batch_size, config.data.resolution, seed=0) as batches:
-        batch = parallel.put_batch(next(batches), mesh)
-    state = parallel.make_init(method.init, mesh)(jax.random.key(0), batch)
-    step = parallel.make_step(method.train_step, mesh)
-    state, metrics = jax.block_until_ready(step(state, batch))
-    start = time.perf_counter()
-    for _ in range(steps):
-        state, metrics = step(state, batch)
-    jax.block_until_ready(metrics)
-    return steps * config.train.batch_size / (time.perf_counter() - start)
+class Few(Synthetic):
+    """256 clips of moving shapes."""
+
+    def __len__(self) -> int:
+        return 256
 
 
-def whole_loop(config, steps: int) -> float:
+def on_records(config: Any, folder: str) -> Any:
+    """The config with records of moving shapes as its data, written to the folder."""
+    clips = Few(config.data.frames, config.data.resolution)
+    for split in ("train", "eval"):
+        write_records(clips, f"{folder}/{split}", shards=4)
+    config.data.update(name="records", path=folder, stride=1)
+    return config
+
+
+def whole_loop(config: Any, steps: int) -> float:
     """Clips per second that `train` logs, with its data, logs and transfers, without checkpoints and evaluations."""
     config.train.update(steps=steps, save_every=10 * steps, log_every=1)
     config.eval.update(every=10 * steps, examples=config.train.batch_size)
@@ -47,15 +47,27 @@ def whole_loop(config, steps: int) -> float:
     return (len(times) - 2) * config.train.batch_size / (times[-1] - times[1])
 
 
-def main(rounds: int = 3, steps: int = 25) -> None:
-    """Interleaves both, and prints the ratio of the medians."""
-    found: dict = {bare_step: [], whole_loop: []}
-    for _ in range(rounds):
-        for measure, results in found.items():
-            results.append(measure(recipe("vqvae"), steps))
-    bare, loop = (sorted(results)[rounds // 2] for results in found.values())
-    print(f"bare step {bare:.1f} clips/s, loop {loop:.1f} clips/s, ratio {loop / bare:.3f}")
+def compare(name: str, rounds: int, steps: int) -> tuple[list[float], list[float]]:
+    """Clips/s of the loop and of the bare step, by rounds."""
+    loop, bare = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        config = on_records(recipe(name), folder)
+        run = training_step(config)
+        for _ in range(rounds):
+            loop.append(whole_loop(config.copy_and_resolve_references(), steps))
+            (seconds,) = interleaved({"step": run}, 1, seconds=1.0)["step"]
+            bare.append(config.train.batch_size / seconds)
+    return loop, bare
+
+
+def main(name: str = "vqvae", rounds: int = 3, steps: int = 25) -> None:
+    loop, bare = compare(name, rounds, steps)
+    ratios = sorted(a / b for a, b in zip(loop, bare, strict=True))
+    print(
+        f"{name}: loop {statistics.median(loop):.1f} clips/s, bare step {statistics.median(bare):.1f} clips/s, "
+        f"loop / bare {statistics.median(ratios):.3f} [{ratios[0]:.3f}-{ratios[-1]:.3f}]"
+    )
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -1,0 +1,441 @@
+"""Right answers and speed on an accelerator, in at most 8 minutes: one table last, and all figures as JSON.
+
+    python tests/benchmarks/accelerator.py [--output FOLDER] [--trace] [--sections answers,steps] [--smoke]
+
+Each section runs in a process of its own, since XLA reads its flags once, and has a deadline: what it had measured by
+then is kept. Sections stand in order of value, and the last ones are left out where --minutes are over. What cannot run
+(a package is missing, memory runs out, a flag is unknown) is a row that says so. `--smoke` runs everything at tiny
+sizes on the CPU, in about a minute: its figures mean nothing.
+
+Needs JAX, Flax, optax and ml_collections; the section `loop` needs jaxvid's other requirements, `peers` PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))  # jaxvid of this clone, installed or not
+
+
+class Section(NamedTuple):
+    """A part of the run: its deadline in seconds, and XLA's flags by the name of each form to be compared."""
+
+    seconds: float
+    flags: dict[str, str] = {"": ""}
+
+
+COMMANDS = "--xla_gpu_enable_command_buffer="
+SECTIONS = {
+    "answers": Section(60),
+    "ceilings": Section(25),
+    "steps": Section(150),
+    "launch": Section(70, {"default": "", "no command buffers": COMMANDS, "+CONVOLUTION": COMMANDS + "+CONVOLUTION"}),
+    "layers": Section(70, {"default": "", "nhwc": "--xla_gpu_force_conv_nhwc=true"}),
+    "deterministic": Section(50, {"default": "", "deterministic": "--xla_gpu_deterministic_ops=true"}),
+    "peers": Section(90),
+    "loop": Section(60),
+}
+Row = dict[str, Any]
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.section:
+        run_section(arguments)
+        return
+    began, rows = time.monotonic(), []
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp())  # sections share compiled programs
+    folder = Path(arguments.output or tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in arguments.sections.split(","):
+        section = SECTIONS[name]
+        forms = dict(list(section.flags.items())[:1]) if arguments.smoke else section.flags
+        for form, flags in forms.items():
+            left = 60 * arguments.minutes - (time.monotonic() - began)
+            seconds = min(section.seconds / len(forms), left)
+            found = [{"what": "skipped: the time is over"}] if left < 5 else measure(name, flags, seconds, arguments)
+            rows += [{"section": name, "form": form, **row} for row in found]
+            # Rewritten after each section, so that a run that is cut off leaves what it had.
+            (folder / "accelerator.json").write_text(json.dumps(rows, indent=1))
+            print(f"{time.monotonic() - began:5.0f} s  {name} {form}: {len(found)} rows", flush=True)
+    print_table(rows)
+    print(f"\n{folder / 'accelerator.json'}")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", help="folder for accelerator.json and the trace; default: a new temporary one")
+    parser.add_argument("--trace", action="store_true", help="also write a profiler trace of two steps of vqvae")
+    parser.add_argument("--minutes", type=float, default=8.0, help="after which no further section starts")
+    parser.add_argument("--sections", default=",".join(SECTIONS), help="in the order in which they run")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes on the CPU")
+    parser.add_argument("--section", help=argparse.SUPPRESS)  # of a process that this script starts
+    parser.add_argument("--seconds", type=float, default=60.0, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    for name in arguments.sections.split(","):
+        if name not in SECTIONS:
+            parser.error(f'there is no section "{name}", only {", ".join(SECTIONS)}')
+    return arguments
+
+
+def measure(name: str, flags: str, seconds: float, arguments: argparse.Namespace) -> list[Row]:
+    """The rows of a section, run in a process of its own that is ended at its deadline."""
+    own = ["--section", name, "--seconds", str(seconds)]
+    own += [f"--{option}" for option in ("smoke", "trace") if getattr(arguments, option)]
+    own += ["--output", arguments.output] if arguments.output else []
+    environment = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"}
+    if arguments.smoke:
+        environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(
+            [sys.executable, __file__, *own], env=environment, stdout=out, stderr=errors, text=True, cwd=HERE
+        )
+        try:
+            child.wait(timeout=max(seconds, 1))
+            end = "" if child.returncode == 0 else f"ended with {child.returncode}"
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+            end = f"stopped at its deadline of {seconds:.0f} s"
+        out.seek(0)
+        rows = [json.loads(line[len(MARK) :]) for line in out if line.startswith(MARK) and line.endswith("\n")]
+        if end:
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or [""])[-1]
+            rows.append({"what": f"{end}: {last}"[:300] if last and "deadline" not in end else end})
+    return rows
+
+
+MARK = "row: "
+
+
+def run_section(arguments: argparse.Namespace) -> None:
+    """Runs a section in this process, printing each row as soon as it is known."""
+    deadline = time.monotonic() + arguments.seconds
+    for what, work in WORK[arguments.section](arguments):
+        if time.monotonic() > deadline - 2:
+            row: Row = {"what": what, "note": "left out: the section's time is over"}
+        else:
+            try:
+                row = {"what": what, **work()}
+            except ModuleNotFoundError as error:
+                row = {"what": what, "note": f"skipped: needs {error.name}, which is not installed"}
+            except Exception as error:  # out of memory, an unknown flag, ...: the next row may do
+                row = {"what": what, "note": f"{type(error).__name__}: {' '.join(str(error).split())}"[:240]}
+        print(MARK + json.dumps(row), flush=True)
+
+
+def print_table(rows: list[Row]) -> None:
+    """Prints a line for each row: its section, form, what it is of, and its figures."""
+    print()
+    for row in rows:
+        place = f"{row['section']} {row['form']}".strip()
+        figures = "  ".join(
+            f"{name} {value:.3g}" if isinstance(value, float) else str(value) if name == "note" else f"{name} {value}"
+            for name, value in row.items()
+            if name not in ("section", "form", "what")
+        )
+        print(f"{place:<28} {row['what']:<44} {figures}")
+
+
+Work = Iterator[tuple[str, Callable[[], Row]]]
+
+
+def seconds_of(run: Callable[[int], Any], smoke: bool) -> float:
+    """Median seconds of one of the steps that `run(count)` makes before it blocks: of 5 blocks of 0.1 s, or of one."""
+    least, blocks = (0.0, 1) if smoke else (0.5, 5)
+    start = time.perf_counter()
+    run(1)
+    once = time.perf_counter() - start
+    count = max(1, round(least / blocks / max(once, 1e-5)))
+    times = []
+    for _ in range(blocks):
+        start = time.perf_counter()
+        run(count)
+        times.append((time.perf_counter() - start) / count)
+    return sorted(times)[blocks // 2]
+
+
+def repeated(function: Callable, *inputs: Any) -> Callable[[int], Any]:
+    """run(count): the compiled function on these inputs, so often; blocks at the end."""
+    import jax
+
+    compiled = jax.jit(function)
+    jax.block_until_ready(compiled(*inputs))
+
+    def run(count: int) -> None:
+        outputs = [compiled(*inputs) for _ in range(count)]
+        jax.block_until_ready(outputs)
+
+    return run
+
+
+def ceilings(arguments: argparse.Namespace) -> Work:
+    """What the machine can do at most: matrix products and copies, on random numbers."""
+    import jax
+    import jax.numpy as jnp
+    from timing import normal
+
+    device = jax.devices()[0]
+
+    def machine() -> Row:
+        return {"note": f"{device.device_kind}, JAX {jax.__version__}, Python {platform.python_version()}"}
+
+    def product(dtype: Any) -> Row:
+        size = 256 if arguments.smoke else 8192
+        square = normal(0, (size, size), dtype)
+        return {"TFLOP/s": 2e-12 * size**3 / seconds_of(repeated(jnp.matmul, square, square), arguments.smoke)}
+
+    def copy() -> Row:
+        x = normal(0, (2**12 if arguments.smoke else 2**29,))
+        return {"TB/s": 1e-12 * 2 * x.nbytes / seconds_of(repeated(lambda x: x + 1, x), arguments.smoke)}
+
+    yield "machine", machine
+    yield "matrix product, bfloat16", lambda: product(jnp.bfloat16)
+    yield "matrix product, float32 (default precision)", lambda: product(jnp.float32)
+    yield "read and write, bytes of both", copy
+
+
+def answers(arguments: argparse.Namespace) -> Work:
+    """Relative errors ||found - right|| / ||right|| against float64 on the host."""
+    import jax
+    import numpy as np
+    import reference
+
+    from jaxvid.nn.conv import conv, conv_transpose
+    from jaxvid.nn.norm import BatchNorm, GroupNorm
+    from jaxvid.nn.quantize import _nearest
+
+    def error(found: Any, right: np.ndarray) -> float:
+        return float(np.linalg.norm(np.asarray(found, np.float64) - right) / np.linalg.norm(right))
+
+    def convolution(form: Callable, right: Callable, kernel: tuple[int, ...], strides: Any, size: int) -> Row:
+        channels = 8 if arguments.smoke else 64
+        draw = np.random.default_rng(0).standard_normal
+        x = draw((2, 4, size, size, channels)).astype(np.float32)
+        weights = draw((*kernel, channels, channels)).astype(np.float32)
+        y, pull = jax.vjp(lambda x, k: form(x, k, strides), x, weights)
+        gradient = draw(y.shape).astype(np.float32)
+        names = ("forward", "by video", "by kernel")
+        wanted = right(*(array.astype(np.float64) for array in (x, weights, gradient)), strides)
+        return {name: error(a, b) for name, a, b in zip(names, (y, *pull(gradient)), wanted, strict=True)}
+
+    def norm(module: Any, axes: tuple[int, ...], *train: bool) -> Row:
+        # Flat backgrounds: a mean that is large against the deviation.
+        x = (100 + np.random.default_rng(0).standard_normal((8, 4, 16, 16, 32))).astype(np.float32)
+        y = module.init_with_output(jax.random.key(0), x, *train)[0]
+        groups = x.astype(np.float64).reshape(8, 4, 16, 16, -1, 32 if train else 4)
+        centered = groups - groups.mean(axes, keepdims=True)
+        right = centered / np.sqrt(np.square(centered).mean(axes, keepdims=True) + module.epsilon)
+        return {"mean/std 100": error(y, right.reshape(x.shape))}
+
+    def nearest() -> Row:
+        draw = np.random.default_rng(0).standard_normal
+        rows, codes = (draw((n, 64)).astype(np.float32) for n in (4096, 1024))
+        found = np.asarray(jax.jit(_nearest)(rows, codes))
+        exact = np.square(codes.astype(np.float64)).sum(1) - 2 * rows.astype(np.float64) @ codes.T.astype(np.float64)
+        return {"share of other codes": float((found != exact.argmin(1)).mean())}
+
+    size = 4 if arguments.smoke else 16
+    for kernel, strides in (((3, 3, 3), (1, 1, 1)), ((4, 4, 4), (2, 2, 2)), ((1, 4, 4), (1, 2, 2))):
+        name = f"{'x'.join(map(str, kernel))} stride {max(strides)}"
+        bound = kernel, strides, size
+        yield f"conv {name}", lambda b=bound: convolution(conv, reference.conv, *b)
+        yield f"transposed conv {name}", lambda b=bound: convolution(conv_transpose, reference.conv_transpose, *b)
+    yield "BatchNorm", lambda: norm(BatchNorm(), (0, 1, 2, 3, 4), True)
+    yield "GroupNorm", lambda: norm(GroupNorm(8), (1, 2, 3, 5))
+    yield "nearest code", nearest
+
+
+def steps(arguments: argparse.Namespace) -> Work:
+    """Training steps: milliseconds, clips/s, share of the bf16 product (MFU), memory, seconds of compilation."""
+
+    def step(name: str, dtype: str, fields: dict[str, Any]) -> Row:
+        from workloads import measured_step, recipe
+
+        config = recipe(name, {"model.dtype": dtype, **fields})
+        row, run = measured_step(config)
+        seconds = seconds_of(run, arguments.smoke)
+        if arguments.trace and arguments.output and name == "vqvae":
+            import jax
+
+            with jax.profiler.trace(str(Path(arguments.output) / f"trace_{dtype}")):
+                run(2)
+        clips = config.train.batch_size / seconds
+        return {"ms": 1e3 * seconds, "clips/s": clips, "TFLOP/s": 1e-12 * row.pop("operations") / seconds, **row}
+
+    if arguments.smoke:
+        yield "vqvae:tiny, float32", lambda: step("vqvae:tiny", "float32", {})
+        return
+    for dtype in ("float32", "bfloat16"):
+        for name in ("gan3d:dcgan", "vae:frame", "vqvae"):
+            yield f"{name}, {dtype}", lambda n=name, d=dtype: step(n, d, {})
+    for remat in (True, False):
+        fields = {"model.remat": remat, "train.batch_size": 64 if remat else 16}
+        what = f"vqvae:ucf101, bfloat16, remat {remat}, batch {fields['train.batch_size']}"
+        yield what, lambda f=fields: step("vqvae:ucf101", "bfloat16", f)
+    yield "gan3d:128, bfloat16", lambda: step("gan3d:128", "bfloat16", {})
+
+
+def launch(arguments: argparse.Namespace) -> Work:
+    """Small models are bound by launches: steps one by one, and eight of them in one call."""
+
+    def step(name: str, scanned: int) -> Row:
+        import jax
+        from workloads import recipe, started
+
+        config = recipe(name)
+        method, state, batch = started(config)
+
+        def several(state: Any, batch: Any) -> Any:
+            return jax.lax.scan(lambda state, _: method.train_step(state, batch), state, length=scanned)
+
+        compiled = jax.jit(several if scanned else method.train_step, donate_argnums=0)
+
+        def run(count: int) -> None:
+            nonlocal state
+            for _ in range(count):
+                state, metrics = compiled(state, batch)
+            jax.block_until_ready((state, metrics))
+
+        run(1)
+        return {"ms": 1e3 * seconds_of(run, arguments.smoke) / max(scanned, 1)}
+
+    for name in ("vqvae:tiny",) if arguments.smoke else ("gan3d:dcgan", "vae:frame"):
+        yield f"{name}, one step a call", lambda n=name: step(n, 0)
+        scanned = 2 if arguments.smoke else 8
+        yield f"{name}, {scanned} steps a call", lambda n=name, s=scanned: step(n, s)
+
+
+def layers(arguments: argparse.Namespace) -> Work:
+    """3-D convolutions in bf16, forward and both gradients, beside the sum of 2-D convolutions over time taps."""
+    import jax
+    import jax.numpy as jnp
+    from timing import normal
+
+    from jaxvid.nn.conv import conv, conv_transpose
+
+    def taps(x: jax.Array, kernel: jax.Array, strides: Any) -> jax.Array:
+        padded = jnp.pad(x, [(0, 0), (1, 1), (0, 0), (0, 0), (0, 0)])
+        parts = [conv(padded[:, t : t + x.shape[1]], kernel[t : t + 1], strides) for t in range(3)]
+        return parts[0] + parts[1] + parts[2]
+
+    def layer(form: Callable, kernel: tuple[int, ...], strides: Any, channels: int) -> Row:
+        batch, size = (1, 8) if arguments.smoke else (16, 32)
+        x = normal(0, (batch, 8, size, size, channels), jnp.bfloat16)
+        weights = normal(1, (*kernel, channels, channels), jnp.bfloat16)
+
+        def both_ways(x: jax.Array, weights: jax.Array) -> Any:
+            y, pull = jax.vjp(lambda x, k: form(x, k, strides), x, weights)
+            return y, pull(y)
+
+        y = jax.eval_shape(lambda x, k: form(x, k, strides), x, weights)
+        places = min(y.size, x.size) // channels  # every tap meets every place of the coarser grid once
+        operations = 3 * 2 * places * weights.size
+        seconds = seconds_of(repeated(both_ways, x, weights), arguments.smoke)
+        text = jax.jit(both_ways).lower(x, weights).compile().as_text()
+        return {
+            "ms": 1e3 * seconds,
+            "TFLOP/s": 1e-12 * operations / seconds,
+            "transposes": text.count(" transpose("),
+            "copies": text.count(" copy("),
+        }
+
+    channels = 8 if arguments.smoke else 256
+    yield "conv 3x3x3", lambda: layer(conv, (3, 3, 3), (1, 1, 1), channels)
+    yield "conv 3x3x3, sum of 2-D convolutions", lambda: layer(taps, (3, 3, 3), (1, 1, 1), channels)
+    yield "conv 4x4x4 stride 2", lambda: layer(conv, (4, 4, 4), (2, 2, 2), channels)
+    yield "transposed conv 4x4x4 stride 2", lambda: layer(conv_transpose, (4, 4, 4), (2, 2, 2), channels // 2)
+
+
+def deterministic(arguments: argparse.Namespace) -> Work:
+    """Two runs of 20 steps: whether they end with the same bits, and what that costs."""
+
+    def runs(name: str) -> Row:
+        import jax
+        import numpy as np
+        from workloads import final_state, recipe
+
+        config, count = recipe(name), 3 if arguments.smoke else 20
+        first, second = (jax.tree.leaves(final_state(config, count)) for _ in range(2))
+        same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True))
+        return {"equal bits": same}
+
+    def cost(name: str) -> Row:
+        from workloads import recipe, training_step
+
+        return {"ms": 1e3 * seconds_of(training_step(recipe(name)), arguments.smoke)}
+
+    for name in ("vqvae:tiny",) if arguments.smoke else ("vqvae", "gan3d:dcgan"):
+        yield f"{name}, twice", lambda n=name: runs(n)
+        yield f"{name}, a step", lambda n=name: cost(n)
+
+
+def peers(arguments: argparse.Namespace) -> Work:
+    """PyTorch's steps of the same layers: channels last, in float32 and under bf16 autocast, compiled or not."""
+
+    def step(name: str, dtype: str, compiled: bool) -> Row:
+        import torch
+        from peers import PEERS
+        from workloads import random_video, recipe
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # as JAX's default precision
+        torch.backends.cudnn.benchmark = True
+        fields = {"train.batch_size": 2} if arguments.smoke else {}
+        video = torch.from_numpy(random_video(recipe(name, fields))).to(device)
+        one = PEERS[name](video, compiled=compiled)
+
+        def run(count: int) -> None:
+            with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+                for _ in range(count):
+                    one()
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        run(2)
+        return {"ms": 1e3 * seconds_of(run, arguments.smoke), "note": f"PyTorch {torch.__version__} on {device}"}
+
+    for compiled in (False,) if arguments.smoke else (False, True):
+        for name in ("vae:frame",) if arguments.smoke else ("gan3d:dcgan", "vae:frame"):
+            for dtype in ("float32", "bfloat16"):
+                what = f"{name}, {dtype}{', compiled' if compiled else ''}"
+                yield what, lambda n=name, d=dtype, c=compiled: step(n, d, c)
+
+
+def loop(arguments: argparse.Namespace) -> Work:
+    """The training loop with its data, logs and transfers, beside the bare step."""
+
+    def whole() -> Row:
+        from loop import compare
+
+        ((found,), (bare,)) = compare("vqvae:tiny", 1, 4) if arguments.smoke else compare("vqvae", 1, 150)
+        return {"clips/s": found, "bare clips/s": bare, "loop / bare": found / bare, "cores": os.cpu_count()}
+
+    yield "vqvae on records", whole
+
+
+WORK: dict[str, Callable[[argparse.Namespace], Work]] = {
+    "answers": answers,
+    "ceilings": ceilings,
+    "steps": steps,
+    "launch": launch,
+    "layers": layers,
+    "deterministic": deterministic,
+    "peers": peers,
+    "loop": loop,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Training steps in PyTorch with the layers, the optimizer and the work of jaxvid's recipes.
+
+Typed from the published layouts: DCGAN (Radford et al., 2016), in 3-D as in Vondrick et al. (2016), and the
+convolutional VAE of single frames (Kingma and Welling, 2014). Every step includes what jaxvid's step includes: bytes to
+floats, noise, the average of the sampled parameters, and the norms of the gradients. The optimizer is the fused one and
+memory is channels last, which is the fastest of PyTorch's settings on CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+SLOPE = 0.2  # of the leaky ReLU, below 0
+Step = Callable[[], Tensor]
+
+
+def normalize(video: Tensor) -> Tensor:
+    """uint8 [B,...,C] -> float [B,C,...] in [-1, 1], channels last in memory."""
+    return (video.float() / 127.5 - 1).movedim(-1, 1)
+
+
+def leaky() -> nn.Module:
+    return nn.LeakyReLU(SLOPE)
+
+
+def norm_of(parameters: Iterable[Tensor]) -> Tensor:
+    """The global norm of the gradients."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def dcgan(video: Tensor, noise: int = 100, wide: int = 256, narrow: int = 128, compiled: bool = False) -> Step:
+    """A step of both players of the DCGAN of `gan3d:dcgan` on uint8 videos [B,16,16,16,3].
+
+    Generator z -> 4x4x4 x wide -> 8x8x8 x narrow -> 16x16x16x3, batch norm before each leaky ReLU; the discriminator
+    mirrored, with batch norm after its second convolution. Non-saturating loss, Adam.
+    """
+    device = video.device
+    generator = nn.Sequential(
+        nn.Linear(noise, wide * 4**3), nn.Unflatten(1, (wide, 4, 4, 4)), nn.BatchNorm3d(wide), leaky(),
+        nn.ConvTranspose3d(wide, narrow, 4, 2, 1), nn.BatchNorm3d(narrow), leaky(),
+        nn.ConvTranspose3d(narrow, 3, 4, 2, 1), nn.Tanh(),
+    )  # fmt: skip
+    discriminator = nn.Sequential(
+        nn.Conv3d(3, narrow, 4, 2, 1), leaky(), nn.Conv3d(narrow, wide, 4, 2, 1), nn.BatchNorm3d(wide), leaky(),
+        nn.Flatten(), nn.Linear(wide * 4**3, 1),
+    )  # fmt: skip
+    players = generator, discriminator = [
+        player.to(device, memory_format=torch.channels_last_3d) for player in (generator, discriminator)
+    ]
+    optimizers = [torch.optim.Adam(p.parameters(), 2e-4, (0.5, 0.99), fused=True) for p in players]
+    average = [p.detach().clone() for p in generator.parameters()]
+    generate, judge = (torch.compile(player) if compiled else player for player in players)
+
+    def step() -> Tensor:
+        real, fake = normalize(video), generate(torch.randn(len(video), noise, device=device))
+        discriminator.requires_grad_(True).zero_grad()
+        d_loss = (softplus(-judge(real).float()) + softplus(judge(fake.detach()).float())).mean()
+        d_loss.backward()
+        d_norm = norm_of(discriminator.parameters())
+        optimizers[1].step()
+        # Without gradients of the discriminator's parameters, which the generator's step does not need.
+        discriminator.requires_grad_(False)
+        generator.zero_grad()
+        g_loss = softplus(-judge(fake).float()).mean()
+        g_loss.backward()
+        g_norm = norm_of(generator.parameters())
+        optimizers[0].step()
+        torch._foreach_lerp_(average, list(generator.parameters()), 0.005)
+        return torch.stack([d_loss.detach(), g_loss.detach(), d_norm, g_norm])
+
+    return step
+
+
+class FrameVAE(nn.Module):
+    """Frames [N,3,H,W] and noise [N,dim] -> means and log variances [N,dim], and reconstructions."""
+
+    def __init__(self, size: int, width: int, hidden: int, dim: int) -> None:
+        super().__init__()
+        grid, w = (4 * width, size // 8, size // 8), width
+        flat = grid[0] * grid[1] * grid[2]
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, w, 4, 2, 1), leaky(), nn.Conv2d(w, 2 * w, 4, 2, 1), leaky(),
+            nn.Conv2d(2 * w, 4 * w, 4, 2, 1), leaky(), nn.Flatten(), nn.Linear(flat, hidden), leaky(),
+            nn.Linear(hidden, 2 * dim),
+        )  # fmt: skip
+        self.decoder = nn.Sequential(
+            nn.Linear(dim, hidden), leaky(), nn.Linear(hidden, flat), leaky(), nn.Unflatten(1, grid),
+            nn.ConvTranspose2d(4 * w, 2 * w, 4, 2, 1), leaky(), nn.ConvTranspose2d(2 * w, w, 4, 2, 1), leaky(),
+            nn.ConvTranspose2d(w, 3, 4, 2, 1),
+        )  # fmt: skip
+
+    def forward(self, frames: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, log_variance = self.encoder(frames).float().chunk(2, 1)
+        log_variance = log_variance - 4
+        z = mean + torch.exp(0.5 * log_variance) * noise
+        return mean, log_variance, self.decoder(z).float()
+
+
+def frame_vae(video: Tensor, width: int = 32, hidden: int = 512, dim: int = 16, compiled: bool = False) -> Step:
+    """A step of the VAE of `vae:frame` on uint8 clips [B,T,H,W,3].
+
+    A Gaussian likelihood of the likeliest scale, Adam, gradients clipped to norm 1.
+    """
+    model = FrameVAE(video.shape[2], width, hidden, dim).to(video.device, memory_format=torch.channels_last)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.Adam(parameters, 1e-3, fused=True)
+    average = [p.detach().clone() for p in parameters]
+    apply = torch.compile(model) if compiled else model
+
+    def step() -> Tensor:
+        frames = normalize(video.flatten(0, 1))
+        mean, log_variance, output = apply(frames, torch.randn(len(frames), dim, device=video.device))
+        error = (output - frames).square()
+        log_scale = 0.5 * torch.log(error.detach().mean() + 1e-8)
+        nll = (0.5 * error * torch.exp(-2 * log_scale) + log_scale + 0.9189).sum() / len(video)
+        kl = 0.5 * (log_variance.exp() - log_variance - 1 + mean.square()).sum() / len(video)
+        loss = (nll + kl) / video[0].numel()
+        model.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        torch._foreach_lerp_(average, parameters, 0.01)
+        return torch.stack([loss.detach(), norm])
+
+    return step
+
+
+PEERS: dict[str, Callable[..., Step]] = {"gan3d:dcgan": dcgan, "vae:frame": frame_vae}
