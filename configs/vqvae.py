@@ -1,10 +1,13 @@
 """Video VQ-VAE: clips to a small grid of codes and back.
 
-    python -m jaxvid.main --config configs/vqvae.py
+Command: python -m jaxvid.main --config configs/vqvae.py
+Device: two CPU cores.
+Time and memory: 3 min 5 s with an empty compilation cache, 1.1 GB.
+Score: PSNR 27.8 dB over the 64 evaluation clips, on which 92 % of the codes are in use. No step trained on these clips,
+    and no setting was chosen by them.
+Samples: none, since a tokenizer has no prior; reconstructions beside the originals are in the report.
 
-Default: 16x64x64 clips of moving shapes, drawn as it goes, 1024 codes on a 4x16x16 grid. On two CPU cores, with an
-empty compilation cache: 3 min 5 s, 1.1 GB of memory, PSNR 27.8 dB over the 64 evaluation clips, on which 92 % of the
-codes are in use. No step trained on these clips, and no setting was chosen by them.
+16x64x64 clips of moving shapes, drawn as it goes, 1024 codes on a 4x16x16 grid.
 `:vq`, `:fsq`, `:lfq`: the same with another quantizer. One run each, not tuned: 26.4 dB and 16 % of the codes in use,
 25.1 dB and 40 %, 24.4 dB and 100 %.
 `:tiny`: seconds, for tests.

@@ -156,7 +156,9 @@ class Recorder:
             histograms=found.histograms,
             profiles=found.profiles,
             warnings=warnings,
-            config={k: config_lib.shown(v) for k, v in config_lib.flatten(config_lib.to_dict(self._config)).items()},
+            config={
+                k: config_lib.abbreviated(v) for k, v in config_lib.flatten(config_lib.to_dict(self._config)).items()
+            },
             environment=environment(),
             files={name: name for name in WRITTEN if name != "report.html"},
             parameters=self._parameters,

@@ -24,7 +24,7 @@ def unconditional(name: str) -> ConfigDict:
     ("fields", "sentence"),
     [
         ({"loss.adversarial": "hing"}, "loss.adversarial .* did you mean hinge"),
-        ({"loss.augment": ("color",)}, "an item of loss.augment .* did you mean colour"),
+        ({"loss.augment": ("colour",)}, "an item of loss.augment .* did you mean color"),
         ({"loss.r1": -1.0}, "loss.r1 is -1.0, expected 0 or more"),
         ({"loss.adversarial": "hinge", "loss.smoothing": 0.1}, "loss.smoothing is for .* not for hinge"),
         ({"loss.smoothing": 0.6}, "expected less than 0.5"),
@@ -46,8 +46,8 @@ def unconditional(name: str) -> ConfigDict:
             {"model.generator.norm": "group", "model.generator.widths": (16, 12)},
             "model.generator.widths are .* multiples of 8",
         ),
-        ({"model.generator.background": "none"}, 'model.generator.background is "none", and there is a layer in front'),
-        ({"model.generator.foreground": "smoth"}, "model.generator.foreground .* did you mean smooth"),
+        ({"model.generator.background": "none"}, 'model.generator.background is "none", and there is a foreground'),
+        ({"model.generator.foreground": "gradent"}, "model.generator.foreground .* did you mean gradient"),
         ({"model.generator.norm": "layer"}, "model.generator.norm .* did you mean"),
         ({"model.generator.factors": (DOUBLE, (8, 2, 2))}, "do not divide the video: frames 8 by 16"),
         ({"data.resolution": 18}, "do not divide the video: height 18 by 4"),
@@ -76,8 +76,8 @@ def test_what_cannot_work_is_one_sentence(fields: dict, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"picture": 0}, "model.generator.picture is 0, expected at least 1"),
-        ({"picture": 10}, "model.generator.factors .* do not divide .* height 10 by 4"),
+        ({"foreground_size": 0}, "model.generator.foreground_size is 0, expected at least 1"),
+        ({"foreground_size": 10}, "model.generator.factors .* do not divide .* height 10 by 4"),
         ({"factors": ((1, 2, 2), DOUBLE)}, "model.generator.factors .* expected 1 in time: it goes frame by frame"),
     ],
 )
@@ -154,13 +154,13 @@ def test_samples_begin_with_the_frames_that_are_given() -> None:
 
 
 def test_a_way_out_names_fields_that_there_are() -> None:
-    """Layers can be told the condition; a dense generator has no such field."""
-    for name, told in (("acgan:tiny", True), ("pixel_gan:tiny", False)):
+    """Static frames can depend on the condition; a dense generator has none."""
+    for name, static in (("acgan:tiny", True), ("pixel_gan:tiny", False)):
         config = recipe(name)
         config.condition.on, config.model.conditioning, config.loss.classes = ("action",), "none", 0.0
         with pytest.raises(ValueError, match="ignores the action") as refused:
             gan.make(config)
-        assert ("told" in str(refused.value)) == told
+        assert ("static_conditioned" in str(refused.value)) == static
 
 
 def test_only_every_nth_video_pays_for_its_slope() -> None:

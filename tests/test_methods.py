@@ -12,7 +12,6 @@ from conftest import recipe
 from ml_collections import ConfigDict
 
 from jaxvid import conditions, data, parallel
-from jaxvid import config as config_lib
 from jaxvid.core import Evaluated, TrainState, make_method
 from jaxvid.data import Source
 
@@ -53,7 +52,7 @@ def dense_gan() -> ConfigDict:
     """Of a label: what follows given frames begins as their repetition, which is hard to tell from real."""
     config = recipe("pixel_gan:tiny")
     config.condition.on, config.model.conditioning = ("label",), "projection"
-    config.loss = config_lib.gan_loss("hinge", reconstruction=100.0)
+    config.loss.update(adversarial="hinge", r1=0.0, penalized=1)
     config.model.discriminators = ConfigDict({"dense": {"widths": (32, 16), "spectral": True}})
     return config
 
@@ -68,11 +67,11 @@ CASES = {
         {"name": "frame", "width": 8, "hidden": 32, "strides": (2, 2), "dim": 8}, turn=2, likelihood="laplace"
     ),
     "vae-grid": network({"name": "grid", "width": 8, "blocks": 1, "dim": 4, "downsample": (4, 4, 4)}, free_nats=0.1),
-    # At eight units of memory rounding takes a pixel over the edge of one of the placed picture, where its slope jumps.
+    # At eight units of memory rounding takes a pixel over the edge of one of the foreground, where its slope jumps.
     "gan-text": variant("gan_text:tiny", model__generator__memory=12),
     "gan-recurrent": variant(
         "gan_rnn:tiny",
-        model__generator__background="painted",
+        model__generator__background="rendered",
         loss__adversarial="least_squares",
         loss__feature_matching=0.1,
         condition__on=("label", "first_frames"),

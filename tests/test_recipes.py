@@ -27,7 +27,8 @@ def test_a_recipe_makes_a_method(name: str) -> None:
     method = make_method(config)
     clip = conditions.wrap(config, source)[0]
     numbers = {name: value for name, value in clip.items() if value.dtype.kind in "biuf"}
-    batch = {name: jax.ShapeDtypeStruct((2, *value.shape), value.dtype) for name, value in numbers.items()}
+    size = config.train.batch_size
+    batch = {name: jax.ShapeDtypeStruct((size, *value.shape), value.dtype) for name, value in numbers.items()}
     state = jax.eval_shape(method.init, jax.random.key(0), batch)
     new_state, metrics = jax.eval_shape(method.train_step, state, batch)
     assert jax.tree.structure(new_state) == jax.tree.structure(state)

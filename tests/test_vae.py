@@ -129,7 +129,7 @@ def test_bernoulli_reads_logits_as_the_mean_of_values_between_the_ends() -> None
         ({"model__likelihood": "gausian"}, "model.likelihood.*did you mean gaussian"),
         ({"model__network__motion": 0}, "model.network.motion is 0, expected at least 1"),
         ({"model__network__strides": (2, 0)}, r"model.network.strides is \(2, 0\), expected at least 1"),
-        ({"model__network__picture": 6}, "model.network.picture is 6, expected a multiple of 4"),
+        ({"model__network__foreground_size": 6}, "model.network.foreground_size is 6, expected a multiple of 4"),
         ({"model__network__heads": 3}, "hidden 32 must be a multiple of model.network.heads 3"),
         ({"model__network__name": "frame"}, "a field of model.network frame|model.network frame needs dim"),
         ({"model__beta": -1.0}, "model.beta is -1.0"),

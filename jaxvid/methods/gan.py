@@ -99,7 +99,8 @@ def check(config: ConfigDict) -> None:
     judged = ("first_frames", "label") if loss.classes else ("first_frames",)
     ignored = [name for name in config.condition.on if name not in judged]
     if config.model.conditioning == "none" and ignored:
-        both = " and model.generator.told to True" if "told" in config.model.generator else ""
+        static = " and model.generator.static_conditioned to True"
+        both = static if "static_conditioned" in config.model.generator else ""
         raise ValueError(
             f'model.conditioning is "none", so that the discriminator ignores the {ignored[0]}, and the generator '
             f'need not obey it: set it to "projection"{both}.'
@@ -335,6 +336,7 @@ def warnings(metrics: Mapping[str, float]) -> list[str]:
     if share < ALIKE:
         found.append(
             f"samples of one class differ from each other {share:.0%} as much as the data do: the generator shows one "
-            "clip of each; lower optim.learning_rate, or set model.generator.told to False, if it has layers."
+            "clip of each; lower optim.learning_rate, or set model.generator.static_conditioned to False, "
+            "if there is one."
         )
     return found

@@ -139,7 +139,7 @@ def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
     params_key, key = jax.random.split(key)
     noise = {name: jnp.zeros((1, *shape)) for name, shape in setup.shapes.items()}
     given = jax.tree.map(lambda x: x[:1], conditions.take(setup.config.condition, batch))
-    params = setup.model.init(params_key, normalize(batch["video"][:1]), noise, train=False, given=given)["params"]
+    params = setup.model.init(params_key, normalize(batch["video"][:1]), noise, train=False, conditions=given)["params"]
     players = {ENCODER: params.pop("encoder"), DECODER: params}
     return new_state(key, players, setup.optimizers, averaged=PLAYERS, extra={"moment": jnp.ones(())})
 
@@ -149,7 +149,7 @@ def bound(setup: Setup, params: Params, batch: Batch, keys: jax.Array, moment: j
     video, given = normalize(batch["video"]), conditions.take(setup.config.condition, batch)
     power = setup.likelihood.power
     noise = parallel.example_noise(keys, setup.shapes)
-    posterior, prior, output = bind(setup.model, params)(video, noise, train=True, given=given)
+    posterior, prior, output = bind(setup.model, params)(video, noise, train=True, conditions=given)
     if moment is None:  # that of these videos, as a constant: the gradient is that of the likeliest scale's NLL
         error = jnp.abs(jax.lax.stop_gradient(output) - video)
         moment = parallel.pmean(jnp.mean(error**power), setup.axis_name)
@@ -204,7 +204,7 @@ def decode(setup: Setup, params: Params, z: Latents, condition: jax.Array | None
 
 def encoded_condition(setup: Setup, params: Params, batch: Batch) -> jax.Array | None:
     """What decoder and prior depend on, [B,F]; None without conditions."""
-    return bind(setup.model, params).tell(conditions.take(setup.config.condition, batch))
+    return bind(setup.model, params).encode_conditions(conditions.take(setup.config.condition, batch))
 
 
 def reconstruct(setup: Setup, state: TrainState, batch: Batch) -> jax.Array:
@@ -288,7 +288,7 @@ def codec(config: ConfigDict, state: TrainState, given: Batch | None = None) -> 
         return bind(model, params).sample_prior(noise, condition(params, len(keys)))
 
     def condition(params: dict, clips: int) -> jax.Array | None:
-        vector = bind(model, params).tell(conditions.take(config.condition, given or {}))
+        vector = bind(model, params).encode_conditions(conditions.take(config.condition, given or {}))
         return None if vector is None else jnp.repeat(vector, clips, 0)
 
     def clips(z: Latents) -> int:

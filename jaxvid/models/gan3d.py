@@ -5,17 +5,20 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from jaxvid.models.gan_blocks import Layers, Noise, joined
+from jaxvid.models.gan_blocks import Compositor, Noise, concatenate
+from jaxvid.shapes import expect
 
 
 class Generator(nn.Module):
-    """{"video": noise [B,noise]} and a condition [B,F] or None -> video [B,T,H,W,C], all painted from one code.
+    """{"video": noise [B,noise]} and a condition [B,F] or None -> video [B,T,H,W,C], rendered from one code.
 
     Attributes:
       noise: how many normal numbers a video is made of.
     """
 
-    layers: Layers
+    preserve_adopted_names = True  # of submodules: they stand in the names of parameters
+
+    compositor: Compositor
     noise: int = 100
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -23,5 +26,8 @@ class Generator(nn.Module):
         return {"video": (self.noise,)}
 
     def __call__(self, noise: Noise, condition: jax.Array | None, train: bool) -> jax.Array:
-        code = joined(noise["video"], condition)
-        return self.layers(code[:, None], self.layers.still(noise["video"], condition), train)
+        """Noise and condition -> video in [-1, 1], float32."""
+        video_noise = noise["video"]
+        expect(f"[B,{self.noise}]", float, noise=video_noise)
+        static_codes = self.compositor.static_codes(video_noise, condition)
+        return self.compositor(concatenate(video_noise, condition)[:, None], static_codes, train)

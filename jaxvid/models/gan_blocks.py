@@ -1,4 +1,4 @@
-"""What the networks of GANs are built of: stages of convolutions, renderers of frames, layers, trunks, heads, panels.
+"""What the networks of GANs are built of: stages of convolutions, renderers, compositors, trunks, heads, panels.
 
 A network is a list of stages: `widths[i]` channels, and a factor (time, height, width) by which the grid changes.
 """
@@ -13,43 +13,33 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvid.nn.compositing import ground
-from jaxvid.nn.conv import Conv, ConvTranspose, depth_to_space
+from jaxvid.nn.activation import SLOPE, leaky_relu, variance_preserving
+from jaxvid.nn.compositing import color_gradient
+from jaxvid.nn.conv import Conv, ConvTranspose, Triple, depth_to_space
 from jaxvid.nn.norm import Deviation, Normalization
+from jaxvid.shapes import expect
 
-SLOPE = 0.2  # of the leaky ReLU, below 0
-FIRST_VARIANCE = 1 / 16  # of first samples, about
-Triple = tuple[int, int, int]
+INITIAL_VARIANCE = 1 / 16  # of the videos of an untrained generator, about
 Noise = dict[str, jax.Array]
 
 
-def keep(gain: float = 2 / (1 + SLOPE**2)) -> nn.initializers.Initializer:
-    """Kernels that multiply the variance of what they meet; the default makes up for a leaky ReLU."""
-    return nn.initializers.variance_scaling(gain, "fan_in", "truncated_normal")
-
-
-def total(factors: Sequence[Triple]) -> Triple:
+def total_factor(factors: Sequence[Triple]) -> Triple:
     """The factor of all stages together."""
     time, height, width = (math.prod(axis) for axis in zip(*factors, strict=True))
     return time, height, width
 
 
-def kernel(factor: Triple) -> Triple:
+def kernel_size(factor: Triple) -> Triple:
     """Twice the factor, so that every place is met equally often; where the size stays 3, and 1 in time."""
     time, height, width = (2 * f if f > 1 else least for f, least in zip(factor, (1, 3, 3), strict=True))
     return time, height, width
-
-
-def repeat(x: jax.Array, factor: Triple) -> jax.Array:
-    """[B,T,H,W,C] -> [B,T*t,H*h,W*w,C] for factor (t,h,w), every place repeated."""
-    return depth_to_space(jnp.tile(x, math.prod(factor)), factor)
 
 
 class Upsample(nn.Module):
     """Features [B,T,H,W,C] -> [B,T*t,H*h,W*w,features] for factor (t,h,w): a transposed convolution of that stride.
 
     Attributes:
-      gain: of the variance, from leaky features to what comes out, at first.
+      gain: of the variance, from leaky features to the output, before training.
     """
 
     features: int
@@ -59,10 +49,11 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        # Each output meets one tap in `places`: without their number the variance would fall with each layer, and first
-        # samples would all be the same grey.
+        # Each output meets one tap in `places`: without their number the variance would fall with each layer, and
+        # untrained samples would all be the same gray.
         places = math.prod(self.factor)
-        shape, init = kernel(self.factor), keep(self.gain * places * 2 / (1 + SLOPE**2))
+        init = variance_preserving(self.gain * places * 2 / (1 + SLOPE**2))
+        shape = kernel_size(self.factor)
         return ConvTranspose(self.features, shape, self.factor, dtype=self.dtype, kernel_init=init)(x)
 
 
@@ -79,13 +70,13 @@ class Activation(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, codes: jax.Array | None, train: bool) -> jax.Array:
-        x = Normalization(self.norm, self.axis_name, self.dtype)(x, train)
+        x = Normalization(kind=self.norm, axis_name=self.axis_name, dtype=self.dtype)(x, train)
         if codes is not None:
             style = nn.Dense(2 * x.shape[-1], dtype=self.dtype)(codes)[:, :, None, None, None]
             scale, shift = jnp.split(style, 2, -1)
             parts = x.reshape(*codes.shape[:2], -1, *x.shape[2:])
             x = (parts * (1 + scale) + shift).reshape(x.shape)
-        return nn.leaky_relu(x, SLOPE)
+        return leaky_relu(x)
 
 
 class ResidualUpsample(nn.Module):
@@ -104,17 +95,17 @@ class ResidualUpsample(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, codes: jax.Array | None, train: bool) -> jax.Array:
         def activate(h: jax.Array) -> jax.Array:
-            return Activation(self.norm, self.axis_name, self.dtype)(h, codes, train)
+            return Activation(norm=self.norm, axis_name=self.axis_name, dtype=self.dtype)(h, codes, train)
 
         places = math.prod(self.factor)
         skip = Conv(self.features, (1, 1, 1), dtype=self.dtype)(x)
-        skip = repeat(skip, self.factor)
+        skip = depth_to_space(jnp.tile(skip, places), self.factor)
         h = Conv(self.features * places, (3, 3, 3), dtype=self.dtype)(activate(x))
         h = Conv(self.features, (3, 3, 3), dtype=self.dtype)(activate(depth_to_space(h, self.factor)))
         return skip + h
 
 
-class Painter(nn.Module):
+class Renderer(nn.Module):
     """Codes [B,N,D] -> video [B,T,H,W,channels] in [-1, 1], float32; each of the N codes makes T/N frames.
 
     A dense layer makes the coarsest grid, `widths[0]` channels each; each stage but the last brings it to the next
@@ -140,33 +131,32 @@ class Painter(nn.Module):
 
     @nn.compact
     def __call__(self, codes: jax.Array, train: bool) -> jax.Array:
+        expect("[B,N,D]", float, codes=codes)
+        shared = {"norm": self.norm, "axis_name": self.axis_name, "dtype": self.dtype}
         styles = codes if self.modulated else None
-
-        def activate(h: jax.Array) -> jax.Array:
-            return Activation(self.norm, self.axis_name, self.dtype)(h, styles, train)
-
         batch, count = codes.shape[:2]
-        time, height, width = (n // f for n, f in zip(self.size, total(self.factors), strict=True))
+        time, height, width = (n // f for n, f in zip(self.size, total_factor(self.factors), strict=True))
         grid = (time // count, height, width, self.widths[0])
         x = nn.Dense(math.prod(grid), dtype=self.dtype)(codes.reshape(batch * count, -1))
         x = x.reshape(batch, time, height, width, -1)
         for features, factor in zip(self.widths[1:], self.factors, strict=False):
             if self.residual:
-                x = ResidualUpsample(features, factor, self.norm, self.axis_name, self.dtype)(x, styles, train)
+                x = ResidualUpsample(features=features, factor=factor, **shared)(x, styles, train)
             else:
-                x = Upsample(features, factor, dtype=self.dtype)(activate(x))
-        # Within the straight part of tanh: where first samples are black and white, hardly a gradient comes back.
-        pixels = Upsample(self.channels, self.factors[-1], FIRST_VARIANCE, self.dtype)(activate(x))
-        return nn.tanh(pixels.astype(jnp.float32))
+                x = Upsample(features=features, factor=factor, dtype=self.dtype)(Activation(**shared)(x, styles, train))
+        # Within the straight part of tanh: black and white samples hardly get a gradient.
+        to_pixels = Upsample(features=self.channels, factor=self.factors[-1], gain=INITIAL_VARIANCE, dtype=self.dtype)
+        return nn.tanh(to_pixels(Activation(**shared)(x, styles, train)).astype(jnp.float32))
 
 
-class SmoothPainter(nn.Module):
-    """Codes [B,1,D] -> a frame [B,1,H,W,channels] in [-1, 1], float32, smooth between the colours of its corners.
+class ColorGradient(nn.Module):
+    """Codes [B,1,D] -> a frame [B,1,H,W,channels] in [-1, 1], float32: a bilinear gradient between four corner colors.
 
     Attributes:
       size: (H, W).
-      soft: softsign instead of tanh, which lets colours come back that have gone to black and white; they do where no
-        condition says which is wanted.
+      soft: softsign instead of tanh, whose gradient does not vanish at black and white: saturated colors come back, as
+        they do by themselves where a condition says which are wanted.
+      hidden: features of the layer between.
     """
 
     size: tuple[int, int]
@@ -177,56 +167,59 @@ class SmoothPainter(nn.Module):
 
     @nn.compact
     def __call__(self, codes: jax.Array, train: bool) -> jax.Array:
-        hidden = nn.leaky_relu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=keep())(codes[:, 0]), SLOPE)
-        corners = nn.Dense(4 * self.channels, dtype=self.dtype, kernel_init=keep(0.3))(hidden).astype(jnp.float32)
-        colours = nn.soft_sign(4 * corners) if self.soft else nn.tanh(corners)
-        return ground(colours.reshape(-1, 2, 2, self.channels), self.size)
+        hidden = leaky_relu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=variance_preserving())(codes[:, 0]))
+        to_corners = nn.Dense(4 * self.channels, dtype=self.dtype, kernel_init=variance_preserving(0.3))
+        corners = to_corners(hidden).astype(jnp.float32)
+        colors = nn.soft_sign(4 * corners) if self.soft else nn.tanh(corners)
+        return color_gradient(colors.reshape(-1, 2, 2, self.channels), self.size)
 
 
-class Layers(nn.Module):
-    """Codes [B,N,D] -> video [B,T,H,W,C]: what `painter` makes of them, or that as the mask between two layers.
+class Compositor(nn.Module):
+    """Codes [B,N,D] -> video [B,T,H,W,C]: as rendered, or a rendered mask between a foreground and a background.
 
-    The two streams of Vondrick et al. (2016, section 3.2): what moves, in front of a picture that does not.
+    With a background these are the two streams of Vondrick et al. (2016, section 3.2).
 
     Attributes:
-      painter: of the video; with a background of what moves and, in one channel more, of the mask; with a foreground
-        too of the mask alone.
-      background, foreground: painters of one frame, from codes of the whole clip; None: there is no such layer.
-      told: these codes know the condition. A generator whose colours may follow the class makes them do so: all samples
-        of a class are alike then, and a discriminator that is led from colour to colour teaches no outlines.
+      renderer: of the video; with a background, of the foreground and, in one channel more, of the mask; with a
+        foreground as well, of the mask alone.
+      background, foreground: modules for static frames, from codes of the whole clip; None: there is no such layer.
+      static_conditioned: these codes depend on the condition. Where colors may follow the class, all samples of a class
+        become alike, and a discriminator that follows the colors teaches no outlines.
     """
 
-    painter: Painter
+    preserve_adopted_names = True  # of submodules: they stand in the names of parameters
+
+    renderer: nn.Module
     background: nn.Module | None = None
     foreground: nn.Module | None = None
-    told: bool = True
+    static_conditioned: bool = True
 
-    def still(self, noise: jax.Array, condition: jax.Array | None) -> jax.Array:
-        """The codes [B,1,D] of the layers that do not move, from noise [B,noise] and a condition [B,F] or None."""
-        return joined(noise, condition if self.told else None)[:, None]
+    def static_codes(self, noise: jax.Array, condition: jax.Array | None) -> jax.Array:
+        """The codes [B,1,D] of the static frames, from noise [B,noise] and a condition [B,F] or None."""
+        return concatenate(noise, condition if self.static_conditioned else None)[:, None]
 
-    def __call__(self, codes: jax.Array, still: jax.Array, train: bool) -> jax.Array:
-        """Codes [B,N,D] of the painter, and [B,1,D'] of the layers that do not move."""
+    def __call__(self, codes: jax.Array, static_codes: jax.Array, train: bool) -> jax.Array:
+        """Codes [B,N,D] of the renderer, and [B,1,D'] of the static frames -> video."""
         if self.background is None:
-            return self.painter(codes, train)
-        front, mask, behind = self.split(codes, still, train)
-        return mask * front + (1 - mask) * behind
+            return self.renderer(codes, train)
+        foreground, mask, background = self.layers(codes, static_codes, train)
+        return mask * foreground + (1 - mask) * background
 
-    def split(self, codes: jax.Array, still: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def layers(self, codes: jax.Array, static_codes: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The foreground, the mask [B,T,H,W,1] in [0, 1], and the background."""
         assert self.background is not None
-        painted = self.painter(codes, train)
-        front = self.foreground(still, train) if self.foreground else painted[..., :-1]
-        return front, (painted[..., -1:] + 1) / 2, self.background(still, train)
+        rendered = self.renderer(codes, train)
+        foreground = self.foreground(static_codes, train) if self.foreground else rendered[..., :-1]
+        return foreground, (rendered[..., -1:] + 1) / 2, self.background(static_codes, train)
 
 
-def joined(noise: jax.Array, condition: jax.Array | None) -> jax.Array:
-    """Noise [B,D] and a condition [B,F] as one code [B,D+F]; where there is no condition the noise."""
+def concatenate(noise: jax.Array, condition: jax.Array | None) -> jax.Array:
+    """Noise [B,D] and a condition [B,F] as one code [B,D+F]; the noise where there is no condition."""
     return noise if condition is None else jnp.concatenate([noise, condition], -1)
 
 
 class Critique(NamedTuple):
-    """What a discriminator says of N parts of each video: the whole (N=1), or its frames.
+    """A discriminator's output for N parts of each video: the whole (N=1), or its frames.
 
     logits: [B,N], above 0 for real.
     classes: logits of the classes [B,N,K]; None without an auxiliary classifier.
@@ -252,10 +245,10 @@ class Limited(nn.Module):
 class Trunk(nn.Module):
     """Video [B,T,H,W,C] -> features after each stage; the last [B,T/t,H/h,W/w,widths[-1]].
 
-    The mirror of `Painter`: strided convolutions, each but the first behind a norm, all with leaky ReLU; `residual`
+    The mirror of `Renderer`: strided convolutions, each but the first behind a norm, all with leaky ReLU; `residual`
     adds the mean-pooled input, mapped by a 1x1x1 convolution. With `deviation` the last features have one channel more,
-    see `nn.norm.Deviation`; `pooled` adds features [B,T/t,2*C], the mean and the maximum of these over space: what
-    a video shows, wherever it is.
+    see `nn.norm.Deviation`; `pooled` adds features [B,T/t,2*C], the mean and the maximum of these over space, which do
+    not depend on where something is.
     """
 
     widths: Sequence[int]
@@ -270,21 +263,23 @@ class Trunk(nn.Module):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+        def convolve(h: jax.Array, **fields: Any) -> jax.Array:
+            return Limited(layer=Conv(dtype=self.dtype, **fields), spectral=self.spectral)(h, train)
+
         x, features = video, []
         for index, (width, factor) in enumerate(zip(self.widths, self.factors, strict=True)):
-            conv = Conv(width, kernel(factor), factor, dtype=self.dtype, kernel_init=keep())
-            h = Limited(conv, self.spectral)(x, train)
+            strided = {"kernel_size": kernel_size(factor), "strides": factor, "kernel_init": variance_preserving()}
+            h = convolve(x, features=width, **strided)
             if index:
-                h = Normalization(self.norm, self.axis_name, self.dtype)(h, train)
-            h = nn.leaky_relu(h, SLOPE)
+                h = Normalization(kind=self.norm, axis_name=self.axis_name, dtype=self.dtype)(h, train)
+            h = leaky_relu(h)
             if self.residual:
-                h = Limited(Conv(width, (3, 3, 3), dtype=self.dtype), self.spectral)(h, train)
-                pooled = nn.avg_pool(x, factor, factor)
-                h += Limited(Conv(width, (1, 1, 1), dtype=self.dtype), self.spectral)(pooled, train)
+                h = convolve(h, features=width, kernel_size=(3, 3, 3))
+                h += convolve(nn.avg_pool(x, factor, factor), features=width, kernel_size=(1, 1, 1))
             x = h
             features.append(x)
         if self.deviation:
-            features[-1] = Deviation(self.axis_name)(x, train)
+            features[-1] = Deviation(axis_name=self.axis_name)(x, train)
         if self.pooled:
             features.append(jnp.concatenate([features[-1].mean((2, 3)), features[-1].max((2, 3))], -1))
         return tuple(features)
@@ -306,39 +301,39 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array | None, train: bool) -> tuple[jax.Array, jax.Array | None]:
         def dense(features: int, y: jax.Array) -> jax.Array:
-            return Limited(nn.Dense(features, dtype=self.dtype), self.spectral)(y, train)
+            return Limited(layer=nn.Dense(features, dtype=self.dtype), spectral=self.spectral)(y, train)
 
         classes = dense(self.classes, x).astype(jnp.float32) if self.classes else None
         if condition is not None and not self.projection:
-            beside = jnp.broadcast_to(condition[:, None], (*x.shape[:2], condition.shape[-1]))
-            x = nn.leaky_relu(dense(self.width, jnp.concatenate([x, beside], -1)), SLOPE)
+            repeated = jnp.broadcast_to(condition[:, None], (*x.shape[:2], condition.shape[-1]))
+            x = leaky_relu(dense(self.width, jnp.concatenate([x, repeated], -1)))
         logits = dense(1, x)[..., 0].astype(jnp.float32)
         if condition is not None and self.projection:
-            wanted = dense(x.shape[-1], condition)[:, None]
-            logits += jnp.sum(x.astype(jnp.float32) * wanted, -1) * x.shape[-1] ** -0.5
+            projected = dense(x.shape[-1], condition)[:, None]
+            logits += jnp.sum(x.astype(jnp.float32) * projected, -1) * x.shape[-1] ** -0.5
         return logits, classes
 
 
-def glimpse(video: jax.Array, count: int, axis_name: str | None = None) -> jax.Array:
+def sample_frames(video: jax.Array, count: int, axis_name: str | None = None) -> jax.Array:
     """[B,T,H,W,C] -> [B,count,H,W,C]: every (T/count)-th frame of each video, of the next video one later.
 
-    So the videos of a batch show all moments alike. Under pmap `axis_name` says how many videos come before.
+    So all times are equally frequent in a batch. Under pmap `axis_name` tells how many videos come before.
     """
     frames = video.shape[1]
     before: Any = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(video)
-    moments = (before + jnp.arange(len(video))[:, None] + jnp.arange(count) * frames // count) % frames
-    return jnp.take_along_axis(video, moments[..., None, None, None], axis=1)
+    times = (before + jnp.arange(len(video))[:, None] + jnp.arange(count) * frames // count) % frames
+    return jnp.take_along_axis(video, times[..., None, None, None], axis=1)
 
 
 class Discriminator(nn.Module):
-    """Video [B,T,H,W,C] and a condition [B,F] or None -> a critique of the whole, or of each of its frames.
+    """Video [B,T,H,W,3] and a condition [B,F] or None -> a critique of the whole, or of each of its frames.
 
     Frames are judged by a trunk that keeps time: factors and kernels of 1 there. Pooled features pass one dense layer
     more.
 
     Attributes:
-      frames: how many frames of each video are judged in training, see `glimpse` (Tulyakov et al., 2018, judge one;
-        outside training it is all of them); None: the video as a whole.
+      frames: how many frames of each video are judged in training, see `sample_frames` (Tulyakov et al., 2018, judge
+        one; outside training it is all of them); None: the video as a whole.
     """
 
     trunk: Trunk
@@ -347,30 +342,33 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, video: jax.Array, condition: jax.Array | None, train: bool) -> Critique:
+        expect("[B,T,H,W,3]", float, video=video)
         if self.frames and train:
-            video = glimpse(video, self.frames, self.trunk.axis_name)
+            video = sample_frames(video, self.frames, self.trunk.axis_name)
         features = self.trunk(video, train)
         rows = features[-1].reshape(len(video), video.shape[1] if self.frames else 1, -1)
         if self.trunk.pooled:
-            dense = nn.Dense(self.head.width, dtype=self.head.dtype, kernel_init=keep())
-            rows = nn.leaky_relu(Limited(dense, self.head.spectral)(rows, train), SLOPE)
+            dense = nn.Dense(self.head.width, dtype=self.head.dtype, kernel_init=variance_preserving())
+            rows = leaky_relu(Limited(layer=dense, spectral=self.head.spectral)(rows, train))
         return Critique(*self.head(rows, condition, train), features)
 
 
 class Conditioned(nn.Module):
-    """A generator or a discriminator, and what makes one vector of its conditions (None where there are none)."""
+    """A generator or a discriminator, and the encoder of its conditions (None where there are none)."""
 
     network: nn.Module
     encoder: nn.Module | None = None
 
     def __call__(self, x: Any, conditions: Mapping[str, jax.Array], train: bool) -> Any:
-        return self.network(x, self.encoder(conditions) if self.encoder else None, train)
+        """Noise or video, and conditions by name -> what the network makes of it and of the conditions' vector."""
+        return self.network(x, self.encoder(conditions).vector if self.encoder else None, train)
 
 
 class Panel(nn.Module):
-    """Several discriminators, each with its own eyes on the same videos."""
+    """Several discriminators, each with its own parameters, on the same videos."""
 
     members: Sequence[nn.Module]
 
     def __call__(self, video: jax.Array, condition: jax.Array | None, train: bool) -> tuple[Critique, ...]:
+        """Video [B,T,H,W,3] and a condition [B,F] or None -> a critique by each."""
         return tuple(member(video, condition, train) for member in self.members)

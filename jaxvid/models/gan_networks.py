@@ -8,45 +8,42 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jaxvid.models import gan3d, gan_blocks, gan_fc, gan_layered, gan_rnn
+from jaxvid.models.gan3d import Generator
+from jaxvid.models.gan_blocks import (
+    ColorGradient,
+    Compositor,
+    Conditioned,
+    Discriminator,
+    Head,
+    Panel,
+    Renderer,
+    Trunk,
+    total_factor,
+)
+from jaxvid.models.gan_fc import Continuation, DenseDiscriminator, DenseGenerator
+from jaxvid.models.gan_layered import LayeredGenerator
+from jaxvid.models.gan_rnn import CELLS, RecurrentDiscriminator, RecurrentGenerator
 from jaxvid.names import choice
 from jaxvid.nn.condition import ConditionEncoder
+from jaxvid.nn.conv import Triple
 from jaxvid.nn.norm import NORMS
 
-UNCHANGED = 1e-4  # variance of first changes from a given frame
-
-
-def stages(field: str, options: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
-    """Widths and factors of a network of stages; raises ValueError where they do not fit each other or the video."""
-    widths, factors = tuple(options["widths"]), tuple(map(tuple, options["factors"]))
-    if not widths or len(widths) != len(factors) or any(len(factor) != 3 for factor in factors):
-        raise ValueError(
-            f"{field} has widths {widths} and factors {factors}, expected one factor (time, height, width) per width."
-        )
-    if any(n < 1 for n in (*widths, *sum(factors, ()))):
-        raise ValueError(f"{field} has widths {widths} and factors {factors}, expected whole numbers of at least 1.")
-    choice(f"{field}.norm", options["norm"], NORMS)
-    if options["norm"] == "group" and any(width % 8 for width in widths):
-        raise ValueError(f"{field}.widths are {widths}, expected multiples of 8, since {field}.norm is group.")
-    grows = "discriminators" not in field  # a strided convolution takes any size, unless what it skips is pooled
-    for axis, length, factor in zip(("frames", "height", "width"), size, gan_blocks.total(factors), strict=True):
-        if length % factor and (grows or options["residual"]):
-            raise ValueError(f"{field}.factors {factors} do not divide the video: {axis} {length} by {factor}.")
-    return {"widths": widths, "factors": factors, "norm": options["norm"], "residual": options["residual"]}
+CHANGE_VARIANCE = 1e-4  # of the changes from a given frame, before training
 
 
 def make_generator(
     options: Mapping[str, Any],
-    size: gan_blocks.Triple,
+    size: Triple,
     encoder: ConditionEncoder | None = None,
     first_frames: int = 0,
     axis_name: str | None = None,
     dtype: Any = None,
-) -> gan_blocks.Conditioned | gan_fc.Continuation:
+) -> Conditioned | Continuation:
     """A generator: noise and conditions -> video.
 
     Args:
-      options: `name`, and the fields of that network; see configs/gan3d.py, gan_rnn.py, acgan.py and pixel_gan.py.
+      options: `name`, one of "conv", "recurrent", "layered" and "dense", and the fields of that network; see
+        configs/gan3d.py, gan_rnn.py, acgan.py and pixel_gan.py.
       size: frames, height and width of the videos.
       encoder: of the conditions; None where there are none.
       first_frames: how many frames are given as a condition; a dense generator makes those that follow.
@@ -58,77 +55,86 @@ def make_generator(
     """
     field = "model.generator"
     name = choice(f"{field}.name", options["name"], ("conv", "recurrent", "layered", "dense"))
-    positive(field, options)
+    check_positive(field, options)
     if name == "dense":
         dense = {"noise": options["noise"], "width": options["width"], "dtype": dtype}
         if first_frames and encoder:
-            following = gan_fc.DenseGenerator((size[0] - first_frames, *size[1:], 3), **dense, first=UNCHANGED)
-            return gan_fc.Continuation(following, encoder)
-        return gan_blocks.Conditioned(gan_fc.DenseGenerator((*size, 3), **dense), encoder)
+            following = (size[0] - first_frames, *size[1:], 3)
+            changes = DenseGenerator(size=following, variance=CHANGE_VARIANCE, **dense)
+            return Continuation(network=changes, encoder=encoder)
+        return Conditioned(network=DenseGenerator(size=(*size, 3), **dense), encoder=encoder)
     if name != "conv":
-        still(field, options)
+        check_framewise(field, options)
 
-    def painter(size: gan_blocks.Triple, channels: int = 3, **changed: Any) -> gan_blocks.Painter:
-        fields = stages(field, {**options, **changed}, size)
-        fields["modulated"] = options["modulated"]
-        return gan_blocks.Painter(size, **fields, channels=channels, axis_name=axis_name, dtype=dtype)
+    def renderer(size: Triple, channels: int = 3, **changed: Any) -> Renderer:
+        stages = make_stages(field, {**options, **changed}, size)
+        shared = {"modulated": options["modulated"], "axis_name": axis_name, "dtype": dtype}
+        return Renderer(size=size, **stages, channels=channels, **shared)
 
-    front = (1, options["picture"], options["picture"]) if name == "layered" else size
-    layers = make_layers(options, size, front, painter, dtype)
+    foreground_size = (1, *[options["foreground_size"]] * 2) if name == "layered" else size
+    compositor = make_compositor(options, size, foreground_size, renderer, dtype)
     if name == "conv":
-        return gan_blocks.Conditioned(gan3d.Generator(layers, options["noise"]), encoder)
-    cell = choice(f"{field}.cell", options["cell"], gan_rnn.CELLS)
-    codes: dict[str, Any] = {"content": options["content"], "motion": options["motion"], "memory": options["memory"]}
-    codes |= {"cell": cell, "dtype": dtype}
-    if name == "layered":
-        network: Any = gan_layered.LayeredGenerator(layers, size=size, **codes)
-    else:
-        network = gan_rnn.RecurrentGenerator(layers, **codes)
-    return gan_blocks.Conditioned(network, encoder)
+        return Conditioned(network=Generator(compositor=compositor, noise=options["noise"]), encoder=encoder)
+    network = {"recurrent": RecurrentGenerator, "layered": LayeredGenerator}[name](
+        compositor=compositor,
+        frames=size[0],
+        **{each: options[each] for each in ("content", "motion", "memory")},
+        cell=choice(f"{field}.cell", options["cell"], CELLS),
+        dtype=dtype,
+    )
+    return Conditioned(network=network, encoder=encoder)
 
 
-def make_layers(
+def make_compositor(
     options: Mapping[str, Any],
-    size: gan_blocks.Triple,
-    front: gan_blocks.Triple,
-    painter: Callable[..., gan_blocks.Painter],
+    size: Triple,
+    foreground_size: Triple,
+    renderer: Callable[..., Renderer],
     dtype: Any,
-) -> gan_blocks.Layers:
-    """The layers of videos of `size`; what `painter(front, channels)` paints is as large as `front`."""
-    field = "model.generator"
-    choice(f"{field}.background", options["background"], ("none", "painted", "smooth"))
-    choice(f"{field}.foreground", options["foreground"], ("painted", "smooth"))
+) -> Compositor:
+    """The compositor of a generator's `options` for videos of `size`; `renderer(size, channels, **changed)` makes one.
+
+    Raises:
+      ValueError: `background` and `foreground` do not fit each other, or have no such value.
+    """
+    field, conditioned = "model.generator", options["static_conditioned"]
+    choice(f"{field}.background", options["background"], ("none", "rendered", "gradient"))
+    choice(f"{field}.foreground", options["foreground"], ("rendered", "gradient"))
+    static: dict[str, Any] = {}
     if options["background"] == "none":
-        if options["name"] == "layered" or options["foreground"] != "painted":
-            raise ValueError(f'{field}.background is "none", and there is a layer in front: set it to "smooth".')
-        return gan_blocks.Layers(painter(front, 3))
-    background: Any = gan_blocks.SmoothPainter(size[1:], soft=not options["told"], dtype=dtype)
-    if options["background"] == "painted":
-        # Without a norm, which would take away what tells a dark picture from a light one.
+        if options["name"] == "layered" or options["foreground"] != "rendered":
+            raise ValueError(f'{field}.background is "none", and there is a foreground: set it to "gradient".')
+    elif options["background"] == "rendered":
+        # Without a norm, which would take away the difference between a dark image and a light one.
         factors = [(1, *factor[1:]) for factor in options["factors"]]
-        background = painter((1, *size[1:]), factors=factors, norm="none")
-    if options["foreground"] == "smooth":
-        foreground = gan_blocks.SmoothPainter(front[1:], soft=not options["told"], dtype=dtype)
-        return gan_blocks.Layers(painter(front, 1), background, foreground, options["told"])
-    return gan_blocks.Layers(painter(front, 4), background, told=options["told"])
+        static["background"] = renderer((1, *size[1:]), factors=factors, norm="none")
+    else:
+        static["background"] = ColorGradient(size=size[1:], soft=not conditioned, dtype=dtype)
+    channels = 4 if static else 3
+    if options["foreground"] == "gradient":
+        channels = 1
+        static["foreground"] = ColorGradient(size=foreground_size[1:], soft=not conditioned, dtype=dtype)
+    # The names of parameters decide their initial values.
+    rendered = renderer(foreground_size, channels).clone(name="painter")
+    return Compositor(renderer=rendered, **static, static_conditioned=conditioned, name="layers")
 
 
 def make_discriminator(
     panel: Mapping[str, Any],
-    size: gan_blocks.Triple,
+    size: Triple,
     encoder: ConditionEncoder | None = None,
     conditioning: str = "projection",
     classes: int = 0,
     axis_name: str | None = None,
     dtype: Any = None,
-) -> gan_blocks.Conditioned:
+) -> Conditioned:
     """A panel of discriminators: video and conditions -> a critique of each.
 
     Args:
       panel: fields by kind: some of "video", "frames", "recurrent" and "dense"; see configs/gan3d.py.
       size: frames, height and width of the videos.
       encoder: of the conditions; None where there are none.
-      conditioning: "projection", "concatenation", or "none": the discriminators do not read the conditions.
+      conditioning: "projection", "concatenation", or "none": the discriminators do not depend on the conditions.
       classes: of their auxiliary classifiers; 0 for none.
       axis_name: the mapped axis under pmap; None under jit.
       dtype: of computing; parameters and statistics stay float32.
@@ -137,39 +143,61 @@ def make_discriminator(
       ValueError: sizes do not fit, or a field has no such value.
     """
     choice("model.conditioning", conditioning, ("projection", "concatenation", "none"))
+    if not panel:
+        raise ValueError("model.discriminators is empty, expected one at least, say video.")
     members: list[Any] = []
     for name, options in panel.items():
         field = f"model.discriminators.{name}"
         choice("a field of model.discriminators", name, ("video", "frames", "recurrent", "dense"))
-        positive(field, options)
-        head = gan_blocks.Head(classes, conditioning == "projection", options["spectral"], dtype=dtype)
+        check_positive(field, options)
+        shared = {"spectral": options["spectral"], "dtype": dtype}
+        head = Head(classes=classes, projection=conditioning == "projection", **shared)
         if name == "dense":
-            members.append(gan_fc.DenseDiscriminator(tuple(options["widths"]), head, dtype))
+            members.append(DenseDiscriminator(widths=tuple(options["widths"]), head=head, dtype=dtype))
             continue
-        fields = {**stages(field, options, size), "spectral": options["spectral"]}
-        fields |= {"deviation": options["deviation"], "pooled": options["pooled"]}
-        trunk = gan_blocks.Trunk(**fields, axis_name=axis_name, dtype=dtype)
         if name != "video":
-            still(field, options)
+            check_framewise(field, options)
+        shared |= {each: options[each] for each in ("deviation", "pooled")}
+        trunk = Trunk(**make_stages(field, options, size), **shared, axis_name=axis_name)
         if name == "recurrent":
-            members.append(gan_rnn.RecurrentDiscriminator(trunk, head, options["memory"], dtype=dtype))
-        elif name == "frames":
-            members.append(gan_blocks.Discriminator(trunk, head, options["shown"]))
+            members.append(RecurrentDiscriminator(trunk=trunk, head=head, memory=options["memory"], dtype=dtype))
         else:
-            members.append(gan_blocks.Discriminator(trunk, head))
-    if not members:
-        raise ValueError("model.discriminators is empty, expected one at least, say video.")
-    return gan_blocks.Conditioned(gan_blocks.Panel(tuple(members)), encoder if conditioning != "none" else None)
+            frames = options["frames"] if name == "frames" else None
+            members.append(Discriminator(trunk=trunk, head=head, frames=frames))
+    return Conditioned(network=Panel(members=tuple(members)), encoder=encoder if conditioning != "none" else None)
 
 
-def positive(field: str, options: Mapping[str, Any]) -> None:
+def make_stages(field: str, options: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
+    """`widths`, `factors`, `norm` and `residual` of a network of stages.
+
+    Raises:
+      ValueError: they do not fit each other or videos of `size`. It names `field`.
+    """
+    widths, factors = tuple(options["widths"]), tuple(map(tuple, options["factors"]))
+    if not widths or len(widths) != len(factors) or any(len(factor) != 3 for factor in factors):
+        raise ValueError(
+            f"{field} has widths {widths} and factors {factors}, expected one factor (time, height, width) per width."
+        )
+    if any(n < 1 for n in (*widths, *sum(factors, ()))):
+        raise ValueError(f"{field} has widths {widths} and factors {factors}, expected whole numbers of at least 1.")
+    choice(f"{field}.norm", options["norm"], NORMS)
+    if options["norm"] == "group" and any(width % 8 for width in widths):
+        raise ValueError(f"{field}.widths are {widths}, expected multiples of 8, since {field}.norm is group.")
+    grows = "discriminators" not in field  # a strided convolution takes any size, unless what it skips is pooled
+    for axis, length, factor in zip(("frames", "height", "width"), size, total_factor(factors), strict=True):
+        if length % factor and (grows or options["residual"]):
+            raise ValueError(f"{field}.factors {factors} do not divide the video: {axis} {length} by {factor}.")
+    return {"widths": widths, "factors": factors, "norm": options["norm"], "residual": options["residual"]}
+
+
+def check_positive(field: str, options: Mapping[str, Any]) -> None:
     """Raises ValueError where a size of a network is below 1."""
     for name, value in options.items():
         if isinstance(value, int) and not isinstance(value, bool) and value < 1:
             raise ValueError(f"{field}.{name} is {value}, expected at least 1.")
 
 
-def still(field: str, options: Mapping[str, Any]) -> None:
+def check_framewise(field: str, options: Mapping[str, Any]) -> None:
     """Raises ValueError where the stages of a network that goes frame by frame change time, or look beside a frame."""
     if any(factor[0] != 1 for factor in options["factors"]):
         raise ValueError(

@@ -8,7 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvid.models.gan_blocks import SLOPE, Critique, Head, Layers, Limited, Noise, Trunk, joined
+from jaxvid.models.gan_blocks import Compositor, Critique, Head, Limited, Noise, Trunk, concatenate
+from jaxvid.nn.activation import leaky_relu
+from jaxvid.shapes import expect
 
 CELLS = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 
@@ -17,14 +19,19 @@ class RecurrentGenerator(nn.Module):
     """Noise and a condition [B,F] or None -> video [B,T,H,W,C], for any T.
 
     The content code [B,content] is the same in all frames; a recurrent network turns noise [B,T,motion] into the motion
-    code of each. Every frame is painted from both, and from the condition, which the recurrent network reads too.
+    code of each. Every frame is rendered from both, and from the condition, which the recurrent network reads too.
 
     Attributes:
-      layers: whose painter has factors 1 in time; those that do not move are made of the content alone.
+      compositor: whose renderer has factors 1 in time; its static frames depend on the content alone.
+      frames: T where the noise is drawn by `noise_shapes`.
+      memory: features of the recurrent network.
       cell: "gru" or "lstm".
     """
 
-    layers: Layers
+    preserve_adopted_names = True  # of submodules: they stand in the names of parameters
+
+    compositor: Compositor
+    frames: int
     content: int = 50
     motion: int = 10
     memory: int = 64
@@ -33,53 +40,55 @@ class RecurrentGenerator(nn.Module):
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
         """By name, the shape of one video's noise."""
-        return {"content": (self.content,), "motion": (self.layers.painter.size[0], self.motion)}
+        return {"content": (self.content,), "motion": (self.frames, self.motion)}
 
     @nn.compact
     def __call__(self, noise: Noise, condition: jax.Array | None, train: bool) -> jax.Array:
-        content, codes = content_and_motion(noise, condition, CELLS[self.cell](self.memory, dtype=self.dtype))
-        of_frames = jnp.concatenate([over_time(content, codes.shape[1]), codes], -1)
-        return self.layers(of_frames, self.layers.still(noise["content"], condition), train)
+        expect(f"[B,{self.content}]", float, content=noise["content"])
+        expect(f"[B,T,{self.motion}]", float, motion=noise["motion"])
+        content, motion = content_and_motion(noise, condition, CELLS[self.cell](self.memory, dtype=self.dtype))
+        codes = jnp.concatenate([repeat_over_time(content, motion.shape[1]), motion], -1)
+        return self.compositor(codes, self.compositor.static_codes(noise["content"], condition), train)
 
 
 class RecurrentDiscriminator(nn.Module):
-    """Video [B,T,H,W,C] and a condition [B,F] or None -> a critique of the whole, from frames read one by one.
+    """Video [B,T,H,W,3] and a condition [B,F] or None -> a critique of the whole, from a GRU over its frames.
 
     Attributes:
       trunk: of factors 1 in time.
-      memory: features of a frame, and of the recurrent network that reads them.
+      memory: features of a frame, and of the GRU.
     """
 
     trunk: Trunk
     head: Head
     memory: int = 128
-    cell: str = "gru"
     dtype: Any = None
 
     @nn.compact
     def __call__(self, video: jax.Array, condition: jax.Array | None, train: bool) -> Critique:
+        expect("[B,T,H,W,3]", float, video=video)
         features = self.trunk(video, train)
         rows = features[-1].reshape(*video.shape[:2], -1)
-        rows = nn.leaky_relu(Limited(nn.Dense(self.memory, dtype=self.dtype), self.head.spectral)(rows, train), SLOPE)
-        states = read(CELLS[self.cell](self.memory, dtype=self.dtype), rows)
+        dense = Limited(layer=nn.Dense(self.memory, dtype=self.dtype), spectral=self.head.spectral)
+        states = run_cell(nn.GRUCell(self.memory, dtype=self.dtype), leaky_relu(dense(rows, train)))
         return Critique(*self.head(states[:, -1:], condition, train), (*features, states))
 
 
 def content_and_motion(noise: Noise, condition: jax.Array | None, cell: nn.RNNCellBase) -> tuple[jax.Array, jax.Array]:
-    """The content code [B,D] and, from a recurrent cell, the motion codes [B,T,memory]; both know the condition."""
-    content, motion = joined(noise["content"], condition), noise["motion"]
+    """The content code [B,D] and, from a recurrent cell, motion codes [B,T,memory]; both depend on the condition."""
+    content, motion = concatenate(noise["content"], condition), noise["motion"]
     if condition is not None:
-        motion = jnp.concatenate([motion, over_time(condition, motion.shape[1])], -1)
-    return content, read(cell, motion)
+        motion = jnp.concatenate([motion, repeat_over_time(condition, motion.shape[1])], -1)
+    return content, run_cell(cell, motion)
 
 
-def read(cell: nn.RNNCellBase, x: jax.Array) -> jax.Array:
-    """What a recurrent cell remembers after each frame of [B,T,D]: [B,T,memory]."""
+def run_cell(cell: nn.RNNCellBase, x: jax.Array) -> jax.Array:
+    """The outputs [B,T,memory] of a recurrent cell after each frame of [B,T,D]."""
     states = nn.RNN(cell)(x)
     assert isinstance(states, jax.Array)
     return states
 
 
-def over_time(x: jax.Array, frames: int) -> jax.Array:
+def repeat_over_time(x: jax.Array, frames: int) -> jax.Array:
     """[B,D] -> [B,frames,D], the same in all frames."""
     return jnp.broadcast_to(x[:, None], (len(x), frames, x.shape[-1]))

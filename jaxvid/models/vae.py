@@ -1,7 +1,7 @@
 """Variational autoencoders of video: every frame alone, frames tied over time, or a three-dimensional latent grid.
 
-Latents have names, so that what belongs to the whole clip and what belongs to a frame can be told apart: swapping the
-content of two clips is `{**z, "content": other["content"]}`.
+Latents have names, which keep those of the whole clip and those of a frame apart: swapping the content of two clips is
+`{**z, "content": other["content"]}`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import jax
 import jax.numpy as jnp
 
 from jaxvid.models import vqvae
-from jaxvid.nn.compositing import eccentricity, ground, in_reach, place_over
+from jaxvid.nn.activation import SLOPE, leaky_relu, variance_preserving
+from jaxvid.nn.compositing import bounded_poses, color_gradient, composite, squared_radius
 from jaxvid.nn.conv import Conv, ConvTranspose
+from jaxvid.shapes import expect
 
 Latents = dict[str, jax.Array]
 Conditions = Mapping[str, jax.Array]
 SHARP = -4.0  # log variance about which posteriors start: learning begins with little noise
-SLOPE = 0.2  # of the leaky ReLU, below 0
 # There are no norms: they hide how bright a frame is, and made learning slower. So the variance of features must
 # survive nine layers: a layer's activation halves it, and of the taps of a transposed convolution whose kernel is twice
 # its stride one in four meets an output.
-KEEP = nn.initializers.variance_scaling(2 / (1 + SLOPE**2), "fan_in", "truncated_normal")
-KEEP_TRANSPOSED = nn.initializers.variance_scaling(4 * 2 / (1 + SLOPE**2), "fan_in", "truncated_normal")
+INIT = variance_preserving()
+TRANSPOSED_INIT = variance_preserving(4 * 2 / (1 + SLOPE**2))
 
 
 class Gaussian(NamedTuple):
@@ -36,7 +37,7 @@ class Gaussian(NamedTuple):
     log_variance: jax.Array
 
     def sample(self, noise: jax.Array) -> jax.Array:
-        """What standard normal `noise` of the same shape becomes; differentiable in both parameters."""
+        """Standard normal `noise` of the same shape -> a sample; differentiable in both parameters."""
         return self.mean + jnp.exp(0.5 * self.log_variance) * noise
 
 
@@ -76,20 +77,21 @@ class FrameFeatures(nn.Module):
 
     @nn.compact
     def __call__(self, video: jax.Array) -> jax.Array:
+        expect("[B,T,H,W,C]", float, video=video)
         factor = math.prod(self.strides)
         if any(size % factor for size in video.shape[2:4]):
             raise ValueError(f"A frame's height and width must be multiples of {factor}, got {video.shape[2:4]}.")
         x = video
         for level, stride in enumerate(self.strides):
             kernel, strides = (1, 2 * stride, 2 * stride), (1, stride, stride)
-            x = Conv(self.width * 2**level, kernel, strides, dtype=self.dtype, kernel_init=KEEP)(x)
-            x = nn.leaky_relu(x, SLOPE)
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=KEEP)(x.reshape(*x.shape[:2], -1))
-        return nn.leaky_relu(x, SLOPE)
+            x = Conv(self.width * 2**level, kernel, strides, dtype=self.dtype, kernel_init=INIT)(x)
+            x = leaky_relu(x)
+        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=INIT)(x.reshape(*x.shape[:2], -1))
+        return leaky_relu(x)
 
 
 class FrameEncoder(nn.Module):
-    """Video [B,T,H,W,C] -> {"frames": Gaussian over [B,T,dim]}: no frame knows of another (Kingma and Welling 2014)."""
+    """Video [B,T,H,W,C] -> {"frames": Gaussian over [B,T,dim]}: every frame by itself (Kingma and Welling 2014)."""
 
     dim: int
     width: int
@@ -99,16 +101,17 @@ class FrameEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool) -> Gaussians:
-        features = FrameFeatures(self.width, self.hidden, self.strides, self.dtype)(video)
-        return {"frames": GaussianDense(self.dim, self.dtype, SHARP)(features)}
+        to_features = FrameFeatures(width=self.width, hidden=self.hidden, strides=self.strides, dtype=self.dtype)
+        to_gaussian = GaussianDense(features=self.dim, dtype=self.dtype, shift=SHARP)
+        return {"frames": to_gaussian(to_features(video))}
 
 
 class TemporalEncoder(nn.Module):
     """Video [B,T,H,W,C] -> {"content": Gaussian over [B,content], "motion": Gaussian over [B,T,motion]}.
 
-    Features of frames attend to each other over the whole clip, to and fro in time. Content, one code a clip, is made
-    of their mean; motion, one small code a frame, of each frame's. Any number of frames serves. Raises ValueError where
-    `hidden` is no multiple of `heads`.
+    Features of frames attend to each other over the whole clip, to and fro in time. Content, one code a clip, is read
+    from their mean; motion, one small code a frame, from each frame's. Any number of frames serves. Raises ValueError
+    where `hidden` is no multiple of `heads`.
     """
 
     content: int
@@ -121,13 +124,13 @@ class TemporalEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool) -> Gaussians:
-        x = FrameFeatures(self.width, self.hidden, self.strides, self.dtype)(video)
+        x = FrameFeatures(width=self.width, hidden=self.hidden, strides=self.strides, dtype=self.dtype)(video)
         placed = nn.LayerNorm(dtype=self.dtype)(x) + positions(x.shape[1], self.hidden).astype(x.dtype)
         attention = nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, force_fp32_for_softmax=True)
         x = x + attention(placed)
         return {
-            "content": GaussianDense(self.content, self.dtype, SHARP)(x.mean(1)),
-            "motion": GaussianDense(self.motion, self.dtype, SHARP)(x),
+            "content": GaussianDense(features=self.content, dtype=self.dtype, shift=SHARP)(x.mean(1)),
+            "motion": GaussianDense(features=self.motion, dtype=self.dtype, shift=SHARP)(x),
         }
 
 
@@ -155,29 +158,31 @@ class FrameDecoder(nn.Module):
         factor, widest = math.prod(self.strides), self.width * 2 ** (len(self.strides) - 1)
         shape = (*(size // factor for size in self.size), widest)
         for features in (self.hidden, math.prod(shape)):
-            x = nn.leaky_relu(nn.Dense(features, dtype=self.dtype, kernel_init=KEEP)(x), SLOPE)
+            x = leaky_relu(nn.Dense(features, dtype=self.dtype, kernel_init=INIT)(x))
         x = x.reshape(*x.shape[:2], *shape)
         *inner, last = [((1, 2 * stride, 2 * stride), (1, stride, stride)) for stride in reversed(self.strides)]
         for halvings, (kernel, strides) in enumerate(inner, start=1):
             features = widest // 2**halvings
-            x = ConvTranspose(features, kernel, strides, dtype=self.dtype, kernel_init=KEEP_TRANSPOSED)(x)
-            x = nn.leaky_relu(x, SLOPE)
+            x = ConvTranspose(features, kernel, strides, dtype=self.dtype, kernel_init=TRANSPOSED_INIT)(x)
+            x = leaky_relu(x)
         return ConvTranspose(self.channels, *last, dtype=self.dtype)(x).astype(jnp.float32)
 
 
 class LayeredDecoder(nn.Module):
-    """{"content": [B,D], "motion": [B,T,M]} -> video [B,T,H,W,C], float32: an outline that moves over a still ground.
+    """{"content": [B,D], "motion": [B,T,M]} -> video [B,T,H,W,C], float32: a foreground over a static background.
 
-    The content (and a condition, where there is one) paints the outline, and says between which colours of their
-    corners the picture within it and the ground lie; the motion says where in each frame the picture is, how large,
-    and how turned. So the two are separate by construction, and outlines stay sharp while they move.
+    From the content (and a condition, where there is one) come the mask of the foreground, and the corner colors of
+    foreground and background; from the motion the place, the size and the turn of the foreground in each frame. So
+    appearance and motion are separate by construction, and outlines stay sharp while they move.
 
     Attributes:
-      painter: of one square frame of one channel: how much the picture covers.
+      renderer: of one square frame of one channel: logits of the mask.
       size: height and width.
     """
 
-    painter: FrameDecoder
+    preserve_adopted_names = True  # of submodules: they stand in the names of parameters
+
+    renderer: FrameDecoder
     size: tuple[int, int]
     channels: int = 3
     dtype: Any = None
@@ -185,19 +190,21 @@ class LayeredDecoder(nn.Module):
     @nn.compact
     def __call__(self, z: Latents, train: bool) -> jax.Array:
         def two_layers(features: int, x: jax.Array) -> jax.Array:
-            hidden = nn.leaky_relu(nn.Dense(self.painter.hidden, dtype=self.dtype, kernel_init=KEEP)(x), SLOPE)
+            hidden = leaky_relu(nn.Dense(self.renderer.hidden, dtype=self.dtype, kernel_init=INIT)(x))
             return nn.Dense(features, dtype=self.dtype)(hidden).astype(jnp.float32)
 
         content = jnp.concatenate([part for name, part in sorted(z.items()) if name != "motion"], -1)
         corners = two_layers(2 * 4 * self.channels, content).reshape(-1, 2, 2, 2, self.channels)
-        # It starts as a soft spot in the middle, from where every object is in reach.
-        side = self.painter.size[0]
-        spot = 2 - 6 * eccentricity(side)
-        cover = nn.sigmoid(self.painter({"content": content[:, None]}, train)[:, 0] + spot)
-        # Slowly: where the picture learns to move before it has colours, it moves out of the way, and stays there.
-        poses = in_reach(two_layers(4, z["motion"]) / 8)
-        front, behind = ground(corners[:, 0], (side, side)), ground(corners[:, 1], self.size)
-        return place_over(behind, front[:, 0], cover, poses)
+        # Before training the mask is a soft spot in the middle, near every object.
+        side = self.renderer.size[0]
+        spot = 2 - 6 * squared_radius(side)
+        mask = nn.sigmoid(self.renderer({"content": content[:, None]}, train)[:, 0] + spot)
+        # Slowly: where the foreground learns to move before it has colors, it moves out of the way, and stays there.
+        poses = bounded_poses(two_layers(4, z["motion"]) / 8)
+        foreground, background = (
+            color_gradient(corners[:, index], size) for index, size in enumerate(((side, side), self.size))
+        )
+        return composite(background, foreground[:, 0], mask, poses)
 
 
 class GridEncoder(nn.Module):
@@ -206,6 +213,7 @@ class GridEncoder(nn.Module):
     network: vqvae.Encoder
 
     def __call__(self, video: jax.Array, train: bool) -> Gaussians:
+        """Video -> the posterior."""
         parameters = self.network(video, train).astype(jnp.float32)
         return {"grid": Gaussian(*jnp.split(parameters, 2, axis=-1))}
 
@@ -215,38 +223,43 @@ class GridDecoder(nn.Module):
 
     network: vqvae.Decoder
 
+    @property
+    def channels(self) -> int:
+        """Of the video."""
+        return self.network.channels
+
     def __call__(self, z: Latents, train: bool) -> jax.Array:
+        """Latents -> video."""
         grid = z["grid"]
         if "condition" in z:
-            everywhere = jnp.broadcast_to(
-                z["condition"][:, None, None, None], (*grid.shape[:-1], z["condition"].shape[-1])
-            )
-            grid = jnp.concatenate([grid, everywhere], -1)
+            condition = z["condition"][:, None, None, None]
+            repeated = jnp.broadcast_to(condition, (*grid.shape[:-1], condition.shape[-1]))
+            grid = jnp.concatenate([grid, repeated], -1)
         return self.network(grid, train)
 
 
 class StandardPrior(nn.Module):
     """Every latent is standard normal whatever the condition, and there is nothing to learn."""
 
-    def __call__(self, z: Latents, told: jax.Array | None) -> Gaussians:
+    def __call__(self, z: Latents, condition: jax.Array | None) -> Gaussians:
         """The prior at latents z, in their shapes."""
         return {name: standard_normal(part.shape) for name, part in z.items()}
 
-    def draw(self, noise: Latents, told: jax.Array | None) -> Latents:
-        """Latents made of standard normal noise: itself."""
+    def sample(self, noise: Latents, condition: jax.Array | None) -> Latents:
+        """Standard normal noise -> latents: itself."""
         return noise
 
 
 class RecurrentStep(nn.Module):
-    """One step of `RecurrentPrior`: what is known of latents before they are seen, and remembered of them after."""
+    """One step of `RecurrentPrior`: the prior of latents given those before, and the memory of them after."""
 
     memory: int
 
     @nn.compact
-    def __call__(self, state: jax.Array, given: jax.Array, drawing: bool) -> tuple[jax.Array, tuple]:
-        """Memory [B,memory] and either latents or their noise [B,D] -> new memory, and (their prior, they)."""
-        prior = GaussianDense(given.shape[-1])(state)
-        z = jnp.where(drawing, prior.sample(given), given)
+    def __call__(self, state: jax.Array, inputs: jax.Array, sampling: bool) -> tuple[jax.Array, tuple]:
+        """Memory [B,memory] and latents or, sampling, their noise [B,D] -> new memory, and (the prior, the latents)."""
+        prior = GaussianDense(features=inputs.shape[-1])(state)
+        z = jnp.where(sampling, prior.sample(inputs), inputs)
         state, _ = nn.GRUCell(self.memory)(state, z)
         return state, (prior, z)
 
@@ -255,9 +268,9 @@ class RecurrentPrior(nn.Module):
     """p(content) p(motion), each one normal distribution after another, from a GRU that has read those before.
 
     That of motion z_t has read z_<t, the prior of Chung et al. 2015 (VRNN, eq. 5) with a memory of the latents alone:
-    videos are drawn without decoding them on the way. That of the content goes through its dimensions in the same way,
-    since encoders leave them correlated, and what is drawn as if they were not looks like no data. Content and motion
-    are independent, so that either can be exchanged. A condition [B,F] decides what the GRUs remember at first.
+    videos are sampled without decoding them on the way. That of the content goes through its dimensions in the same
+    way: encoders leave them correlated, and samples of independent ones look unlike the data. Content and motion are
+    independent, so that either can be exchanged. The initial memory depends on the condition [B,F].
     """
 
     memory: int
@@ -270,72 +283,80 @@ class RecurrentPrior(nn.Module):
             in_axes=(1, nn.broadcast),
             out_axes=1,
         )
-        self.steps = {name: scan(self.memory) for name in ("content", "motion")}
+        self.steps = {name: scan(memory=self.memory) for name in ("content", "motion")}
         self.first = {name: nn.Dense(self.memory) for name in ("content", "motion")}
 
-    def __call__(self, z: Latents, told: jax.Array | None) -> Gaussians:
-        """The prior at latents z; each has read those before it alone."""
-        return {name: Gaussian(*self._unroll(name, part, told, drawing=False)[:2]) for name, part in z.items()}
+    def __call__(self, z: Latents, condition: jax.Array | None) -> Gaussians:
+        """The prior at latents z; each given those before it alone."""
+        return {name: Gaussian(*self._unroll(name, part, condition, sampling=False)[:2]) for name, part in z.items()}
 
-    def draw(self, noise: Latents, told: jax.Array | None) -> Latents:
-        """Latents made of standard normal noise, one after another."""
-        return {name: self._unroll(name, part, told, drawing=True)[2] for name, part in noise.items()}
+    def sample(self, noise: Latents, condition: jax.Array | None) -> Latents:
+        """Standard normal noise -> latents, one after another."""
+        return {name: self._unroll(name, part, condition, sampling=True)[2] for name, part in noise.items()}
 
-    def _unroll(self, name: str, given: jax.Array, told: jax.Array | None, drawing: bool) -> list[jax.Array]:
-        """Means, logarithms of variances, and latents, in the shape of what is given."""
-        memory = jnp.zeros((len(given), self.memory)) if told is None else jnp.tanh(self.first[name](told))
-        steps = given if name == "motion" else given[..., None]
-        prior, z = self.steps[name](memory, steps, drawing)[1]
-        return [x.reshape(given.shape) for x in (*prior, z)]
+    def _unroll(self, name: str, inputs: jax.Array, condition: jax.Array | None, sampling: bool) -> list[jax.Array]:
+        """Means, logarithms of variances, and latents, in the shape of the inputs."""
+        memory = jnp.zeros((len(inputs), self.memory))
+        if condition is not None:
+            memory = jnp.tanh(self.first[name](condition))
+        steps = inputs if name == "motion" else inputs[..., None]
+        prior, z = self.steps[name](memory, steps, sampling)[1]
+        return [x.reshape(inputs.shape) for x in (*prior, z)]
 
 
 class VAE(nn.Module):
-    """Encoder, decoder, prior (Kingma and Welling 2014); with conditions, what Sohn et al. (2015) make of it.
+    """Encoder, decoder, prior (Kingma and Welling 2014); conditional as by Sohn et al. (2015).
 
     Attributes:
-      encoder: (video, train) -> posterior Gaussians; it sees what the condition says in the video.
+      encoder: (video, train) -> posterior Gaussians; it sees in the video what the condition says.
       decoder: (latents, train) -> video, or logits of it.
-      prior: (latents, told) -> prior Gaussians, and `draw`.
-      condition: conditions -> what decoder and prior are told, [B,F]; None where there are none.
+      prior: (latents, condition) -> prior Gaussians, and `sample`.
+      condition_encoder: conditions -> `nn.condition.Encoded`, whose vector [B,F] decoder and prior depend on; None
+        where there are no conditions.
     """
+
+    preserve_adopted_names = True  # of submodules: they stand in the names of parameters
 
     encoder: nn.Module
     decoder: nn.Module
     prior: nn.Module
-    condition: nn.Module | None = None
+    condition_encoder: nn.Module | None = None
 
     def __call__(
-        self, video: jax.Array, noise: Latents, train: bool, given: Conditions | None = None
+        self, video: jax.Array, noise: Latents, train: bool, conditions: Conditions | None = None
     ) -> tuple[Gaussians, Gaussians, jax.Array]:
-        """Video [B,T,H,W,C] in [-1, 1] -> posterior, prior, and what the decoder makes of a sample of the posterior.
+        """Video [B,T,H,W,C] in [-1, 1] -> posterior, prior, and the decoder's output for a sample of the posterior.
 
         Args:
           noise: standard normal, in the shapes of the latents; zeros for the posterior's means.
-          given: the conditions, where there are any.
+          conditions: by name, where there are any.
         """
-        posterior, told = self.encode(video, train), self.tell(given)
+        posterior, condition = self.encode(video, train), self.encode_conditions(conditions)
+        for name, gaussian in posterior.items():
+            expect("[...]", float, equal=True, **{name: gaussian.mean, f"noise of {name}": noise[name]})
         z = {name: gaussian.sample(noise[name]) for name, gaussian in posterior.items()}
-        return posterior, self.prior(z, told), self.decode(z, told, train)
+        return posterior, self.prior(z, condition), self.decode(z, condition, train)
 
-    def tell(self, given: Conditions | None) -> jax.Array | None:
-        """Conditions -> [B,F]; None without."""
-        return self.condition(given) if self.condition else None
+    def encode_conditions(self, conditions: Conditions | None) -> jax.Array | None:
+        """Conditions by name -> [B,F]; None without."""
+        return self.condition_encoder(conditions).vector if self.condition_encoder else None
 
     def encode(self, video: jax.Array, train: bool = False) -> Gaussians:
         """Video [B,T,H,W,C] in [-1, 1] -> the posterior of each latent."""
+        expect(f"[B,T,H,W,{getattr(self.decoder, 'channels', 'C')}]", float, video=video)
         return self.encoder(video, train)
 
-    def decode(self, z: Latents, told: jax.Array | None = None, train: bool = False) -> jax.Array:
-        """Latents -> video [B,T,H,W,C], or logits of it, not clipped."""
-        return self.decoder(z if told is None else {**z, "condition": told}, train)
+    def decode(self, z: Latents, condition: jax.Array | None = None, train: bool = False) -> jax.Array:
+        """Latents and a condition [B,F] or None -> video [B,T,H,W,C], or logits of it, not clipped."""
+        return self.decoder(z if condition is None else {**z, "condition": condition}, train)
 
-    def prior_of(self, z: Latents, told: jax.Array | None = None) -> Gaussians:
+    def prior_of(self, z: Latents, condition: jax.Array | None = None) -> Gaussians:
         """The prior of each latent, given those before it."""
-        return self.prior(z, told)
+        return self.prior(z, condition)
 
-    def sample_prior(self, noise: Latents, told: jax.Array | None = None) -> Latents:
+    def sample_prior(self, noise: Latents, condition: jax.Array | None = None) -> Latents:
         """Standard normal noise, in the shapes of the latents -> latents of the prior."""
-        return self.prior.draw(noise, told)
+        return self.prior.sample(noise, condition)
 
 
 def means(posterior: Gaussians) -> Latents:

@@ -19,8 +19,9 @@ Size = tuple[int, int, int]  # frames, height, width
 
 def frame(size: Size, dtype: Any, *, width: int, hidden: int, strides: tuple[int, ...], dim: int) -> vae.VAE:
     """Every frame alone: `dim` latents each, independent and standard normal."""
-    encoder = vae.FrameEncoder(dim, width, hidden, strides, dtype)
-    return vae.VAE(encoder, vae.FrameDecoder(size[1:], width, hidden, strides, dtype=dtype), vae.StandardPrior())
+    shared = {"width": width, "hidden": hidden, "strides": strides, "dtype": dtype}
+    decoder = vae.FrameDecoder(size=size[1:], **shared)
+    return vae.VAE(encoder=vae.FrameEncoder(dim=dim, **shared), decoder=decoder, prior=vae.StandardPrior())
 
 
 def temporal(
@@ -35,12 +36,17 @@ def temporal(
     motion: int,
     memory: int,
 ) -> vae.VAE:
-    """`content` latents a clip and `motion` latents a frame, whose prior is recurrent."""
+    """`content` latents a clip and `motion` latents a frame, whose prior is recurrent.
+
+    Raises:
+      ValueError: `hidden` is no multiple of `heads`.
+    """
     if hidden % heads:
         raise ValueError(f"model.network.hidden {hidden} must be a multiple of model.network.heads {heads}.")
-    encoder = vae.TemporalEncoder(content, motion, heads, width, hidden, strides, dtype)
-    decoder = vae.FrameDecoder(size[1:], width, hidden, strides, dtype=dtype)
-    return vae.VAE(encoder, decoder, vae.RecurrentPrior(memory))
+    shared = {"width": width, "hidden": hidden, "strides": strides, "dtype": dtype}
+    encoder = vae.TemporalEncoder(content=content, motion=motion, heads=heads, **shared)
+    decoder = vae.FrameDecoder(size=size[1:], **shared)
+    return vae.VAE(encoder=encoder, decoder=decoder, prior=vae.RecurrentPrior(memory=memory))
 
 
 def layered(
@@ -50,32 +56,44 @@ def layered(
     width: int,
     hidden: int,
     strides: tuple[int, ...],
-    picture: int,
+    foreground_size: int,
     heads: int,
     content: int,
     motion: int,
     memory: int,
 ) -> vae.VAE:
-    """`temporal`, where content paints a square `picture` over a ground, and motion says where in a frame it is."""
-    if picture % 4:
-        raise ValueError(f"model.network.picture is {picture}, expected a multiple of 4.")
-    model = temporal(
-        size, dtype, width=width, hidden=hidden, strides=strides,
-        heads=heads, content=content, motion=motion, memory=memory,
-    )  # fmt: skip
-    painter = vae.FrameDecoder((picture, picture), width, hidden, (2, 2), channels=1, dtype=dtype)
-    return model.clone(decoder=vae.LayeredDecoder(painter, size[1:], dtype=dtype))
+    """`temporal`, whose content renders a square foreground and a background, and whose motion places the former.
+
+    Raises:
+      ValueError: `foreground_size` is no multiple of 4, or as `temporal`.
+    """
+    if foreground_size % 4:
+        raise ValueError(f"model.network.foreground_size is {foreground_size}, expected a multiple of 4.")
+    codes = {"heads": heads, "content": content, "motion": motion, "memory": memory}
+    model = temporal(size, dtype, width=width, hidden=hidden, strides=strides, **codes)
+    shared = {"width": width, "hidden": hidden, "strides": (2, 2), "dtype": dtype}
+    side = (foreground_size, foreground_size)
+    # The name of its parameters decides their initial values.
+    renderer = vae.FrameDecoder(size=side, channels=1, **shared, name="painter")
+    return model.clone(decoder=vae.LayeredDecoder(renderer=renderer, size=size[1:], dtype=dtype))
 
 
 def grid(size: Size, dtype: Any, *, width: int, blocks: int, dim: int, downsample: tuple[int, int, int]) -> vae.VAE:
-    """A grid of latents that is smaller by `downsample` (frames, height, width), independent and standard normal."""
+    """A grid of latents that is smaller by `downsample` (frames, height, width), independent and standard normal.
+
+    Raises:
+      ValueError: the video does not divide by `downsample`, or `width` is no multiple of 8.
+    """
     if len(downsample) != 3 or any(s % f for s, f in zip(size, downsample, strict=True)):
         raise ValueError(f"model.network.downsample {downsample} does not divide frames, height and width {size}.")
     if width % 8:
         raise ValueError(f"model.network.width is {width}, expected a multiple of 8.")
-    encoder = vqvae.Encoder(vqvae.ResidualStack(blocks, dtype=dtype), width, 2 * dim, downsample, dtype)
-    decoder = vqvae.Decoder(vqvae.ResidualStack(blocks, dtype=dtype), width, downsample, dtype=dtype)
-    return vae.VAE(vae.GridEncoder(encoder), vae.GridDecoder(decoder), vae.StandardPrior())
+    stacks = [vqvae.ResidualStack(blocks=blocks, dtype=dtype) for _ in range(2)]  # one each: a shared one shares values
+    encoder = vqvae.Encoder(stack=stacks[0], width=width, features=2 * dim, downsample=downsample, dtype=dtype)
+    decoder = vqvae.Decoder(stack=stacks[1], width=width, upsample=downsample, dtype=dtype)
+    return vae.VAE(
+        encoder=vae.GridEncoder(network=encoder), decoder=vae.GridDecoder(network=decoder), prior=vae.StandardPrior()
+    )
 
 
 NETWORKS: dict[str, Callable[..., vae.VAE]] = {"frame": frame, "temporal": temporal, "layered": layered, "grid": grid}
@@ -109,7 +127,9 @@ def make_vae(
         raise ValueError(
             f"data.resolution is {size[1]}, expected a multiple of {factor}, as model.network.strides say."
         )
-    return NETWORKS[name](size, dtype, **{field: options[field] for field in known}).clone(condition=encoder)
+    if encoder:
+        encoder = encoder.clone(name="condition")  # the name of its parameters decides their initial values
+    return NETWORKS[name](size, dtype, **{field: options[field] for field in known}).clone(condition_encoder=encoder)
 
 
 def latent_shapes(model: vae.VAE, shape: tuple[int, int, int, int]) -> dict[str, tuple[int, ...]]:

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxvid.nn.attention import AxialAttention
-from jaxvid.nn.conv import Conv, ConvTranspose, space_to_depth
+from jaxvid.nn.conv import Conv, ConvTranspose, Triple, space_to_depth
 from jaxvid.nn.norm import Normalization
 from jaxvid.nn.quantize import Quantized
-
-Triple = tuple[int, int, int]
+from jaxvid.shapes import expect
 
 
 class ResidualBlock(nn.Module):
@@ -29,11 +28,11 @@ class ResidualBlock(nn.Module):
         channels = x.shape[-1]
 
         def norm(h: jax.Array) -> jax.Array:
-            return nn.silu(Normalization(self.norm, self.axis_name, self.dtype)(h, train))
+            return nn.silu(Normalization(kind=self.norm, axis_name=self.axis_name, dtype=self.dtype)(h, train))
 
         h = Conv(channels, (3, 3, 3), dtype=self.dtype)(norm(x))
         x = x + Conv(channels, (1, 1, 1), dtype=self.dtype)(norm(h))
-        return x + AxialAttention(self.heads, dtype=self.dtype)(norm(x)) if self.heads else x
+        return x + AxialAttention(heads=self.heads, dtype=self.dtype)(norm(x)) if self.heads else x
 
 
 class ResidualStack(nn.Module):
@@ -49,9 +48,10 @@ class ResidualStack(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         block = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
+        fields = {"heads": self.heads, "norm": self.norm, "axis_name": self.axis_name, "dtype": self.dtype}
         for index in range(self.blocks):
-            # Named, since remat would name them otherwise, and so draw and save them otherwise.
-            x = block(self.heads, self.norm, self.axis_name, self.dtype, name=f"block_{index}")(x, train)
+            # Named, since remat gives other names, and so other initial values and checkpoints.
+            x = block(**fields, name=f"block_{index}")(x, train)
         return x
 
 
@@ -59,8 +59,8 @@ class Encoder(nn.Module):
     """Video [B,T,H,W,C] -> latents [B,T/t,H/h,W/w,features] for downsample (t,h,w).
 
     Blocks of t x h x w pixels become `width` channels at once, so that every other convolution runs on the small grid;
-    then the residual stack, and a linear map to `features`. No norm or activation stands outside the stack: what a
-    linear map can do is learned within few steps. Raises ValueError where a size is no multiple of its factor.
+    then the residual stack, and a linear map to `features`. No norm or activation stands outside the stack: linear maps
+    are learned within few steps. Raises ValueError where a size is no multiple of its factor.
     """
 
     stack: ResidualStack
@@ -71,6 +71,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool) -> jax.Array:
+        expect("[B,T,H,W,C]", float, video=video)
         blocks = space_to_depth(video, self.downsample)
         x = self.stack(Conv(self.width, (1, 1, 1), dtype=self.dtype)(blocks), train)
         return Conv(self.features, (1, 1, 1), dtype=self.dtype)(x)
@@ -80,8 +81,7 @@ class Decoder(nn.Module):
     """Latents [B,T/t,H/h,W/w,D] -> video [B,T,H,W,channels], float32, for upsample (t,h,w).
 
     A linear map to `width` channels, the residual stack, and one transposed convolution to pixels, whose kernel is
-    twice its stride: each latent paints a block that fades into its neighbours', where blocks side by side would show
-    their seams.
+    twice its stride: the blocks of neighboring latents overlap, where blocks side by side would show their seams.
     """
 
     stack: ResidualStack
@@ -92,10 +92,11 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, latents: jax.Array, train: bool) -> jax.Array:
+        expect("[B,T,H,W,D]", float, latents=latents)
         x = self.stack(Conv(self.width, (1, 1, 1), dtype=self.dtype)(latents), train)
         time, height, width = (2 * factor if factor > 1 else 1 for factor in self.upsample)
-        paint = ConvTranspose(self.channels, (time, height, width), self.upsample, dtype=self.dtype)
-        return paint(x).astype(jnp.float32)
+        to_pixels = ConvTranspose(self.channels, (time, height, width), self.upsample, dtype=self.dtype)
+        return to_pixels(x).astype(jnp.float32)
 
 
 class VQVAE(nn.Module):
@@ -111,14 +112,19 @@ class VQVAE(nn.Module):
     quantizer: nn.Module
 
     def __call__(self, video: jax.Array, train: bool) -> tuple[jax.Array, Quantized]:
-        """Video [B,T,H,W,C] in [-1, 1] -> its reconstruction and what the quantizer says."""
-        quantized = self.quantizer(self.encoder(video, train), train)
+        """Video [B,T,H,W,C] in [-1, 1] -> its reconstruction and the quantizer's output."""
+        quantized = self._quantize(video, train)
         return self.decoder(quantized.quantized, train), quantized
 
     def encode(self, video: jax.Array) -> jax.Array:
         """Video [B,T,H,W,C] in [-1, 1] -> indices [B,T/t,H/h,W/w] int32."""
-        return self.quantizer(self.encoder(video, False), False).indices
+        return self._quantize(video, train=False).indices
 
     def decode(self, indices: jax.Array) -> jax.Array:
         """Indices [B,T/t,H/h,W/w] -> video [B,T,H,W,C], about [-1, 1] (not clipped)."""
+        expect("[B,T,H,W]", int, indices=indices)
         return self.decoder(self.quantizer.lookup(indices), False)
+
+    def _quantize(self, video: jax.Array, train: bool) -> Quantized:
+        expect(f"[B,T,H,W,{getattr(self.decoder, 'channels', 'C')}]", float, video=video)
+        return self.quantizer(self.encoder(video, train), train)

@@ -41,8 +41,8 @@ class AxialAttention(nn.Module):
         projected = x.reshape(-1, channels) @ inward  # rows first: the weight's gradient is faster on CPU
         parts = [part.reshape(*x.shape[:-1], self.heads, -1) for part in jnp.split(projected, 9, axis=-1)]
         attended = [_attend(axis, *parts[3 * i : 3 * i + 3]) for i, axis in enumerate("thw")]
-        joined = jnp.concatenate([y.reshape(-1, channels) for y in attended], -1)
-        return (joined @ outward + bias).reshape(x.shape)
+        stacked = jnp.concatenate([y.reshape(-1, channels) for y in attended], -1)
+        return (stacked @ outward + bias).reshape(x.shape)
 
 
 def _attend(axis: str, queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
-"""Differentiable augmentations of video on the device: what a discriminator sees of real and of generated videos alike.
+"""Differentiable augmentations of video on the device, for real and generated videos before a discriminator.
 
-After Zhao et al. (2020, DiffAugment). What is drawn is drawn once per video, so that all of its frames change alike.
+After Zhao et al. (2020, DiffAugment). Random numbers are drawn once per video, so that all of its frames change alike.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ SHIFT = 0.125  # of height and width, at most
 HOLE = 0.5  # side of the cutout, of height and width
 
 
-def colour(video: jax.Array, key: jax.Array) -> jax.Array:
+def color(video: jax.Array, key: jax.Array) -> jax.Array:
     """Brightness by up to 0.5, saturation and contrast by factors of [0, 2) and [0.5, 1.5): [T,H,W,C] to the same."""
     brightness, saturation, contrast = jax.random.uniform(key, (3,))
     video = video + (brightness - 0.5)
-    grey = video.mean(-1, keepdims=True)
-    video = grey + (video - grey) * 2 * saturation
+    gray = video.mean(-1, keepdims=True)
+    video = gray + (video - gray) * 2 * saturation
     mean = video.mean()
     return mean + (video - mean) * (contrast + 0.5)
 
@@ -38,12 +38,12 @@ def cutout(video: jax.Array, key: jax.Array) -> jax.Array:
     _, height, width, _ = video.shape
     outside = []
     for i, size in enumerate((height, width)):
-        centre = jax.random.randint(jax.random.fold_in(key, i), (), 0, size + 1)
-        outside.append(jnp.abs(jnp.arange(size) + 0.5 - centre) > HOLE * size / 2)
+        center = jax.random.randint(jax.random.fold_in(key, i), (), 0, size + 1)
+        outside.append(jnp.abs(jnp.arange(size) + 0.5 - center) > HOLE * size / 2)
     return video * (outside[0][:, None] | outside[1][None, :])[None, :, :, None]
 
 
-POLICIES = {"colour": colour, "translation": translation, "cutout": cutout}
+POLICIES = {"color": color, "translation": translation, "cutout": cutout}
 
 
 def augment(video: jax.Array, keys: jax.Array, policies: Sequence[str]) -> jax.Array:

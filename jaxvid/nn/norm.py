@@ -1,4 +1,4 @@
-"""Normalisation over video, with float32 statistics whatever the dtype of the video."""
+"""Normalization over video, with float32 statistics whatever the dtype of the video."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NORMS = ("group", "batch", "none")
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation (Wu and He 2018) of [B, ..., C] over all places and the channels of a group, per example.
+    """Group normalization (Wu and He 2018) of [B, ..., C] over all places and the channels of a group, per example.
 
     Equals `flax.linen.GroupNorm(groups)`. Raises ValueError where C is no multiple of `groups`.
     """
@@ -40,7 +40,7 @@ class GroupNorm(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe and Szegedy 2015) of [B, ..., C] over examples and places.
+    """Batch normalization (Ioffe and Szegedy 2015) of [B, ..., C] over examples and places.
 
     Equals `flax.linen.BatchNorm`. With `train` the statistics are those of the batch over all devices of `axis_name`
     and the running ones (collection `batch_stats`: `mean`, `var`, [C]) move towards them; else the running ones serve.

@@ -169,7 +169,7 @@ class FSQ(nn.Module):
     def __call__(self, z: jax.Array, train: bool) -> Quantized:
         levels = np.array(self.levels, np.int32)
         reach = (levels - 1) * (1 - 1e-3) / 2
-        offset = np.where(levels % 2, 0.0, 0.5)  # an even number of levels is centred on a half
+        offset = np.where(levels % 2, 0.0, 0.5)  # an even number of levels is centered on a half
         bounded = jnp.tanh(_rows(z, len(levels)) + np.tan(offset / reach)) * reach - offset
         digits = jnp.round(lax.stop_gradient(bounded)).astype(jnp.int32) + levels // 2
         indices = (digits * _place_values(self.levels)).sum(-1, dtype=jnp.int32)
@@ -305,11 +305,11 @@ def _random_rows(rows: jax.Array, weights: jax.Array, count: int, key: jax.Array
 
 
 def _kmeans(rows: jax.Array, key: jax.Array, codes: int, axis_name: str | None) -> jax.Array:
-    """Lloyd's iterations from random rows [N, D] to centres [codes, D]; a centre that no row is near to stays."""
+    """Lloyd's iterations from random rows [N, D] to centers [codes, D]; a center that no row is near to stays."""
 
-    def iterate(_: int, centres: jax.Array) -> jax.Array:
-        counts, sums = _statistics(rows, _nearest(rows, centres), codes, axis_name)
-        return jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1.0)[:, None], centres)
+    def iterate(_: int, centers: jax.Array) -> jax.Array:
+        counts, sums = _statistics(rows, _nearest(rows, centers), codes, axis_name)
+        return jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1.0)[:, None], centers)
 
     return lax.fori_loop(
         0, KMEANS_ITERATIONS, iterate, _random_rows(rows, jnp.ones(rows.shape[0]), codes, key, axis_name)

@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxvid.nn.activation import leaky_relu
+
 
 def _word_init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     # Where the vocabulary has every word of the captions, the unknown word is never trained: it should mean nothing.
@@ -15,10 +17,11 @@ def _word_init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
 
 
 class TextEncoder(nn.Module):
-    """Tokens int32 [B,L] to [B,features]: word embeddings, two convolutions over words, mean over words (Kim 2014).
+    """Words int32 [B,L] -> [B,features]: word embeddings, two convolutions over words, mean over words (Kim 2014).
 
-    The tokens are those of `data.text.tokenize`: 0 is padding, on which the result does not depend, and 1 a word that
-    is not in the vocabulary.
+    The words are those of `data.text.tokenize`: 0 is padding, on which the result does not depend, and 1 a word that
+    is not in the vocabulary. With `pool=False` the features of each word are not averaged: [B,L,features], zeros at
+    padding, by the same parameters.
     """
 
     vocabulary: int  # words
@@ -26,11 +29,13 @@ class TextEncoder(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        present = (tokens > 0)[..., None]
+    def __call__(self, words: jax.Array, pool: bool = True) -> jax.Array:
+        present = (words > 0)[..., None]
         embed = nn.Embed(self.vocabulary + 2, self.features, dtype=self.dtype, embedding_init=_word_init)
-        x = embed(tokens) * present
+        x = embed(words) * present
         for _ in range(2):
-            x = nn.leaky_relu(nn.Conv(self.features, (3,), dtype=self.dtype)(x), 0.2) * present
-        mean = x.sum(1) / jnp.maximum(present.sum(1), 1).astype(x.dtype)
-        return nn.Dense(self.features, dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(mean))
+            x = leaky_relu(nn.Conv(self.features, (3,), dtype=self.dtype)(x)) * present
+        if pool:
+            x = x.sum(1) / jnp.maximum(present.sum(1), 1).astype(x.dtype)
+        x = nn.Dense(self.features, dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(x))
+        return x if pool else x * present

@@ -1,4 +1,4 @@
-"""What the networks of GANs see and make."""
+"""The networks of GANs: what their outputs depend on, and in which shapes they come."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.models import gan3d, gan_blocks, gan_fc, gan_layered, gan_rnn
+from jaxvid.models.gan3d import Generator
+from jaxvid.models.gan_blocks import (
+    ColorGradient,
+    Compositor,
+    Discriminator,
+    Head,
+    Limited,
+    Renderer,
+    Trunk,
+    sample_frames,
+)
+from jaxvid.models.gan_fc import Continuation, DenseDiscriminator, DenseGenerator
+from jaxvid.models.gan_layered import LayeredGenerator
+from jaxvid.models.gan_rnn import RecurrentDiscriminator, RecurrentGenerator
+from jaxvid.nn.condition import Encoded
 from jaxvid.nn.conv import Conv
 
 DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)
@@ -17,28 +31,30 @@ DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def painter(size=(4, 8, 8), factors=(DOUBLE, DOUBLE), **fields) -> gan_blocks.Painter:
-    return gan_blocks.Painter(size, (8, 8), factors, norm="none", **fields)
+def renderer(size=(4, 8, 8), factors=(DOUBLE, DOUBLE), **fields) -> Renderer:
+    return Renderer(size=size, widths=(8, 8), factors=factors, norm="none", **fields)
 
 
-def recurrent(frames: int, cell: str = "gru") -> gan_rnn.RecurrentGenerator:
-    layers = gan_blocks.Layers(painter((frames, 8, 8), (FRAME, FRAME)))
-    return gan_rnn.RecurrentGenerator(layers, content=3, motion=2, memory=4, cell=cell)
+def recurrent(frames: int, cell: str = "gru") -> RecurrentGenerator:
+    compositor = Compositor(renderer=renderer((frames, 8, 8), (FRAME, FRAME)))
+    return RecurrentGenerator(compositor=compositor, frames=frames, content=3, motion=2, memory=4, cell=cell)
 
 
-def smooth(side: int) -> gan_blocks.SmoothPainter:
-    return gan_blocks.SmoothPainter((side, side), hidden=4)
+def gradient(side: int) -> ColorGradient:
+    return ColorGradient(size=(side, side), hidden=4)
 
 
-def layered(frames: int, stencil: bool = False) -> gan_layered.LayeredGenerator:
-    picture = painter((1, 4, 4), (FRAME, FRAME), channels=1 if stencil else 4)
-    background = smooth(8) if stencil else painter((1, 8, 8), (FRAME, FRAME))
-    layers = gan_blocks.Layers(picture, background, smooth(4) if stencil else None)
-    return gan_layered.LayeredGenerator(layers, (frames, 8, 8), content=3, motion=2, memory=4)
+def layered(frames: int, gradients: bool = False) -> LayeredGenerator:
+    compositor = Compositor(
+        renderer=renderer((1, 4, 4), (FRAME, FRAME), channels=1 if gradients else 4),
+        background=gradient(8) if gradients else renderer((1, 8, 8), (FRAME, FRAME)),
+        foreground=gradient(4) if gradients else None,
+    )
+    return LayeredGenerator(compositor=compositor, frames=frames, content=3, motion=2, memory=4)
 
 
-TWO_STREAMS = gan_blocks.Layers(painter(channels=4), painter((1, 8, 8), (FRAME, FRAME)))
-STENCIL = gan_blocks.Layers(painter(channels=1), smooth(8), smooth(8))
+TWO_STREAMS = Compositor(renderer=renderer(channels=4), background=renderer((1, 8, 8), (FRAME, FRAME)))
+GRADIENTS = Compositor(renderer=renderer(channels=1), background=gradient(8), foreground=gradient(8))
 
 
 def noise_for(network, count: int = 2) -> dict[str, jax.Array]:
@@ -46,15 +62,15 @@ def noise_for(network, count: int = 2) -> dict[str, jax.Array]:
 
 
 GENERATORS = {
-    "conv": gan3d.Generator(gan_blocks.Layers(painter()), noise=5),
-    "residual": gan3d.Generator(gan_blocks.Layers(painter(residual=True)), noise=5),
-    "two streams": gan3d.Generator(TWO_STREAMS, noise=5),
-    "stencil": gan3d.Generator(STENCIL, noise=5),
+    "conv": Generator(compositor=Compositor(renderer=renderer()), noise=5),
+    "residual": Generator(compositor=Compositor(renderer=renderer(residual=True)), noise=5),
+    "two streams": Generator(compositor=TWO_STREAMS, noise=5),
+    "gradients": Generator(compositor=GRADIENTS, noise=5),
     "gru": recurrent(4),
     "lstm": recurrent(4, "lstm"),
     "layered": layered(4),
-    "layered stencil": layered(4, stencil=True),
-    "dense": gan_fc.DenseGenerator((4, 8, 8, 3), noise=5, width=7),
+    "layered gradients": layered(4, gradients=True),
+    "dense": DenseGenerator(size=(4, 8, 8, 3), noise=5, width=7),
 }
 
 
@@ -75,13 +91,13 @@ def test_generators_make_videos_of_noise_and_of_conditions(name: str) -> None:
 class Constant(nn.Module):
     """The same code for all conditions."""
 
-    def __call__(self, conditions: dict[str, jax.Array]) -> jax.Array:
-        return jnp.ones((len(conditions["first_frames"]), 2))
+    def __call__(self, conditions: dict[str, jax.Array]) -> Encoded:
+        return Encoded(vector=jnp.ones((len(conditions["first_frames"]), 2)))
 
 
 def test_a_continuation_changes_the_last_given_frame_by_its_contrast() -> None:
-    network = gan_fc.DenseGenerator((4, 8, 8, 3), noise=5, width=7)
-    module = gan_fc.Continuation(network, Constant())
+    network = DenseGenerator(size=(4, 8, 8, 3), noise=5, width=7)
+    module = Continuation(network=network, encoder=Constant())
     frames = jax.random.uniform(jax.random.key(0), (1, 2, 8, 8, 3), minval=-1)
     noise = noise_for(network, 1)
     variables = compiled(lambda: module.init(jax.random.key(1), noise, {"first_frames": frames}, True))()
@@ -111,70 +127,76 @@ def test_recurrent_generators_make_any_number_of_frames_each_from_the_noise_up_t
     assert (felt[:last] > 0).all() and (felt[last:] == 0).all()
 
 
-@pytest.mark.parametrize("layers", [TWO_STREAMS, STENCIL], ids=["two streams", "stencil"])
-def test_a_video_lies_between_what_moves_and_what_does_not(layers: gan_blocks.Layers) -> None:
+@pytest.mark.parametrize("compositor", [TWO_STREAMS, GRADIENTS], ids=["two streams", "gradients"])
+def test_a_video_lies_between_foreground_and_background(compositor: Compositor) -> None:
     codes = jax.random.normal(jax.random.key(0), (2, 1, 5))
-    video, variables = compiled(lambda: layers.init_with_output(jax.random.key(1), codes, codes, False))()
-    front, mask, behind = layers.apply(variables, codes, codes, False, method="split")
-    assert behind.shape == (2, 1, 8, 8, 3) and front.shape[1] == (4 if layers is TWO_STREAMS else 1)
+    video, variables = compiled(lambda: compositor.init_with_output(jax.random.key(1), codes, codes, False))()
+    foreground, mask, background = compositor.apply(variables, codes, codes, False, method="layers")
+    assert background.shape == (2, 1, 8, 8, 3) and foreground.shape[1] == (4 if compositor is TWO_STREAMS else 1)
     assert mask.shape == (2, 4, 8, 8, 1) and 0 <= mask.min() < 0.5 < mask.max() <= 1
-    np.testing.assert_allclose(video - behind, mask * (front - behind), atol=1e-5)
+    np.testing.assert_allclose(video - background, mask * (foreground - background), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["conv", "recurrent", "layered"])
-@pytest.mark.parametrize("told", [True, False])
-def test_layers_that_do_not_move_know_the_condition_where_they_are_told(name: str, told: bool) -> None:
+@pytest.mark.parametrize("conditioned", [True, False])
+def test_static_frames_depend_on_the_condition_where_they_should(name: str, conditioned: bool) -> None:
     factors = (DOUBLE, DOUBLE) if name == "conv" else (FRAME, FRAME)
     size, side = ((1, 4, 4), 4) if name == "layered" else ((4, 8, 8), 8)
-    layers = gan_blocks.Layers(painter(size, factors, channels=1), smooth(8), smooth(side), told)
+    compositor = Compositor(
+        renderer=renderer(size, factors, channels=1),
+        background=gradient(8),
+        foreground=gradient(side),
+        static_conditioned=conditioned,
+    )
+    codes = {"compositor": compositor, "frames": 4, "content": 3, "motion": 2, "memory": 4}
     network = {
-        "conv": gan3d.Generator(layers, noise=5),
-        "recurrent": gan_rnn.RecurrentGenerator(layers, content=3, motion=2, memory=4),
-        "layered": gan_layered.LayeredGenerator(layers, (4, 8, 8), content=3, motion=2, memory=4),
-    }[name]
-    given = noise_for(network), jnp.asarray([[0.0, 1.0], [1.0, 0.0]]), False
-    variables = compiled(lambda: network.init(jax.random.key(0), *given))()
-    _, inner = compiled(lambda: network.apply(variables, *given, capture_intermediates=True))()
-    made = {part: inner["intermediates"]["layers"][part]["__call__"][0] for part in ("painter", "background")}
+        "conv": lambda: Generator(compositor=compositor, noise=5),
+        "recurrent": lambda: RecurrentGenerator(**codes),
+        "layered": lambda: LayeredGenerator(**codes),
+    }[name]()
+    inputs = noise_for(network), jnp.asarray([[0.0, 1.0], [1.0, 0.0]]), False
+    variables = compiled(lambda: network.init(jax.random.key(0), *inputs))()
+    _, inner = compiled(lambda: network.apply(variables, *inputs, capture_intermediates=True))()
+    made = {part: inner["intermediates"]["compositor"][part]["__call__"][0] for part in ("renderer", "background")}
     differ = {part: bool(jnp.abs(rows[0] - rows[1]).max() > 1e-5) for part, rows in made.items()}
-    assert differ == {"painter": True, "background": told}
+    assert differ == {"renderer": True, "background": conditioned}
 
 
-def test_a_smooth_frame_has_no_curvature() -> None:
+def test_a_color_gradient_has_no_curvature() -> None:
     codes = jax.random.normal(jax.random.key(0), (2, 1, 5))
-    frame, _ = compiled(lambda: smooth(8).init_with_output(jax.random.key(1), codes, False))()
+    frame, _ = compiled(lambda: gradient(8).init_with_output(jax.random.key(1), codes, False))()
     assert frame.shape == (2, 1, 8, 8, 3) and jnp.abs(frame[0] - frame[1]).max() > 1e-3
     for axis in (2, 3):
         assert jnp.abs(jnp.diff(frame, axis=axis)).max() > 1e-3
         np.testing.assert_allclose(jnp.diff(frame, 2, axis=axis), 0, atol=1e-6)
 
 
-def trunk(factors=(DOUBLE, DOUBLE), **fields) -> gan_blocks.Trunk:
-    return gan_blocks.Trunk((8, 8), factors, norm="none", **fields)
+def trunk(factors=(DOUBLE, DOUBLE), **fields) -> Trunk:
+    return Trunk(widths=(8, 8), factors=factors, norm="none", **fields)
 
 
+HEAD = Head(classes=3)
 DISCRIMINATORS = {
-    "video": (gan_blocks.Discriminator(trunk(), gan_blocks.Head(3)), 1),
-    "residual": (gan_blocks.Discriminator(trunk(residual=True), gan_blocks.Head(3)), 1),
-    "frames": (gan_blocks.Discriminator(trunk((FRAME, FRAME)), gan_blocks.Head(3), frames=2), 4),
-    "recurrent": (gan_rnn.RecurrentDiscriminator(trunk((FRAME, FRAME)), gan_blocks.Head(3), memory=5), 1),
-    "dense": (gan_fc.DenseDiscriminator((6, 5), gan_blocks.Head(3)), 1),
+    "video": (Discriminator(trunk=trunk(), head=HEAD), 1),
+    "residual": (Discriminator(trunk=trunk(residual=True), head=HEAD), 1),
+    "frames": (Discriminator(trunk=trunk((FRAME, FRAME)), head=HEAD, frames=2), 4),
+    "recurrent": (RecurrentDiscriminator(trunk=trunk((FRAME, FRAME)), head=HEAD, memory=5), 1),
+    "dense": (DenseDiscriminator(widths=(6, 5), head=HEAD), 1),
 }
 
 
 @pytest.mark.parametrize(("name", "projection"), [*((name, True) for name in DISCRIMINATORS), ("dense", False)])
-def test_discriminators_see_the_video_and_the_condition(name: str, projection: bool) -> None:
+def test_discriminators_depend_on_the_video_and_the_condition(name: str, projection: bool) -> None:
     network, parts = DISCRIMINATORS[name]
-    network = network.clone(head=gan_blocks.Head(3, projection))
+    network = network.clone(head=Head(classes=3, projection=projection))
     video = jax.random.normal(jax.random.key(1), (2, 4, 8, 8, 3))
     condition = jnp.asarray([[0.0, 1.0], [1.0, 0.0]])
-    said, variables = compiled(lambda: network.init_with_output(jax.random.key(0), video, condition, False))()
-    assert said.logits.shape == (2, parts) and said.classes.shape == (2, parts, 3)
+    critique, variables = compiled(lambda: network.init_with_output(jax.random.key(0), video, condition, False))()
+    assert critique.logits.shape == (2, parts) and critique.classes.shape == (2, parts, 3)
     other = compiled(lambda: network.apply(variables, video, condition[::-1], False))()
-    assert jnp.abs(other.logits - said.logits).min() > 1e-5
-    np.testing.assert_allclose(
-        other.classes, said.classes, atol=1e-6
-    )  # the auxiliary classifier is not told the answer
+    assert jnp.abs(other.logits - critique.logits).min() > 1e-5
+    # The auxiliary classifier does not depend on the answer.
+    np.testing.assert_allclose(other.classes, critique.classes, atol=1e-6)
     seen = compiled(jax.grad(lambda x: network.apply(variables, x, condition, False).logits.sum()))(video)
     assert (jnp.abs(seen).sum((0, 2, 3, 4)) > 0).all()
 
@@ -189,21 +211,21 @@ def test_each_frame_is_judged_by_itself() -> None:
 
 def test_in_training_the_videos_of_a_batch_show_some_of_their_frames_by_turns() -> None:
     video = jnp.broadcast_to(jnp.arange(6.0)[:, None, None, None], (4, 6, 2, 2, 1))
-    seen = gan_blocks.glimpse(video, 2)[..., 0, 0, 0]
+    seen = sample_frames(video, 2)[..., 0, 0, 0]
     assert seen.tolist() == [[0, 3], [1, 4], [2, 5], [3, 0]]
-    halves = jax.pmap(lambda v: gan_blocks.glimpse(v, 2, "data"), axis_name="data", devices=jax.devices()[:2])(
+    halves = jax.pmap(lambda v: sample_frames(v, 2, "data"), axis_name="data", devices=jax.devices()[:2])(
         video.reshape(2, 2, *video.shape[1:])
     )
     np.testing.assert_array_equal(halves.reshape(4, 2, 2, 2, 1)[..., 0, 0, 0], seen)
     network, _ = DISCRIMINATORS["frames"]
     video = jax.random.normal(jax.random.key(1), (2, 4, 8, 8, 3))
     variables = compiled(lambda: network.init(jax.random.key(0), video, None, False))()
-    few, every = (network.apply(variables, video, None, train).logits for train in (True, False))
-    np.testing.assert_allclose(few, jnp.stack([every[0, ::2], every[1, 1::2]]), atol=1e-5)
+    subset, every = (network.apply(variables, video, None, train).logits for train in (True, False))
+    np.testing.assert_allclose(subset, jnp.stack([every[0, ::2], every[1, 1::2]]), atol=1e-5)
 
 
 def test_the_spectral_norm_divides_by_the_largest_singular_value() -> None:
-    layer = gan_blocks.Limited(Conv(6, (1, 2, 2), use_bias=False), spectral=True)
+    layer = Limited(layer=Conv(6, (1, 2, 2), use_bias=False), spectral=True)
     x = jax.random.normal(jax.random.key(1), (1, 1, 1, 1, 4))
     variables = layer.init(jax.random.key(0), x, False)
     for _ in range(50):
@@ -218,11 +240,10 @@ def test_the_spectral_norm_divides_by_the_largest_singular_value() -> None:
 def test_the_large_layout_makes_large_videos() -> None:
     factors = (DOUBLE, DOUBLE, FRAME, FRAME, FRAME)
     widths = (256, 128, 64, 32, 16)
-    painter = gan_blocks.Painter((16, 128, 128), widths, factors, norm="group", residual=True)
-    network = gan3d.Generator(gan_blocks.Layers(painter))
-    critic = gan_blocks.Discriminator(
-        gan_blocks.Trunk(widths[::-1], factors[::-1], norm="none", residual=True), gan_blocks.Head()
-    )
+    large = Renderer(size=(16, 128, 128), widths=widths, factors=factors, norm="group", residual=True)
+    network = Generator(compositor=Compositor(renderer=large))
+    mirror = Trunk(widths=widths[::-1], factors=factors[::-1], norm="none", residual=True)
+    critic = Discriminator(trunk=mirror, head=Head())
 
     def both(key: jax.Array) -> tuple:
         video, _ = network.init_with_output(key, noise_for(network), None, False)
@@ -234,7 +255,7 @@ def test_the_large_layout_makes_large_videos() -> None:
 
 @pytest.mark.parametrize("residual", [False, True])
 def test_styles_alone_reach_every_frame_from_its_own_code(residual: bool) -> None:
-    network = painter((4, 8, 8), (FRAME, FRAME), residual=residual, modulated=True)
+    network = renderer((4, 8, 8), (FRAME, FRAME), residual=residual, modulated=True)
     codes = jax.random.normal(jax.random.key(0), (2, 4, 5))
     variables = compiled(lambda: network.init(jax.random.key(1), codes, train=False))()
     # The first grid is the same in all frames, so that only styles tell them apart.
@@ -251,8 +272,7 @@ def test_styles_alone_reach_every_frame_from_its_own_code(residual: bool) -> Non
 
 
 def test_a_pooled_discriminator_does_not_ask_where() -> None:
-    trunk = gan_blocks.Trunk((8, 8), ((1, 2, 2), (1, 2, 2)), norm="none", pooled=True)
-    discriminator = gan_blocks.Discriminator(trunk, gan_blocks.Head())
+    discriminator = Discriminator(trunk=trunk((FRAME, FRAME), pooled=True), head=Head())
     shape = jax.random.normal(jax.random.key(0), (1, 2, 4, 4, 3))
     at = [jnp.zeros((1, 2, 24, 24, 3)).at[:, :, y : y + 4, x : x + 4].set(shape) for y, x in ((8, 8), (12, 8))]
     variables = discriminator.init(jax.random.key(1), at[0], None, train=False)

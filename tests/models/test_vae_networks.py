@@ -17,7 +17,7 @@ NETWORK = {"width": 4, "hidden": 8, "strides": (2, 2), "heads": 2, "content": 5,
 MODELS: dict[str, Callable[[], vae.VAE]] = {
     "frame": lambda: frame(SIZE, None, width=4, hidden=8, strides=(2,), dim=6),
     "temporal": lambda: temporal(SIZE, None, **NETWORK),
-    "layered": lambda: layered(SIZE, None, picture=8, **NETWORK),
+    "layered": lambda: layered(SIZE, None, foreground_size=8, **NETWORK),
 }
 CODES = {"content": (5,), "motion": (4, 3)}
 SHAPES = {"frame": {"frames": (4, 6)}, "temporal": CODES, "layered": CODES}
@@ -101,7 +101,7 @@ def test_motion_moves_one_frame_and_content_all(name: str) -> None:
     assert changed(content=-z["content"]).all()
 
 
-def test_a_layered_decoder_starts_with_a_spot_in_the_middle_over_a_smooth_ground() -> None:
+def test_a_layered_decoder_starts_with_a_spot_in_the_middle_over_a_color_gradient() -> None:
     model, codes = MODELS["layered"]().decoder, {"content": normal(0, 2, 5), "motion": normal(1, 2, 4, 3)}
     video, variables = compiled(lambda: model.init_with_output(jax.random.key(0), codes, False))()
     # Where the motion is, and what it is, hardly shows yet.

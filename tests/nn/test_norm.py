@@ -1,4 +1,4 @@
-"""Normalisation against Flax's own, values, gradients and running statistics, on one device and on eight."""
+"""Normalization against Flax's own, values, gradients and running statistics, on one device and on eight."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def affine(channels: int) -> dict[str, jax.Array]:
 
 
 def loss(y: jax.Array) -> jax.Array:
-    """Weighs every entry differently: a plain sum of a normalised batch has no gradient."""
+    """Weighs every entry differently: a plain sum of a normalized batch has no gradient."""
     return jnp.vdot(y, jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
 
 
