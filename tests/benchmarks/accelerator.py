@@ -94,7 +94,7 @@ def measure(name: str, flags: str, seconds: float, arguments: argparse.Namespace
     own = ["--section", name, "--seconds", str(seconds)]
     own += [f"--{option}" for option in ("smoke", "trace") if getattr(arguments, option)]
     own += ["--output", arguments.output] if arguments.output else []
-    environment = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"}
+    environment = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
     if arguments.smoke:
         environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
