@@ -142,7 +142,7 @@ def test_conditions_are_picked_out_of_a_batch_and_encoded(table: str) -> None:
     np.testing.assert_allclose(found["first_frames"], batch["video"][:, :1] / 127.5 - 1, atol=1e-6)
     encoder = conditions.make_encoder(config.condition)
     encoded, _ = jax.eval_shape(encoder.init_with_output, jax.random.key(0), found)
-    assert encoded.shape == (3, 12)
+    assert encoded.vector.shape == (3, 12)
     other = configured("text", embeddings=table)
     assert conditions.complete(other, Pets()).condition.vocabulary == ()
     rows = conditions.take(other.condition, batch_of(other))["embedding"][:, 0] / 4

@@ -18,7 +18,7 @@ from jaxvid.models import vqvae
 from jaxvid.nn.activation import SLOPE, leaky_relu, variance_preserving
 from jaxvid.nn.compositing import bounded_poses, color_gradient, composite, squared_radius
 from jaxvid.nn.conv import Conv, ConvTranspose
-from jaxvid.shapes import expect
+from jaxvid.shapes import expect, expect_equal
 
 Latents = dict[str, jax.Array]
 Conditions = Mapping[str, jax.Array]
@@ -333,7 +333,7 @@ class VAE(nn.Module):
         """
         posterior, condition = self.encode(video, train), self.encode_conditions(conditions)
         for name, gaussian in posterior.items():
-            expect("[...]", float, equal=True, **{name: gaussian.mean, f"noise of {name}": noise[name]})
+            expect_equal("[...]", **{name: gaussian.mean, f"noise of {name}": noise[name]})
         z = {name: gaussian.sample(noise[name]) for name, gaussian in posterior.items()}
         return posterior, self.prior(z, condition), self.decode(z, condition, train)
 

@@ -96,8 +96,7 @@ class ConditionEncoder(nn.Module):
         read = {"words": "words" in self.reads, "action": "frames" in self.reads}
         for name, value in conditions.items():
             layout, dtype = INPUTS.get(name, ("[B,E]", float))
-            argument: dict[str, Any] = {name: value}
-            expect(layout.replace("A", str(len(self.action_scale))), dtype, **argument)
+            expect(layout.replace("A", str(len(self.action_scale))), dtype, **{name: value})
             if "vector" not in self.reads and not read.get(name):
                 raise ValueError(f'Nothing depends on the condition {name}: ConditionEncoder.reads lacks "vector".')
 

@@ -110,6 +110,7 @@ class Conv(nn.Module):
         return y if bias is None else y + bias
 
     def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """The convolution of this layer, without its bias."""
         return conv(x, kernel, self.strides)
 
 

@@ -60,6 +60,7 @@ class EMAVectorQuantizer(nn.Module):
 
     @property
     def codebook_size(self) -> int:
+        """The number of codes."""
         return self.codes
 
     def setup(self) -> None:
@@ -126,6 +127,7 @@ class VectorQuantizer(nn.Module):
 
     @property
     def codebook_size(self) -> int:
+        """The number of codes."""
         return self.codes
 
     def setup(self) -> None:
@@ -160,6 +162,7 @@ class FSQ(nn.Module):
 
     @property
     def codebook_size(self) -> int:
+        """The number of codes."""
         return math.prod(self.levels)
 
     def setup(self) -> None:
@@ -204,6 +207,7 @@ class LFQ(nn.Module):
 
     @property
     def codebook_size(self) -> int:
+        """The number of codes."""
         return 2**self.bits
 
     def setup(self) -> None:

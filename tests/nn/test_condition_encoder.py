@@ -21,7 +21,7 @@ CONDITIONS = {
     "action": (RNG.normal(0, 1, (BATCH, 4, 2)) * SCALE).astype(np.float32),
     "first_frames": FRAMES[:, None] * np.linspace(0.5, 1.0, 3, dtype=np.float32).reshape(-1, 1, 1, 1),
 }
-MODULE = ConditionEncoder(48, classes=20, vocabulary=VOCABULARY, action_scale=SCALE)
+MODULE = ConditionEncoder(features=48, classes=20, vocabulary=VOCABULARY, action_scale=SCALE)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def parts(params: dict) -> dict[str, np.ndarray]:
     """The encoding of each condition alone, and of all."""
 
     def encode(params: dict, conditions: dict) -> dict:
-        alone = {name: MODULE.apply({"params": params}, {name: value}) for name, value in conditions.items()}
-        return alone | {"all": MODULE.apply({"params": params}, conditions)}
+        given = {**{name: {name: value} for name, value in conditions.items()}, "all": conditions}
+        return {name: MODULE.apply({"params": params}, each).vector for name, each in given.items()}
 
     return jax.device_get(jax.jit(encode)(params, CONDITIONS))
 
@@ -55,26 +55,26 @@ def test_the_label_is_a_row_of_a_table(params: dict, parts: dict[str, np.ndarray
 
 
 def test_actions_are_measured_in_their_own_scale(params: dict, parts: dict[str, np.ndarray]) -> None:
-    scaled = ConditionEncoder(48, action_scale=(1.0, 1.0))
+    scaled = ConditionEncoder(features=48, action_scale=(1.0, 1.0))
     own = {"action": CONDITIONS["action"] / np.asarray(SCALE, np.float32)}
-    np.testing.assert_allclose(scaled.apply({"params": params}, own), parts["action"], atol=1e-5)
+    np.testing.assert_allclose(scaled.apply({"params": params}, own).vector, parts["action"], atol=1e-5)
 
 
 def test_pixels_of_first_frames_are_measured_from_the_last_of_them() -> None:
-    """What the dense layer of pixels is shown: the last frame about 0 and of variance 1, then twice the changes."""
+    """The input of the dense layer of pixels: the last frame about 0 and of variance 1, then twice the changes."""
     first, last = FRAMES[0, ..., :1], FRAMES[1, ..., :1]
-    module, frames = ConditionEncoder(48), jnp.asarray(np.stack([first, last])[None])
+    module, frames = ConditionEncoder(features=48), jnp.asarray(np.stack([first, last])[None])
     params = jax.tree.map(jnp.zeros_like, jax.jit(module.init)(jax.random.key(0), {"first_frames": frames}))
     kernel = jnp.zeros((512, 48)).at[jnp.arange(0, 480, 10), jnp.arange(48)].set(1.0)  # every tenth input
     params["params"]["first_pixels"]["kernel"] = kernel
-    found = jax.jit(module.apply)(params, {"first_frames": frames})[0] * np.sqrt(2)
+    found = jax.jit(module.apply)(params, {"first_frames": frames}).vector[0] * np.sqrt(2)
     scale = last.std() + 0.02
     expected = np.concatenate([(last - last.mean()).ravel(), 2 * (last - first).ravel()]) / scale
     np.testing.assert_allclose(found, expected[:480:10], atol=1e-4)
 
 
 def test_padding_does_not_matter_and_order_does() -> None:
-    module = TextEncoder(VOCABULARY, 32)
+    module = TextEncoder(vocabulary=VOCABULARY, features=32)
     tokens = jnp.array([[5, 6, 7, 1, 8]])
     params = jax.jit(module.init)(jax.random.key(0), tokens)
     # Trained biases are not zero, and then a careless encoder sees how long the padding is.
@@ -94,7 +94,7 @@ def test_a_word_that_was_never_learned_says_nothing(params: dict) -> None:
 
 def test_two_sentences_of_the_same_words_are_told_apart() -> None:
     """Left then up against up then left, in captions of which most is noise."""
-    module = TextEncoder(VOCABULARY, 16)
+    module = TextEncoder(vocabulary=VOCABULARY, features=16)
     noise = RNG.integers(10, 40, (256, 12))
     answer, place = RNG.integers(0, 2, 256), RNG.integers(0, 10, 256)
     for row, start, first in zip(noise, place, answer, strict=True):
@@ -122,9 +122,59 @@ def test_bfloat16_keeps_float32_parameters() -> None:
     module = MODULE.clone(dtype=jnp.bfloat16)
     shapes = jax.eval_shape(module.init, jax.random.key(0), CONDITIONS)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
-    assert jax.eval_shape(module.apply, shapes, CONDITIONS).dtype == jnp.bfloat16
+    assert jax.eval_shape(module.apply, shapes, CONDITIONS).vector.dtype == jnp.bfloat16
 
 
-def test_no_condition_is_refused() -> None:
-    with pytest.raises(ValueError, match="takes some of label, tokens"):
-        MODULE.init(jax.random.key(0), {})
+def test_words_and_frames_come_by_themselves_and_each_from_its_own_place() -> None:
+    """What a transformer reads: a change of one word or action reaches its neighbors at most, and padding is zeros."""
+    module = MODULE.clone(reads=("words", "frames"))
+    given = {"words": jnp.array([[5, 6, 7, 8, 9, 4, 3, 2, 0]]), "action": jnp.asarray(CONDITIONS["action"][:1])}
+    params = jax.jit(module.init)(jax.random.key(0), given)
+    assert set(params["params"]) == {"text", "action_frames", "action_frames_hidden"}
+    encode = jax.jit(module.apply)
+    encoded = encode(params, given)
+    assert encoded.vector is None and encoded.words.shape == (1, 9, 48) and encoded.frames.shape == (1, 4, 48)
+    np.testing.assert_array_equal(encoded.mask, given["words"] > 0)
+    assert not encoded.words[0, 8].any() and jnp.abs(encoded.words[0, :8]).min(0).max() > 0
+    other = encode(params, {"words": given["words"].at[0, 4].set(11), "action": given["action"].at[0, 1].add(1.0)})
+    changed = [
+        np.abs(a - b).max((0, 2)) > 1e-6 for a, b in ((encoded.words, other.words), (encoded.frames, other.frames))
+    ]
+    assert changed[0].tolist() == [2 <= i <= 6 for i in range(9)]  # two convolutions, three words wide
+    assert changed[1].tolist() == [False, True, False, False]
+
+
+def test_reading_words_besides_changes_neither_the_vector_nor_its_parameters(params: dict, parts: dict) -> None:
+    both = MODULE.clone(reads=("vector", "words"))
+    assert jax.tree.structure(jax.eval_shape(both.init, jax.random.key(0), CONDITIONS)["params"]) == jax.tree.structure(
+        params
+    )
+    encoded = jax.jit(both.apply)({"params": params}, CONDITIONS)
+    np.testing.assert_allclose(encoded.vector, parts["all"], atol=1e-6)
+    assert encoded.words.shape == (BATCH, 9, 48) and encoded.frames is None
+
+
+def test_a_condition_of_another_name_is_a_vector_of_numbers() -> None:
+    module, camera = ConditionEncoder(features=8), jax.random.normal(jax.random.key(1), (4, 5))
+    encoded, variables = module.init_with_output(jax.random.key(0), {"camera": camera})
+    assert (
+        set(variables["params"]) == {"camera", "camera_norm"}
+        and jnp.abs(encoded.vector[0] - encoded.vector[1]).max() > 0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("conditions", "reads", "sentence"),
+    [
+        ({}, ("vector",), "takes one condition at least"),
+        ({"label": np.zeros((2, 1), int)}, ("vector",), r"label is int64 \[2,1\], expected int \[B\]"),
+        ({"words": np.zeros((2, 3), np.float32)}, ("vector",), r"words is float32 \[2,3\], expected int \[B,L\]"),
+        ({"action": np.zeros((2, 3, 4), np.float32)}, ("vector",), r"action is .* expected float \[B,T,2\]"),
+        ({"first_frames": np.zeros((2, 8, 8, 3), np.uint8)}, ("vector",), r"expected float \[B,k,H,W,C\]"),
+        ({"label": np.zeros(2, int)}, ("words",), 'Nothing depends on the condition label: .* lacks "vector"'),
+        ({"label": np.zeros(2, int)}, ("word",), "ConditionEncoder.reads .* did you mean words"),
+    ],
+)
+def test_what_cannot_be_encoded_is_one_sentence(conditions: dict, reads: tuple, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        MODULE.clone(reads=reads).init(jax.random.key(0), conditions)
