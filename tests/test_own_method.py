@@ -54,7 +54,8 @@ def init(setup: Setup, key: jax.Array, batch: dict) -> TrainState:
 
 
 def nll(params: dict, video: jax.Array) -> jax.Array:
-    return losses.gaussian_nll(params["mean"][None], video, params["log_scale"]) / video[0].size
+    mean = jnp.broadcast_to(params["mean"], video.shape)
+    return losses.gaussian_nll(mean, video, params["log_scale"]) / video[0].size
 
 
 def train_step(setup: Setup, state: TrainState, batch: dict) -> tuple[TrainState, Metrics]:
