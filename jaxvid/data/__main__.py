@@ -14,8 +14,8 @@ from jaxvid.data.records import write_records
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints what the folder gives; returns 0, or 2 with one sentence on stderr if it gives nothing."""
-    parser = Parser("jaxvid.data", "Checks a folder of videos by decoding all of it.")
+    """Prints what the folder contains; returns 0, or 2 with one sentence on stderr."""
+    parser = Parser("jaxvid.data", "Checks a folder of videos by decoding all of them.")
     parser.add_argument("path", help="the folder of videos")
     parser.add_argument("--frames", type=int, default=16, help="frames of a clip (default: %(default)s)")
     parser.add_argument("--resolution", type=int, default=64, help="its short side in pixels (default: %(default)s)")

@@ -86,30 +86,24 @@ class MovingMNIST:
 
 
 def _read_idx(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray, str]:
-    """Images uint8 [N,28,28] and labels uint8 [N] of MNIST's own files."""
-    test = _find(folder, "t10k-images-idx3-ubyte")
-    train = _find(folder, "train-images-idx3-ubyte")
-    file = train if split == "train" else test
-    if train or not test:
-        if file is None:
-            name = f"{'train' if split == 'train' else 't10k'}-images-idx3-ubyte"
-            raise FileNotFoundError(
-                f"there is no {name} or {name}.gz in {folder}: download it and its labels from {SOURCE}/{name}.gz"
-            )
-        part, note = slice(None), ""
-    else:
-        file, cut = test, -(len(_idx(test, 3)) // 10)
-        part = slice(None, cut) if split == "train" else slice(cut, None)
-        note = " (a part of the test digits: train-images-idx3-ubyte is not there)"
-    name = file.name.replace("images-idx3", "labels-idx1").removesuffix(".gz")
-    labels = _find(folder, name)
-    if labels is None:
-        raise FileNotFoundError(f"there is no {name} or {name}.gz in {folder}: download it from {SOURCE}/{name}.gz")
-    return _idx(file, 3)[part], _idx(labels, 1)[part], note
+    """Images uint8 [N,28,28] and labels uint8 [N] of MNIST's own files, and a note for the summary."""
+    only_test = not _files(folder, "train-images-idx3-ubyte") and bool(_files(folder, "t10k-images-idx3-ubyte"))
+    digits = "train" if split == "train" and not only_test else "t10k"
+    arrays = []
+    for name, rank in ((f"{digits}-images-idx3-ubyte", 3), (f"{digits}-labels-idx1-ubyte", 1)):
+        if not (files := _files(folder, name)):
+            raise FileNotFoundError(f"there is no {name} or {name}.gz in {folder}: download it from {SOURCE}/{name}.gz")
+        arrays.append(_idx(files[0], rank))
+    images, labels = arrays
+    if not only_test:
+        return images, labels, ""
+    cut = -(len(images) // 10)
+    part = slice(None, cut) if split == "train" else slice(cut, None)
+    return images[part], labels[part], " (a part of the test digits: train-images-idx3-ubyte is not there)"
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    return next((file for file in (folder / name, folder / f"{name}.gz") if file.is_file()), None)
+def _files(folder: Path, name: str) -> list[Path]:
+    return [file for file in (folder / name, folder / f"{name}.gz") if file.is_file()]
 
 
 def _idx(file: Path, rank: int) -> np.ndarray:

@@ -93,8 +93,7 @@ class Synthetic:
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"synthetic clip {index} of {len(self)}")
-        seeds = [self.seed, list(LENGTHS).index(self.split), index]
-        draw = random_draws(seeds)
+        draw = random_draws([self.seed, list(LENGTHS).index(self.split), index])
         labels = {name: int(draw(0, len(LABELS[name]))) for name in ("class", "color")}
         shape, motion = SHAPES[labels["class"] // len(MOTIONS)], MOTIONS[labels["class"] % len(MOTIONS)]
         color = LABELS["color"][labels["color"]]
@@ -108,12 +107,11 @@ class Synthetic:
         if distractor:
             bodies.insert(int(draw(0, 2)), _every(distractor, self.stride))  # behind or in front
         filled, outline = _render(bodies, background, self.frames)
-        # A stream of its own, so that the scene is that of the other labels.
-        labels["style"] = int(random_draws([*seeds, 1])(0, 2)) if self.label == "style" else 0
+        labels["style"] = int(draw(0, 2))  # the last draw, so that the scene is the same for every label
         subject = f"{path.size} {color} {name}".strip()
         article = "an" if subject[0] in "aeiou" else "a"
         return {
-            "video": outline if labels["style"] else filled,
+            "video": outline if self.label == "style" and labels["style"] else filled,
             "input": outline,
             "label": np.asarray(labels[self.label], np.int32),
             "text": np.asarray(f"{article} {subject} {path.clause}{clause}, on a {tone} background"),

@@ -15,7 +15,7 @@ from jax import lax
 
 from jaxvid.shapes import expect
 
-GRIDS = (1, 2, 4)  # windows per side of the frame; neighbours overlap by half
+GRIDS = (1, 2, 4)  # windows per side of the frame; neighbors overlap by half
 WAVES = ((2, 0), (0, 2), (2, 2), (2, -2))  # cycles per window, down and to the right
 LAGS = (1, 2)  # frames
 NOISE = 4.0  # gray levels, in each channel: contrast far below this counts as static

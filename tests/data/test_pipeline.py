@@ -106,7 +106,7 @@ def test_every_clip_once_per_epoch_and_resumed_batches_are_those_of_an_uninterru
     assert len({tuple(epoch) for epoch in epochs} | {tuple(range(23))}) == 6
 
 
-def test_epochs_of_neighbouring_seeds_differ():
+def test_epochs_of_neighboring_seeds_differ():
     def epoch(seed, start):
         with train_batches(Numbered(), 23, 8, seed, start) as batches:
             return numbers(batches, 1)

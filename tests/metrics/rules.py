@@ -21,12 +21,12 @@ def weights(key: str, shape: tuple[int, ...], salt: str = "") -> np.ndarray:
         return (spread if key.endswith(("bias", "running_mean")) else 1.0 + spread).astype(np.float32)
     gain = 1.0 if key.startswith(("fc.", "logits.")) else 3.0
     n = r[0].size
-    centred = r * n - r.sum(tuple(range(1, r.ndim)), keepdims=True)
-    return (centred / (n * 18918.0) * np.sqrt(gain / n)).astype(np.float32)
+    centered = r * n - r.sum(tuple(range(1, r.ndim)), keepdims=True)
+    return (centered / (n * 18918.0) * np.sqrt(gain / n)).astype(np.float32)
 
 
 def image(case: str, height: int, width: int, salt: str = "") -> np.ndarray:
-    """uint8 [height, width, 3]: a grid of 7x7 random colours, interpolated, with noise."""
+    """uint8 [height, width, 3]: a grid of 7x7 random colors, interpolated, with noise."""
     generator = _generator(f"image/{case}", salt)
     grid = _integers(generator, 0, 256, (7, 7, 3))
     return _painted(grid, _integers(generator, -20, 21, (height, width, 3)))

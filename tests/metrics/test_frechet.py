@@ -13,7 +13,7 @@ from feature_rules import features
 from jaxvid.metrics.frechet import Statistics, accumulate, confidence_interval, frechet_distance, load, merge, save
 from jaxvid.metrics.frechet import statistics as statistics_of
 
-# N1, N2, d, shift, then the distance with covariances divided by N - 1 and by N: nuclear norms of the centred data.
+# N1, N2, d, shift, then the distance with covariances divided by N - 1 and by N: nuclear norms of the centered data.
 EXACT = {
     "fd_d16": (200, 300, 16, 40, 0.8688214662641514, 0.8687752972449942),
     "fd_d64_meanshift": (256, 256, 64, 120, 33.37309598653749, 33.32584470869489),

@@ -26,7 +26,7 @@ PILLOW = {"bilinear_antialias": Image.Resampling.BILINEAR, "bicubic_antialias": 
 
 
 def check(numbers) -> None:
-    """PyTorch places the samples in float32: up to 1.3e-4 grey levels off the definition."""
+    """PyTorch places the samples in float32: up to 1.3e-4 gray levels off the definition."""
     checked = set()
     for name in numbers:
         case, method = name.split("/")
