@@ -327,7 +327,10 @@ def make_encoder(options: ConfigDict, dtype: Any = None) -> ConditionEncoder:
     for name, field in needed.items():
         if name in options.on and not options[field] and not (name == "text" and options.embeddings):
             raise ValueError(f"condition.{field} is empty: fill it in with jaxvid.conditions.complete(config, source).")
+    kinds = {name: entry.kind for name, entry in TABLE.items()}
     return ConditionEncoder(
+        frames=tuple(name for name, kind in kinds.items() if kind == "frames"),
+        videos=tuple(name for name, kind in kinds.items() if kind == "video"),
         features=options.features,
         classes=len(options.classes),
         vocabulary=len(options.vocabulary),

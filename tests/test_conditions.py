@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import pytest
 from conftest import recipe
 from ml_collections import ConfigDict
 
-from jaxvid import conditions, train
+from jaxvid import conditions, sample, train
 from jaxvid import config as config_lib
 from jaxvid import run as run_lib
 from jaxvid.core import Evaluated, Method, TrainState, new_state, normalize
 from jaxvid.data import eval_batches
+from jaxvid.data.synthetic import Synthetic
 from jaxvid.evaluate import __main__ as evaluate
 from jaxvid.files import write_json
 
@@ -277,3 +279,42 @@ def test_a_job_holds_the_completed_config_and_tokens(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"condition.vocabulary: the run has \['0'.*\.\.\. \(4\d in all\)") as error:
         run_lib.claim(tmp_path, job.config)
     assert len(str(error.value)) < 1000
+
+
+class Pose(conditions.Condition):
+    """Where the object is at first: two numbers of a clip."""
+
+    help = ".npy [2] or [n,2]"
+
+    def rows(self, value: np.ndarray | None, config: ConfigDict) -> list[np.ndarray]:
+        return list(conditions.array_of(value, self.name, (2,)).astype(np.float32))
+
+
+class Posed(Synthetic):
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        clip = super().__getitem__(index)
+        return {**clip, "pose": clip["action"][0]}
+
+
+def test_a_new_condition_is_one_entry_of_the_table(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(conditions.TABLE, "pose", Pose("pose"))
+    source = functools.partial(Posed, 8, 16)
+    monkeypatch.setattr(train.data, "make_source", lambda options, split: source(split=split))
+    config = recipe("pixel_gan:tiny")
+    config.condition, config.model.conditioning = config_lib.condition(("pose",)), "projection"
+    config.train.steps, config.eval.examples = 2, 8
+    train.train(config, tmp_path)
+    np.save(tmp_path / "pose.npy", np.array([[0.0, 0.5], [0.5, 0.0]]))
+
+    def videos(*arguments: str) -> np.ndarray:
+        assert sample.main(["--workdir", str(tmp_path), "--num=2", *arguments]) == 0, capsys.readouterr().err
+        return np.load(tmp_path / "generated" / "samples.npz")["video"]
+
+    first = videos(f"--pose={tmp_path / 'pose.npy'}")
+    np.save(tmp_path / "other.npy", np.array([0.0, 0.5]))
+    second = videos(f"--pose={tmp_path / 'other.npy'}")
+    assert (first[0] == second[0]).all() and (first[1] != second[1]).any()
+    assert sample.main(["--workdir", str(tmp_path)]) == 2
+    assert "trained with pose: give it (--pose)" in capsys.readouterr().err
+    with pytest.raises(ValueError, match='"pose", which needs "pose" in the clips'):
+        conditions.complete(config, Synthetic(8, 16))

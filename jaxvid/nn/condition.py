@@ -17,12 +17,12 @@ from jaxvid.nn.conv import Conv
 from jaxvid.nn.text import TextEncoder
 from jaxvid.shapes import expect
 
-# By the name of a condition, its layout and its kind of dtype; those of all others are float [B,E].
-INPUTS: dict[str, tuple[str, type]] = {
+LAYOUTS = {  # of conditions, by their kind
     "label": ("[B]", int),
     "words": ("[B,L]", int),
-    "action": ("[B,T,A]", float),
-    "first_frames": ("[B,k,H,W,C]", float),
+    "frames": ("[B,T,A]", float),
+    "video": ("[B,k,H,W,C]", float),
+    "vector": ("[B,E]", float),
 }
 
 
@@ -31,7 +31,7 @@ class Encoded(NamedTuple):
 
     vector: [B,F], of all conditions.
     words, mask: [B,L,F] of each word of a caption, and bool [B,L], False at padding.
-    frames: [B,T,F], of the action at each frame.
+    frames: [B,T,F], of what there is for each frame.
     """
 
     vector: jax.Array | None = None
@@ -47,12 +47,14 @@ class ConditionEncoder(nn.Module):
     Conditions, any of them:
       label: int [B], below `classes`.
       words: int [B,L] from `data.text.tokenize`, of a vocabulary of so many words.
-      action: float [B,T,A]; A is the length of `action_scale`, by which each component is divided first.
-      first_frames: float [B,k,H,W,C] in [-1, 1].
+      those of `frames`: float [B,T,A].
+      those of `videos`: float [B,k,H,W,C] in [-1, 1].
       embedding, or any other name: float [B,E], of a text or anything else.
 
     Attributes:
       features: F.
+      frames, videos: names of conditions that are one vector a frame, or videos.
+      action_scale: divides the A components of "action".
       reads: which of "vector", "words" and "frames" the model reads. There are parameters for these alone.
 
     Raises ValueError where there is no condition, where one has another shape, or where none of `reads` depends on it.
@@ -61,6 +63,8 @@ class ConditionEncoder(nn.Module):
     features: int = 64
     classes: int = 0
     vocabulary: int = 0
+    frames: tuple[str, ...] = ("action",)
+    videos: tuple[str, ...] = ("first_frames", "input")
     action_scale: tuple[float, ...] = ()
     reads: tuple[str, ...] = ("vector",)
     dtype: Any = None
@@ -69,23 +73,20 @@ class ConditionEncoder(nn.Module):
     def __call__(self, conditions: Mapping[str, jax.Array]) -> Encoded:
         self._check(conditions)
         text = TextEncoder(vocabulary=self.vocabulary, features=self.features, dtype=self.dtype, name="text")
-        encoders: dict[str, Callable[[jax.Array], jax.Array]] = {
-            "label": self._label,
-            "words": text,
-            "embedding": functools.partial(self._embedding, "embedding"),
-            "action": self._action,
-            "first_frames": self._first_frames,
-        }
-        others = sorted(conditions.keys() - encoders.keys())
-        encoders |= {name: functools.partial(self._embedding, name) for name in others}
+        encoders: dict[str, Callable[[jax.Array], jax.Array]] = {"label": self._label, "words": text}
+        for name in sorted(conditions.keys() - {*encoders, *self.frames, *self.videos}):
+            encoders[name] = functools.partial(self._embedding, name)
+        encoders |= {name: functools.partial(self._all_frames, name) for name in self.frames}
+        encoders |= {name: functools.partial(self._video, name) for name in self.videos}
         vector = words = mask = frames = None
         if "vector" in self.reads:
             parts = [encode(conditions[name]) for name, encode in encoders.items() if name in conditions]
             vector = sum(parts[1:], parts[0]) / math.sqrt(len(parts))
         if "words" in self.reads and "words" in conditions:
             words, mask = text(conditions["words"], pool=False), conditions["words"] > 0
-        if "frames" in self.reads and "action" in conditions:
-            frames = self._action_of_frames(conditions["action"])
+        present = [name for name in self.frames if name in conditions and "frames" in self.reads]
+        if each := [self._each_frame(name, conditions[name]) for name in present]:
+            frames = sum(each[1:], each[0]) / math.sqrt(len(each))
         return Encoded(vector, words, mask, frames)
 
     def _check(self, conditions: Mapping[str, jax.Array]) -> None:
@@ -93,11 +94,13 @@ class ConditionEncoder(nn.Module):
             choice("an item of ConditionEncoder.reads", output, ("vector", "words", "frames"))
         if not conditions:
             raise ValueError("There is nothing to encode: a ConditionEncoder takes one condition at least, say label.")
-        read = {"words": "words" in self.reads, "action": "frames" in self.reads}
         for name, value in conditions.items():
-            layout, dtype = INPUTS.get(name, ("[B,E]", float))
-            expect(layout.replace("A", str(len(self.action_scale))), dtype, **{name: value})
-            if "vector" not in self.reads and not read.get(name):
+            kind = "frames" if name in self.frames else "video" if name in self.videos else name
+            layout, dtype = LAYOUTS.get(kind, LAYOUTS["vector"])
+            if name == "action":
+                layout = layout.replace("A", str(len(self.action_scale)))
+            expect(layout, dtype, **{name: value})
+            if "vector" not in self.reads and kind not in self.reads:
                 raise ValueError(f'Nothing depends on the condition {name}: ConditionEncoder.reads lacks "vector".')
 
     def _dense(self, name: str) -> nn.Dense:
@@ -110,25 +113,26 @@ class ConditionEncoder(nn.Module):
     def _embedding(self, name: str, x: jax.Array) -> jax.Array:
         return self._dense(name)(nn.LayerNorm(dtype=self.dtype, name=f"{name}_norm")(x))
 
-    def _scaled(self, action: jax.Array) -> jax.Array:
-        return action / jnp.asarray(self.action_scale, action.dtype)[None, None]
+    def _scaled(self, name: str, x: jax.Array) -> jax.Array:
+        return x / jnp.asarray(self.action_scale, x.dtype)[None, None] if name == "action" else x
 
-    def _action(self, action: jax.Array) -> jax.Array:
-        x = self._dense("action_hidden")(self._scaled(action).reshape(len(action), -1))
-        return self._dense("action")(leaky_relu(x))
+    def _all_frames(self, name: str, x: jax.Array) -> jax.Array:
+        x = self._dense(f"{name}_hidden")(self._scaled(name, x).reshape(len(x), -1))
+        return self._dense(name)(leaky_relu(x))
 
-    def _action_of_frames(self, action: jax.Array) -> jax.Array:
-        return self._dense("action_frames")(leaky_relu(self._dense("action_frames_hidden")(self._scaled(action))))
+    def _each_frame(self, name: str, x: jax.Array) -> jax.Array:
+        return self._dense(f"{name}_frames")(leaky_relu(self._dense(f"{name}_frames_hidden")(self._scaled(name, x))))
 
-    def _first_frames(self, frames: jax.Array) -> jax.Array:
+    def _video(self, name: str, frames: jax.Array) -> jax.Array:
         x, width = frames, 32
         while min(x.shape[2:4]) > 4:
             x = leaky_relu(Conv(width, (1, 4, 4), (1, 2, 2), dtype=self.dtype)(x))
             width = 64
-        x = nn.LayerNorm(dtype=self.dtype, name="first_frames_norm")(x.reshape(len(x), -1))
+        x = nn.LayerNorm(dtype=self.dtype, name=f"{name}_norm")(x.reshape(len(x), -1))
         # Every pixel, too: what is learned from convolutions alone is long in learning to copy. The last frame, and the
         # changes before it, which are small, and would vanish beside the brightness of a background otherwise.
         last = frames[:, -1:]
         standard = (frames - last.mean((2, 3), keepdims=True)) / (last.std((2, 3), keepdims=True) + 0.02)
         pixels = jnp.concatenate([standard[:, -1:], 2 * jnp.diff(standard, axis=1)], 1).reshape(len(frames), -1)
-        return (self._dense("first_frames")(x) + self._dense("first_pixels")(pixels)) / math.sqrt(2)
+        of_pixels = "first_pixels" if name == "first_frames" else f"{name}_pixels"
+        return (self._dense(name)(x) + self._dense(of_pixels)(pixels)) / math.sqrt(2)
