@@ -278,7 +278,10 @@ def make_parser(modes: Mapping[str, Mode], config: ConfigDict) -> Parser:
     parser.add_argument("--output", metavar="DIR", help="receives what is written (default: WORKDIR/generated)")
     conditions.add_arguments(parser)
     for name, value in config.get("sample", {}).items():
-        parser.add_argument(f"--{name}", type=type(value), help=f"config.sample.{name} (default: {value})")
+        form: dict[str, Any] = {"type": type(value)}
+        if isinstance(value, bool):
+            form = {"action": argparse.BooleanOptionalAction, "default": None}
+        parser.add_argument(f"--{name}", help=f"config.sample.{name} (default: {value})", **form)
     for name, settings in {name: each for mode in modes.values() for name, each in mode.options.items()}.items():
         parser.add_argument(f"--{name}", **settings)
     return parser

@@ -128,6 +128,7 @@ def test_the_command_writes_pictures_and_an_array(gan_run: Path, run: run_lib.Ru
         (["--mode=reconstruct", "--video=pixels.npy"], "makes no reconstructions"),
         (["--mode=compress", "--video=pixels.npy"], "invalid choice: 'compress' (choose from 'sample', 'reconstruct')"),
         (["--temperature=hot"], "--temperature: invalid float value"),
+        (["--temperature=-1"], "sample.temperature is -1.0, expected 0 or more"),
         (["--mode=reconstruct", "--video=pixels.npy", "--temperature=1"], "--temperature does not go with --mode rec"),
         (["--latent=content"], "unrecognized arguments: --latent=content"),
         (["--mode=dream"], "invalid choice: 'dream'"),

@@ -12,19 +12,8 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from jaxvid import optim, parallel
-from jaxvid.core import (
-    Batch,
-    Evaluated,
-    Method,
-    Metrics,
-    TrainState,
-    apply_gradients,
-    new_state,
-    normalize,
-    sampled_params,
-    update_ema,
-)
+from jaxvid import core, optim, parallel
+from jaxvid.core import Batch, Evaluated, Method, Metrics, TrainState, normalize
 from jaxvid.models.classifier import Classifier
 from jaxvid.names import choice
 
@@ -87,7 +76,7 @@ def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
         raise ValueError("A classifier learns labels, and these clips have none: name a source with classes.")
     params_key, key = jax.random.split(key)
     params = setup.model.init(params_key, normalize(batch["video"][:1]))["params"]
-    return new_state(key, {PLAYER: params}, setup.optimizers, averaged=(PLAYER,))
+    return core.new_state(key, {PLAYER: params}, setup.optimizers, averaged=(PLAYER,))
 
 
 def scores(setup: Setup, params: Any, batch: Batch) -> Metrics:
@@ -110,15 +99,15 @@ def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainStat
         return metrics["loss"], metrics
 
     grads, metrics = jax.grad(objective, has_aux=True)(state.params[PLAYER])
-    state, norm = apply_gradients(state, PLAYER, grads, setup.optimizers[PLAYER], setup.axis_name)
-    state = update_ema(state.replace(step=state.step + 1), PLAYER, optim.ema_decay(setup.config.optim, PLAYER))
+    state, norm = core.apply_gradients(state, PLAYER, grads, setup.optimizers[PLAYER], setup.axis_name)
+    state = core.update_ema(state.replace(step=state.step + 1), PLAYER, optim.ema_decay(setup.config.optim, PLAYER))
     return state, {**parallel.pmean(metrics, setup.axis_name), "grad_norm": norm}
 
 
 def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> Evaluated:
     """`Method.eval_step`."""
     return Evaluated(
-        scalars=scores(setup, sampled_params(state, PLAYER), batch), panels={"original": normalize(batch["video"])}
+        scalars=scores(setup, core.sampled_params(state, PLAYER), batch), panels={"original": normalize(batch["video"])}
     )
 
 
@@ -134,4 +123,4 @@ def reader(config: ConfigDict, state: TrainState) -> Callable[[jax.Array | np.nd
         return model.apply({"params": params}, normalize(video))
 
     # The parameters are an argument, since constants would be compiled into the program.
-    return functools.partial(read, sampled_params(state, PLAYER))
+    return functools.partial(read, core.sampled_params(state, PLAYER))

@@ -15,22 +15,9 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from jaxvid import adversarial, conditions, losses, optim, parallel
+from jaxvid import adversarial, conditions, core, losses, optim, parallel
 from jaxvid.adversarial import Game
-from jaxvid.core import (
-    Batch,
-    Evaluated,
-    Method,
-    Metrics,
-    Profile,
-    TrainState,
-    apply_gradients,
-    new_state,
-    normalize,
-    sampled_params,
-    step_key,
-    update_ema,
-)
+from jaxvid.core import Batch, Evaluated, Method, Metrics, Profile, TrainState, normalize
 from jaxvid.models.gan_blocks import Conditioned, Critique
 from jaxvid.models.gan_fc import Continuation
 from jaxvid.models.gan_networks import make_discriminator, make_generator
@@ -77,7 +64,9 @@ class Examples(NamedTuple):
 
 def check(config: ConfigDict) -> None:
     """Raises ValueError for what no GAN can be trained with."""
-    loss, batch_size = config.loss, config.train.batch_size
+    loss, batch_size, temperature = config.loss, config.train.batch_size, config.sample.temperature
+    if temperature < 0:
+        raise ValueError(f"sample.temperature is {temperature}, expected 0 or more.")
     if loss.n_critic < 1 or batch_size % loss.n_critic:
         raise ValueError(
             f"train.batch_size {batch_size} is shared by the loss.n_critic {loss.n_critic} steps of the "
@@ -169,13 +158,13 @@ def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
     }
     params = {player: collections[player].pop("params") for player in PLAYERS}
     extra = {"lecam": adversarial.initial_averages()} if setup.game.lecam else {}
-    return new_state(key, params, setup.optimizers, collections, averaged=(GENERATOR,), extra=extra)
+    return core.new_state(key, params, setup.optimizers, collections, averaged=(GENERATOR,), extra=extra)
 
 
 def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """`Method.train_step`."""
     video, config, axis_name = normalize(batch["video"]), setup.config, setup.axis_name
-    keys = parallel.example_keys(step_key(state), len(video), axis_name)
+    keys = parallel.example_keys(core.step_key(state), len(video), axis_name)
     everything = Examples(video, conditions.take(config.condition, batch), batch.get("label"), keys)
     for turn in range(config.loss.n_critic):
         # Every n-th row, since contiguous shares would move rows between devices.
@@ -188,8 +177,8 @@ def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainStat
         state, d_metrics = learn_discriminator(setup, state, fake, examples)
     towards, g_metrics = jax.grad(generator_loss, argnums=2, has_aux=True)(setup, state, fake, examples)
     (grads,) = backward(towards)
-    state, g_norm = apply_gradients(state, GENERATOR, grads, setup.optimizers[GENERATOR], axis_name)
-    state = update_ema(state.replace(step=state.step + 1), GENERATOR, optim.ema_decay(config.optim, GENERATOR))
+    state, g_norm = core.apply_gradients(state, GENERATOR, grads, setup.optimizers[GENERATOR], axis_name)
+    state = core.update_ema(state.replace(step=state.step + 1), GENERATOR, optim.ema_decay(config.optim, GENERATOR))
     norms = {"d_norm": d_metrics.pop("d_norm"), "g_norm": g_norm}
     return state, {**parallel.pmean({**d_metrics, **g_metrics}, axis_name), **norms}
 
@@ -235,7 +224,7 @@ def learn_discriminator(
     grads, (collections, extra, metrics) = objective(setup, state, state.params[DISCRIMINATOR], real, fake, examples)
     state = state.replace(collections={**state.collections, DISCRIMINATOR: collections}, extra=extra)
     optimizer = setup.optimizers[DISCRIMINATOR]
-    state, metrics["d_norm"] = apply_gradients(state, DISCRIMINATOR, grads, optimizer, setup.axis_name)
+    state, metrics["d_norm"] = core.apply_gradients(state, DISCRIMINATOR, grads, optimizer, setup.axis_name)
     return state, metrics
 
 
@@ -281,7 +270,7 @@ def generator_loss(setup: Setup, state: TrainState, fake: jax.Array, examples: E
 
 def sample(setup: Setup, state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
     """`Method.sample`."""
-    params, collections = sampled_params(state, GENERATOR), state.collections[GENERATOR]
+    params, collections = core.sampled_params(state, GENERATOR), state.collections[GENERATOR]
     given = conditions.take(setup.config.condition, batch)
     return generate(setup, collections, params, keys, given, False, setup.config.sample.temperature)[0]
 

@@ -18,21 +18,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from jaxvid import conditions, losses, optim, parallel
-from jaxvid.core import (
-    Batch,
-    Evaluated,
-    Method,
-    Metrics,
-    Profile,
-    TrainState,
-    apply_gradients,
-    new_state,
-    normalize,
-    sampled_params,
-    step_key,
-    update_ema,
-)
+from jaxvid import conditions, core, losses, optim, parallel
+from jaxvid.core import Batch, Evaluated, Method, Metrics, Profile, TrainState, normalize
 from jaxvid.latent_modes import MODES
 from jaxvid.latents import Codec
 from jaxvid.losses import LIKELIHOODS, Likelihood
@@ -93,9 +80,10 @@ def make(
       ValueError: sizes do not fit, or a field has no such value.
     """
     options = config.model
-    for field in ("beta", "warm_up", "free_nats", "turn", "perceptual"):
-        if options[field] < 0:
-            raise ValueError(f"model.{field} is {options[field]}, expected 0 or more.")
+    numbers = {f"model.{name}": options[name] for name in ("beta", "warm_up", "free_nats", "turn", "perceptual")}
+    for field, number in {**numbers, "sample.temperature": config.sample.temperature}.items():
+        if number < 0:
+            raise ValueError(f"{field} is {number}, expected 0 or more.")
     if options.perceptual and features is None:
         raise ValueError(f"model.perceptual is {options.perceptual}, expected 0 unless features are given to make().")
     model, size = make_model(config), (config.data.frames, config.data.resolution, config.data.resolution)
@@ -141,7 +129,7 @@ def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
     given = jax.tree.map(lambda x: x[:1], conditions.take(setup.config.condition, batch))
     params = setup.model.init(params_key, normalize(batch["video"][:1]), noise, train=False, conditions=given)["params"]
     players = {ENCODER: params.pop("encoder"), DECODER: params}
-    return new_state(key, players, setup.optimizers, averaged=PLAYERS, extra={"moment": jnp.ones(())})
+    return core.new_state(key, players, setup.optimizers, averaged=PLAYERS, extra={"moment": jnp.ones(())})
 
 
 def bound(setup: Setup, params: Params, batch: Batch, keys: jax.Array, moment: jax.Array | None = None) -> Bound:
@@ -180,11 +168,11 @@ def objective(
 def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """`Method.train_step`."""
     turn, power, axis_name = setup.config.model.turn, setup.likelihood.power, setup.axis_name
-    keys = parallel.example_keys(step_key(state), len(batch["video"]), axis_name)
+    keys = parallel.example_keys(core.step_key(state), len(batch["video"]), axis_name)
     grads, (metrics, moment) = jax.grad(objective, has_aux=True)(state.params, setup, state, batch, keys)
     metrics, squares = parallel.pmean(metrics, axis_name), jnp.zeros(())
     for index, player in enumerate((DECODER, ENCODER)):
-        moved, norm = apply_gradients(state, player, grads[player], setup.optimizers[player], axis_name)
+        moved, norm = core.apply_gradients(state, player, grads[player], setup.optimizers[player], axis_name)
         # Both gradients are made in either turn: inside a conditional XLA:CPU convolves 10 to 40 times more slowly.
         learns = state.step // turn % 2 == index if turn else True
         state = select(learns, moved, state)
@@ -193,7 +181,7 @@ def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainStat
     average = state.extra["moment"] + rate * (moment - state.extra["moment"])
     state = state.replace(step=state.step + 1, extra={"moment": average})
     for player in PLAYERS:
-        state = update_ema(state, player, optim.ema_decay(setup.config.optim, player))
+        state = core.update_ema(state, player, optim.ema_decay(setup.config.optim, player))
     return state, {**metrics, "scale": moment ** (1 / max(power, 1)), "grad_norm": jnp.sqrt(squares)}
 
 
@@ -269,7 +257,7 @@ def _kl_of_clips(kl: dict[str, jax.Array]) -> Metrics:
 
 def sampled(state: TrainState) -> Params:
     """The parameters of both players to evaluate and sample with."""
-    return {player: sampled_params(state, player) for player in PLAYERS}
+    return {player: core.sampled_params(state, player) for player in PLAYERS}
 
 
 def codec(config: ConfigDict, state: TrainState, given: Batch | None = None) -> Codec:

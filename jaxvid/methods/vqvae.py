@@ -13,20 +13,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from jaxvid import losses, optim, parallel
-from jaxvid.core import (
-    Batch,
-    Evaluated,
-    Method,
-    Metrics,
-    TrainState,
-    apply_gradients,
-    new_state,
-    normalize,
-    sampled_params,
-    step_key,
-    update_ema,
-)
+from jaxvid import core, losses, optim, parallel
+from jaxvid.core import Batch, Evaluated, Method, Metrics, TrainState, normalize
 from jaxvid.metrics.image import psnr
 from jaxvid.models.vqvae import VQVAE, Decoder, Encoder, ResidualStack
 from jaxvid.names import choice
@@ -136,7 +124,7 @@ def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
     rngs = {"params": params_key, "quantizer": quantizer_key}
     collections = setup.model.init(rngs, normalize(batch["video"][:1]), train=False)
     params = collections.pop("params")
-    return new_state(key, {PLAYER: params}, setup.optimizers, {PLAYER: collections}, averaged=(PLAYER,))
+    return core.new_state(key, {PLAYER: params}, setup.optimizers, {PLAYER: collections}, averaged=(PLAYER,))
 
 
 def objective(params: Any, setup: Setup, state: TrainState, video: jax.Array) -> tuple[jax.Array, tuple[Any, Metrics]]:
@@ -146,7 +134,7 @@ def objective(params: Any, setup: Setup, state: TrainState, video: jax.Array) ->
         video,
         train=True,
         mutable=list(state.collections[PLAYER]),
-        rngs={"quantizer": step_key(state)},
+        rngs={"quantizer": core.step_key(state)},
     )
     error = setup.distance(reconstruction, video).mean()
     loss = error + sum(quantized.losses.values())
@@ -158,9 +146,9 @@ def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainStat
     """`Method.train_step`."""
     video = normalize(batch["video"])
     grads, (collections, metrics) = jax.grad(objective, has_aux=True)(state.params[PLAYER], setup, state, video)
-    state, norm = apply_gradients(state, PLAYER, grads, setup.optimizers[PLAYER], setup.axis_name)
+    state, norm = core.apply_gradients(state, PLAYER, grads, setup.optimizers[PLAYER], setup.axis_name)
     state = state.replace(step=state.step + 1, collections={PLAYER: collections})
-    state = update_ema(state, PLAYER, optim.ema_decay(setup.config.optim, PLAYER))
+    state = core.update_ema(state, PLAYER, optim.ema_decay(setup.config.optim, PLAYER))
     return state, {**parallel.pmean(metrics, setup.axis_name), "grad_norm": norm}
 
 
@@ -189,7 +177,7 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
 
 
 def _variables(state: TrainState) -> dict[str, Any]:
-    return {"params": sampled_params(state, PLAYER), **state.collections[PLAYER]}
+    return {"params": core.sampled_params(state, PLAYER), **state.collections[PLAYER]}
 
 
 class Codec(NamedTuple):
