@@ -34,9 +34,9 @@ def expect(layout: str, dtype: Any = None, /, **arguments: Any) -> None:
             raise ValueError(f"{name} is {_described(array)}, expected {wanted}.") from None
 
 
-def expect_equal(layout: str, /, **arguments: Any) -> None:
+def expect_equal(layout: str, dtype: Any = None, /, **arguments: Any) -> None:
     """As `expect`, and checks that all arguments have the same shape, so that none is broadcast."""
-    expect(layout, **arguments)
+    expect(layout, dtype, **arguments)
     try:
         chex.assert_equal_shape(list(arguments.values()))
     except AssertionError:

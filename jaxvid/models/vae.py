@@ -333,7 +333,7 @@ class VAE(nn.Module):
         """
         posterior, condition = self.encode(video, train), self.encode_conditions(conditions)
         for name, gaussian in posterior.items():
-            expect_equal("[...]", **{name: gaussian.mean, f"noise of {name}": noise[name]})
+            expect_equal("[...]", float, **{name: gaussian.mean, f"noise of {name}": noise[name]})
         z = {name: gaussian.sample(noise[name]) for name, gaussian in posterior.items()}
         return posterior, self.prior(z, condition), self.decode(z, condition, train)
 
