@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -35,10 +36,9 @@ Arrays = dict[str, np.ndarray]
 class Condition:
     """An entry of the table: how one condition gets from the data, or from a user, to the model.
 
-    Attributes:
-      kind: what the encoder makes of it, besides its part of the vector [B,F]: "vector" nothing; "words" [B,L,F] with
-        their mask [B,L]; "frames" [B,T,F]; "video" nothing, since the method reads the clip as it is.
-      option, metavar, help: of the command line.
+    The encoder makes a part of the vector [B,F] of it, and by its `kind`: "vector" no more; "words" [B,L,F] with their
+    mask [B,L]; "frames" [B,T,F]; "video" no more, since the method reads the clip as it is. `option`, `metavar` and
+    `help` are those of the command line.
     """
 
     kind = "vector"
@@ -99,11 +99,9 @@ class Label(Condition):
         names = classes if value is None else listed(value)
         for name in names:
             if name not in classes:
-                near = closest(name, classes, LISTED)
+                near = ", ".join(closest(name, classes, LISTED))
                 others = f" and {len(classes) - LISTED} more" if len(classes) > LISTED else ""
-                raise ValueError(
-                    f'There is no class "{name}"; the nearest of those there are: {", ".join(near)}{others}.'
-                )
+                raise ValueError(f'There is no class "{name}"; the nearest of those there are: {near}{others}.')
         return [classes.index(name) for name in names]
 
     def captions(self, value: Any, rows: np.ndarray, options: ConfigDict) -> list[str]:
@@ -121,9 +119,7 @@ class Text(Condition):
 
     def check(self, options: ConfigDict, frames: int) -> None:
         if options.left_out and options.embeddings:
-            raise ValueError(
-                "condition.left_out shortens texts, and condition.embeddings has whole ones: set left_out to 0."
-            )
+            raise ValueError("condition.left_out shortens texts, and condition.embeddings has whole ones: set it to 0.")
 
     def complete(self, options: ConfigDict, source: Source) -> None:
         captions = text_lib.captions(source)
@@ -150,14 +146,12 @@ class Text(Condition):
             return list(array_of(value, "embedding", (features,)).astype(np.float32))
         if value is None:
             raise ValueError("The model was trained with texts: give one (--text).")
-        texts, encode = listed(value), self._encoder(options)
         if not options.embeddings:
-            self._warn_of_unknown(texts, options)
-        return [encode(text) for text in texts]
+            self._warn_of_unknown(listed(value), options)
+        return list(map(self._encoder(options), listed(value)))
 
     def captions(self, value: Any, rows: np.ndarray, options: ConfigDict) -> list[str]:
-        texts = listed(value)
-        return [str(texts[number % len(texts)]) for number in range(len(rows))]
+        return list(itertools.islice(itertools.cycle(map(str, listed(value))), len(rows)))
 
     def _encoder(self, options: ConfigDict) -> Any:
         if options.embeddings:
@@ -169,10 +163,9 @@ class Text(Condition):
             raise ValueError("A text without a word says nothing: give one with words (--text).")
         warn_of_cut(texts, options.words)
         if unknown := sorted(set(text_lib.build_vocabulary(texts)) - set(options.vocabulary)):
-            near = [f"{word} (nearest: {nearest(word, options.vocabulary)})" for word in unknown]
+            near = ", ".join(f"{word} (nearest: {nearest(word, options.vocabulary)})" for word in unknown)
             warnings.warn(
-                f"not among the words that the model knows, so that it reads an unknown word there: {', '.join(near)}",
-                stacklevel=3,
+                f"not in the model's vocabulary, which reads them as unknown: {near}", stacklevel=3
             )
 
 
@@ -207,10 +200,8 @@ class FirstFrames(Video):
 
     def check(self, options: ConfigDict, frames: int) -> None:
         if not 1 <= options.first_frames < frames:
-            raise ValueError(
-                f"condition.first_frames is {options.first_frames}, expected at least 1 and fewer than the {frames} of "
-                "data.frames."
-            )
+            expected = f"expected at least 1 and fewer than the {frames} of data.frames"
+            raise ValueError(f"condition.first_frames is {options.first_frames}, {expected}.")
 
     def complete(self, options: ConfigDict, source: Source) -> None:
         """Every clip has first frames."""
@@ -241,13 +232,8 @@ class Action(Condition):
         return list(array_of(value, self.name, shape).astype(np.float32))
 
 
-TABLE: dict[str, Condition] = {
-    "label": Label("label"),
-    "text": Text("text"),
-    "first_frames": FirstFrames("first_frames"),
-    "action": Action("action"),
-    "input": Video("input"),
-}
+ENTRIES = (Label("label"), Text("text"), FirstFrames("first_frames"), Action("action"), Video("input"))
+TABLE: dict[str, Condition] = {entry.name: entry for entry in ENTRIES}
 
 
 def check(options: ConfigDict, frames: int) -> None:
@@ -323,14 +309,12 @@ def make_encoder(options: ConfigDict, dtype: Any = None) -> ConditionEncoder:
     Raises:
       ValueError: the config has not been through `complete`.
     """
-    needed = {"label": "classes", "text": "vocabulary", "action": "action_scale"}
-    for name, field in needed.items():
+    for name, field in (("label", "classes"), ("text", "vocabulary"), ("action", "action_scale")):
         if name in options.on and not options[field] and not (name == "text" and options.embeddings):
             raise ValueError(f"condition.{field} is empty: fill it in with jaxvid.conditions.complete(config, source).")
-    kinds = {name: entry.kind for name, entry in TABLE.items()}
     return ConditionEncoder(
-        frames=tuple(name for name, kind in kinds.items() if kind == "frames"),
-        videos=tuple(name for name, kind in kinds.items() if kind == "video"),
+        frames=tuple(name for name, entry in TABLE.items() if entry.kind == "frames"),
+        videos=tuple(name for name, entry in TABLE.items() if entry.kind == "video"),
         features=options.features,
         classes=len(options.classes),
         vocabulary=len(options.vocabulary),
@@ -392,12 +376,9 @@ def from_arguments(arguments: argparse.Namespace, config: ConfigDict) -> dict[st
 def captions(config: ConfigDict, values: Mapping[str, Any], arrays: Arrays) -> dict[str, list[str]]:
     """By condition, what to write beside each of N videos: `values` went into `from_user`, `arrays` came out."""
     options = config.get("condition") or config_lib.condition()
-    found = {}
-    for name in options.on:
-        texts = TABLE[name].captions(values.get(name), arrays[TABLE[name].key(options)], options)
-        if texts is not None:
-            found[name] = texts
-    return found
+    entries = {name: (TABLE[name], arrays[TABLE[name].key(options)]) for name in options.on}
+    found = {name: entry.captions(values.get(name), rows, options) for name, (entry, rows) in entries.items()}
+    return {name: texts for name, texts in found.items() if texts is not None}
 
 
 def lacking(name: str, what: str, source: Source) -> ValueError:
@@ -409,11 +390,8 @@ def warn_of_cut(texts: Sequence[str], length: int) -> None:
     """Warns where texts have more words than are read."""
     counts = [len(text_lib.words(text)) for text in texts]
     if (cut := sum(count > length for count in counts)) > 0:
-        warnings.warn(
-            f"{cut} of {len(counts)} captions have more than the {length} words that are read (condition.words); "
-            f"the longest has {max(counts)}.",
-            stacklevel=3,
-        )
+        longer = f"{cut} of {len(counts)} captions have more than the {length} words that are read (condition.words)"
+        warnings.warn(f"{longer}; the longest has {max(counts)}.", stacklevel=3)
 
 
 def one_path(values: Sequence[str], option: str) -> str:
@@ -445,9 +423,7 @@ def array_of(value: Any, name: str, shape: tuple[int | None, ...]) -> np.ndarray
 def in_turn(name: str, rows: Sequence[Any], count: int) -> np.ndarray:
     """[count, ...]: the rows over and over."""
     if not 1 <= len(rows) <= count:
-        raise ValueError(
-            f"There are {len(rows)} of {name} for {count} videos, expected at least 1 and at most {count}."
-        )
+        raise ValueError(f"There are {len(rows)} of {name} for {count} videos, expected 1 to {count}.")
     array = np.asarray(rows)
     dtype = {"i": np.int32, "f": np.float32}.get(array.dtype.kind, array.dtype)
     return array[np.arange(count) % len(rows)].astype(dtype)

@@ -184,7 +184,7 @@ def test_users_texts_become_the_tokens_of_training() -> None:
     config = trained("text", words=4)
     tokens = conditions.from_user(config, 2, text=TEXTS[0])["words"]
     assert tokens.dtype == np.int32 and tokens.tolist() == [[2, 3, 7, 0]] * 2
-    with pytest.warns(UserWarning, match=r"unknown word there: catt \(nearest: cat\), jumps") as caught:
+    with pytest.warns(UserWarning, match=r"reads them as unknown: catt \(nearest: cat\), jumps") as caught:
         found = conditions.from_user(config, 1, text="a catt jumps")
     assert found["words"].tolist() == [[2, 1, 1, 0]] and len(caught) == 1
 
