@@ -24,9 +24,8 @@ from jaxvid import config as config_lib
 from jaxvid.checkpoint import Checkpointer, abstract_state, described_batch, verify
 from jaxvid.core import Method, Metrics, TrainState, find_method, make_method
 from jaxvid.evaluate import suite
-from jaxvid.evaluate.heldout import evaluate, make_eval
+from jaxvid.evaluate.heldout import Scorer, evaluate, make_eval
 from jaxvid.evaluate.meter import Meter
-from jaxvid.evaluate.scorer import Scorer
 from jaxvid.evaluate.suite import Score
 from jaxvid.recorder import Recorder
 from jaxvid.run import claim
@@ -184,8 +183,7 @@ def evaluation(
         until_stopped = itertools.takewhile(lambda _: not signal_at(step), batches)
         found = evaluate(eval_step, state, until_stopped, job.mesh)
     if not signal_at(step):
-        scores = {score.name: score.value for score in job.score(state)}
-        found = found._replace(scalars=found.scalars | scores)
+        found = found.with_scores(job.score(state))
         record.evaluation(step, found, job.plain.warnings(found.scalars))
 
 
