@@ -179,11 +179,13 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
 
     @contextlib.contextmanager
     def batches(first: int = 0) -> Iterator[Iterator[dict]]:
-        """The held-out clips from the `first` on, those before it masked."""
-        found = data.eval_batches(source, config.train.batch_size, config.data.resolution, first + clips)
-        line = counted(masked(found, first), clips, "clip", lambda batch: int(batch["mask"].sum()))
-        with found, contextlib.closing(line):
-            yield line
+        """The held-out clips from the `first` on; those before it are masked as padding is."""
+        rows = config.train.batch_size
+        with data.eval_batches(source, rows, config.data.resolution, first + clips) as found:
+            later = ((index * rows + np.arange(rows) >= first, batch) for index, batch in enumerate(found))
+            masked = ({**batch, "mask": batch["mask"] * kept} for kept, batch in later)
+            with contextlib.closing(counted(masked, clips, "clip", lambda batch: int(batch["mask"].sum()))) as line:
+                yield line
 
     scorer, step = heldout.Scorer(measure, method, batches, mesh), int(run.state.step)
     print(f"step {step} of {options.workdir}, {source.summary()}")
@@ -199,15 +201,6 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     about = {"frames": config.data.frames, "stride": config.data.stride, "seed": options.seed, "step": step}
     about["resolution"] = dict.fromkeys(("real", "fake"), "x".join(map(str, size)))
     return scores, {"heldout": means, **about, "workdir": options.workdir, "data": source.summary()}
-
-
-def masked(batches: data.Batches, first: int) -> Iterator[dict[str, Any]]:
-    """The batches, where the clips before the `first` are masked as padding is."""
-    position = 0
-    for batch in batches:
-        rows = position + np.arange(len(batch["mask"]))
-        position += len(rows)
-        yield {**batch, "mask": batch["mask"] * (rows >= first)}
 
 
 def metrics_of_run(requested: Sequence[str], run: Run, judged: bool) -> list[str]:

@@ -73,7 +73,11 @@ def open_collection(path: str | Path, sequences: bool = True) -> Collection:
     """
     path = str(path)
     if os.path.isfile(path) and path.endswith(ARRAYS):
-        collection = Collection(path, _rows(load_array(path), os.path.basename(path)), [])
+        name, array = os.path.basename(path), load_array(path)
+        if array.ndim not in (4, 5):
+            raise ValueError(f"{name} is {list(array.shape)}, expected videos [N,T,H,W,3] or images [N,H,W,3].")
+        rows = enumerate(to_uint8(array, name, strict=True))
+        collection = Collection(path, [_video(f"{name}[{number}]", row) for number, row in rows], [])
     elif os.path.isdir(path):
         collection = Collection(path, *_files(path, sequences))
     elif os.path.exists(path):
@@ -142,17 +146,17 @@ def read_clips(*sets: Sequence[Clip], batch: int = 8) -> Iterator[tuple[np.ndarr
 
     A clip that turns out to be damaged is warned of and left out, and so are those beside it.
     """
-    rows = []
-    for clips in zip(*sets, strict=True):
-        try:
-            rows.append([clip.video.read(clip.indices) for clip in clips])
-        except DamagedClip as error:
-            warnings.warn(f"left out: {error}", stacklevel=2)
-        if len(rows) == batch:
-            yield tuple(map(np.stack, zip(*rows, strict=True)))
-            rows = []
-    if rows:
-        yield tuple(map(np.stack, zip(*rows, strict=True)))
+
+    def readable() -> Iterator[list[np.ndarray]]:
+        for clips in zip(*sets, strict=True):
+            try:
+                yield [clip.video.read(clip.indices) for clip in clips]
+            except DamagedClip as error:
+                warnings.warn(f"left out: {error}", stacklevel=2)
+
+    rows = readable()
+    while taken := list(itertools.islice(rows, batch)):
+        yield tuple(map(np.stack, zip(*taken, strict=True)))
 
 
 def _files(root: str, sequences: bool) -> tuple[list[Video], list[tuple[str, str]]]:
@@ -175,13 +179,6 @@ def _fingerprint(info: VideoInfo) -> int:
     """The CRC-32 of the beginning of the file, or of the first image."""
     with open(info.images[0] if info.images else info.path, "rb") as file:
         return zlib.crc32(file.read(2**20))
-
-
-def _rows(array: np.ndarray, name: str) -> list[Video]:
-    """A video for each row of [N,T,H,W,C] or [N,H,W,C]."""
-    if array.ndim not in (4, 5):
-        raise ValueError(f"{name} is {list(array.shape)}, expected videos [N,T,H,W,3] or images [N,H,W,3].")
-    return [_video(f"{name}[{number}]", row) for number, row in enumerate(to_uint8(array, name, strict=True))]
 
 
 def _video(name: str, array: np.ndarray) -> Video:

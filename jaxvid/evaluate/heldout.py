@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.experimental.multihost_utils import global_array_to_host_local_array
+from jax.sharding import Mesh, PartitionSpec
 
 from jaxvid import parallel
 from jaxvid.core import Batch, Evaluated, Method, Profile, TrainState
@@ -102,7 +103,8 @@ def evaluate(step: Callable, state: TrainState, batches: Iterable[dict], mesh: M
     for index, batch in enumerate(batches):
         examples, found = step(state, parallel.put_batch(batch, mesh), np.uint32(index))
         if index == 0:
-            panels = {name: _local(video)[batch["mask"] > 0] for name, video in found.panels.items()}
+            local = global_array_to_host_local_array(found.panels, mesh, PartitionSpec(parallel.AXIS))
+            panels = {name: np.asarray(video)[batch["mask"] > 0] for name, video in local.items()}
         examples, sums = jax.device_get((examples, found._replace(panels={})))
         sums = jax.tree.map(lambda x: x.astype(np.int64 if x.dtype.kind in "iu" else np.float64), sums)
         total, count = jax.tree.map(np.add, total, sums) if index else sums, count + int(examples)
@@ -213,9 +215,3 @@ def _over(mesh: Mesh, step: Callable, out: Any) -> Callable:
 
 def _without_padding(batch: dict) -> dict:
     return {name: rows[batch["mask"] > 0] for name, rows in batch.items()}
-
-
-def _local(array: jax.Array) -> np.ndarray:
-    """This process's rows of a sharded batch."""
-    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    return np.concatenate([jax.device_get(shard.data) for shard in shards])

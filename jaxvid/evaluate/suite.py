@@ -69,7 +69,7 @@ def _is(_: np.ndarray, fake: np.ndarray) -> dict[str, Estimate]:
 
 def _pr(real: np.ndarray, fake: np.ndarray) -> dict[str, Estimate]:
     def estimate(part: int) -> Estimate:
-        return Estimate(values[part], lambda real, fake: precision_recall(real, fake)[part], (0, 1))
+        return Estimate(values[part], lambda *halves: precision_recall(*halves)[part], (0, 1))
 
     values = precision_recall(real, fake)
     return {"precision": estimate(0), "recall": estimate(1)}
