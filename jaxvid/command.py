@@ -13,16 +13,11 @@ from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """The command line of `python -m MODULE`, which reports in one line what is wrong with it.
-
-    Args:
-      module: what is run, say "jaxvid.sample".
-      about: printed by --help as it stands.
-    """
+    """The command line of `python -m MODULE`, which reports in one line what is wrong with it."""
 
     def __init__(self, module: str, about: str | None, **settings: Any):
-        as_it_stands = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog=f"python -m {module}", description=about, formatter_class=as_it_stands, **settings)
+        settings["formatter_class"] = argparse.RawDescriptionHelpFormatter  # `about` as it stands
+        super().__init__(prog=f"python -m {module}", description=about, **settings)
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with exit code 2."""
@@ -31,8 +26,7 @@ class Parser(argparse.ArgumentParser):
     def check_least(self, options: argparse.Namespace, **least: int) -> None:
         """Ends the program where one of the named options is given and below its least value."""
         for name, bound in least.items():
-            value = getattr(options, name)
-            if value is not None and value < bound:
+            if (value := getattr(options, name)) is not None and value < bound:
                 self.error(f"--{name} is {value}, expected at least {bound}")
 
     def check_writable(self, option: str, path: str, folder: bool = False) -> None:

@@ -47,21 +47,16 @@ def cache_folder() -> Path:
 def load_array(path: str) -> np.ndarray:
     """The array of a `.npy` file, which stays on the disk, or the only one or `video` of a `.npz` file.
 
-    Raises:
-      ValueError: there is no such array.
+    Raises ValueError where there is no such array.
     """
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                names = [name for name in loaded.files if len(loaded.files) == 1 or name == "video"]
-                if not names:
-                    found = ", ".join(loaded.files) or "nothing"
-                    raise ValueError(f"it holds {found}, expected one array, or one called video")
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            return loaded
+        with loaded:
+            names = [name for name in loaded.files if len(loaded.files) == 1 or name == "video"]
+            if names:
                 return loaded[names[0]]
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, SyntaxError, struct.error) as error:
-        raise ValueError(f"{path} is damaged, or no file of NumPy's.") from error
-    except ValueError as error:
-        reason = error if str(error).startswith("it holds") else "it is damaged, or no array of numbers"
-        raise ValueError(f"{path} cannot be read: {reason}.") from error
-    return loaded
+    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, SyntaxError, struct.error) as error:
+        raise ValueError(f"{path} is damaged, or holds no array of numbers.") from error
+    raise ValueError(f"{path} holds {', '.join(loaded.files) or 'nothing'}, expected one array, or one called video.")

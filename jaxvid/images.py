@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -14,17 +13,17 @@ from PIL import Image, ImageDraw, ImageFont
 from jaxvid.files import replacing
 from jaxvid.pixels import to_uint8
 
+COLUMNS = 4  # examples in a row of a grid
 READABLE = 128  # pixels: smaller panels are enlarged by a whole factor to at least this
 SEPARATOR = 128  # mid-gray tells dark and bright frames apart
 FILM_FRAMES = 8
 
 
-def grid(videos: Sequence[Any], columns: int = 4) -> np.ndarray:
-    """One video of many: the panels of an example beside one another, `columns` examples in a row.
+def grid(videos: Sequence[Any]) -> np.ndarray:
+    """One video of many: the panels of an example beside one another, at most 4 examples in a row.
 
     Args:
       videos: panels, say original and reconstruction; each [N,T,H,W,C], C 1 or 3, uint8 or float in [-1, 1].
-      columns: examples per row.
 
     Returns:
       uint8 [T,H',W',3]; panels whose longer side is under 128 pixels are enlarged by a whole factor.
@@ -32,10 +31,8 @@ def grid(videos: Sequence[Any], columns: int = 4) -> np.ndarray:
     Raises:
       ValueError: panels of different N, T, H or W, or not of rank 5, or without examples.
     """
-    if columns < 1:
-        raise ValueError(f"columns is {columns}, but a row holds at least one example.")
     cells = _join(_panels(videos), axis=3, gap=2, fill=SEPARATOR)
-    columns = min(columns, len(cells))
+    columns = min(COLUMNS, len(cells))
     cells = np.pad(cells, [(0, -len(cells) % columns)] + [(0, 0)] * 4, constant_values=SEPARATOR)
     rows = [_join(cells[i : i + columns], axis=2, gap=4, fill=SEPARATOR) for i in range(0, len(cells), columns)]
     return _join(rows, axis=1, gap=4, fill=SEPARATOR)
@@ -51,6 +48,9 @@ def film_strip(videos: Sequence[Any], labels: Sequence[str] = (), title: str = "
 
     Returns:
       uint8 [H',W',3].
+
+    Raises:
+      ValueError: as `grid`, or for another number of labels.
     """
     panels = _panels(videos)
     if labels and len(labels) != len(panels):
@@ -61,7 +61,7 @@ def film_strip(videos: Sequence[Any], labels: Sequence[str] = (), title: str = "
     pixels = _join([_join(block, axis=0, gap=2, fill=255) for block in rows], axis=0, gap=14, fill=255)
 
     font, margin = ImageFont.load_default(size=13), 10
-    left = margin + (int(max(font.getlength(label) for label in labels)) + margin if labels else 0)
+    left = margin + max((int(font.getlength(label)) + margin for label in labels), default=0)
     top = margin + (24 if title else 0) + 18
     canvas = Image.new("RGB", (left + pixels.shape[1] + margin, top + pixels.shape[0] + margin), "white")
     canvas.paste(Image.fromarray(pixels), (left, top))
@@ -71,7 +71,7 @@ def film_strip(videos: Sequence[Any], labels: Sequence[str] = (), title: str = "
         draw.text((left + i * (width + 2), top - 4), f"frame {frame}", "#777", ImageFont.load_default(size=11), "ls")
     for n in range(count):
         for i, label in enumerate(labels):
-            y = top + n * (rows[0][0].shape[0] * len(panels) + 2 * (len(panels) - 1) + 14) + i * (height + 2)
+            y = top + n * (len(panels) * (height + 2) + 12) + i * (height + 2)
             draw.text((left - margin, y + height // 2), label, "black", font, "rm")
     return np.asarray(canvas)
 
@@ -81,9 +81,7 @@ def _panels(videos: Sequence[Any]) -> list[np.ndarray]:
     panels = [to_uint8(video) for video in videos]
     shapes = [panel.shape for panel in panels]
     if not shapes or any(len(s) != 5 or s[:4] != shapes[0][:4] or s[4] not in (1, 3) or 0 in s for s in shapes):
-        raise ValueError(
-            f"Panels of shape {shapes}: pass at least one, all [N,T,H,W,C] of one N, T, H, W, and C 1 or 3."
-        )
+        raise ValueError(f"Panels of shape {shapes}, expected [N,T,H,W,C], all of one N, T, H, W, and C 1 or 3.")
     scale = -(-READABLE // max(shapes[0][2:4]))
     return [np.broadcast_to(p, (*p.shape[:4], 3)).repeat(scale, axis=2).repeat(scale, axis=3) for p in panels]
 
@@ -94,17 +92,10 @@ def _join(blocks: Sequence[np.ndarray] | np.ndarray, axis: int, gap: int, fill: 
     return np.concatenate([part for block in blocks for part in (line, block)][1:], axis)
 
 
-def encode_png(image: Any) -> bytes:
-    """An image [H,W,C], C 1 or 3, uint8 or float in [-1, 1], as a PNG file in memory."""
-    buffer = io.BytesIO()
-    Image.fromarray(_frames(np.asarray(image)[None])[0]).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 def write_png(path: str | Path, image: Any) -> None:
     """Writes an image [H,W,C], C 1 or 3, uint8 or float in [-1, 1]."""
     with replacing(path) as temporary:
-        temporary.write_bytes(encode_png(image))
+        Image.fromarray(_frames(np.asarray(image)[None])[0]).save(temporary, "PNG")
 
 
 def write_gif(path: str | Path, video: Any, fps: float | Fraction) -> None:

@@ -29,8 +29,7 @@ class ProgressLine:
     """
 
     def __init__(self, total: int, start_step: int = 0, stream: TextIO | None = None, unit: str = "step"):
-        self._total, self._unit = total, unit
-        self._stream = sys.stderr if stream is None else stream
+        self._total, self._unit, self._stream = total, unit, stream or sys.stderr
         self._live = self._stream.isatty() or type(self._stream).__module__.startswith("ipykernel")
         self._shown = ""  # what stands on the line being rewritten
         self._start = self._printed = time.monotonic()
@@ -43,79 +42,56 @@ class ProgressLine:
     ) -> None:
         """Shows a step; `waiting` is the share of time, 0 to 1, spent waiting for data. Cheap enough for every step."""
         now = time.monotonic()
-        self._measure(step, now)
+        if self._seen:  # the first update, which compiling delays, only starts the clock
+            decay = math.exp(-(now - self._seen[1]) / 120)  # two minutes smooth over evaluations and checkpoints
+            self._seconds = decay * self._seconds + now - self._seen[1]
+            self._steps = decay * self._steps + step - self._seen[0]
+        self._seen = step, now
         tenth = 10 * step // max(self._total, 1)
         interval = 0.1 if self._live else max(10.0, 0.01 * (now - self._start))
         if now - self._printed < interval and step < self._total and (self._live or tenth == self._printed_tenth):
             return
         self._printed, self._printed_tenth = now, tenth
-        fields = [f"{self._unit} {step}/{self._total}"]
-        fields += [f"{name} {float(value):.4g}" for name, value in metrics.items()]
-        left = self._total - step
-        fields.append(f"{_duration(left * self._seconds / self._steps) if self._steps else '?'} left")
-        fields.append(f"{clips_per_second:.3g} clips/s")
+        left = _duration((self._total - step) * self._seconds / self._steps) if self._steps else "?"
+        fields = [f"{self._unit} {step}/{self._total}", *(f"{name} {float(v):.4g}" for name, v in metrics.items())]
+        fields += [f"{left} left", f"{clips_per_second:.3g} clips/s"]
         if waiting is not None:
             fields.append(f"waiting for data {waiting:.0%}")
-        self._show(fields)
+        if not self._live:
+            self._write("  ".join(fields) + "\n")
+            return
+        room = shutil.get_terminal_size((100, 24)).columns - 1
+        while len(fields) > 1 and len("  ".join(fields)) > room:
+            fields.pop()
+        self._write("  ".join(fields)[:room])
 
     def message(self, text: str) -> None:
         """Prints a line of its own, above the progress line."""
-        line = self._shown
-        self._erase()
-        self._stream.write(text + "\n")
-        self._rewrite(line)
+        self._write(f"{text}\n{self._shown}")
 
     def close(self) -> None:
         """Ends the line, so that what is printed next starts on a new one."""
         if self._shown:
-            self._stream.write("\n")
-            self._stream.flush()
-        self._shown = ""
+            self._write(f"{self._shown}\n")
 
-    def _measure(self, step: int, now: float) -> None:
-        """Counts the steps since the last update; the first update, which compiling delays, only starts the clock."""
-        if self._seen is not None:
-            seen_step, seen = self._seen
-            decay = math.exp(-(now - seen) / 120)  # two minutes smooth over evaluations and checkpoints
-            self._seconds = decay * self._seconds + now - seen
-            self._steps = decay * self._steps + step - seen_step
-        self._seen = step, now
-
-    def _show(self, fields: list[str]) -> None:
-        if not self._live:
-            self._stream.write("  ".join(fields) + "\n")
-            self._stream.flush()
-            return
-        room = shutil.get_terminal_size((100, 24)).columns - 1
-        while len(fields) > 1 and len("  ".join(fields)) > room:
-            fields = fields[:-1]
-        self._erase()
-        self._rewrite("  ".join(fields)[:room])
-
-    def _erase(self) -> None:
+    def _write(self, text: str) -> None:
+        """Writes over what is shown; what follows the last end of a line is shown from now on."""
         if self._shown:  # spaces, since notebooks ignore the escape that clears a line
             self._stream.write("\r" + " " * len(self._shown) + "\r")
-        self._shown = ""
-
-    def _rewrite(self, line: str) -> None:
-        self._stream.write(line)
+        self._stream.write(text)
         self._stream.flush()
-        self._shown = line
+        self._shown = text.rpartition("\n")[2]
 
 
 def counted(
     batches: Iterable[Batch], total: int, unit: str, size: Callable[[Batch], int]
 ) -> Generator[Batch, None, None]:
-    """The batches, and, if they take longer than 3 seconds, a line that says how many of their examples are done.
+    """The batches, and, if they take longer than 3 seconds, a line that says how many of `total` examples are done.
 
-    Args:
-      batches: of `total` examples in all.
-      total: the number of examples.
-      unit: what an example is called, say "clip".
-      size: how many examples a batch has.
+    An example is called `unit`, say "clip", and `size` tells how many of them a batch has.
     """
-    line, start, done = ProgressLine(total, unit=unit), time.monotonic(), 0
-    with contextlib.closing(line):
+    start, done = time.monotonic(), 0
+    with contextlib.closing(ProgressLine(total, unit=unit)) as line:
         line.update(0, {}, 0.0)  # shows nothing yet: the time that is left counts from here
         for batch in batches:
             yield batch

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from clu import parameter_overview
@@ -19,9 +18,10 @@ from jaxvid.core import TrainState
 from jaxvid.evaluate.heldout import Evaluation
 from jaxvid.files import write_json
 from jaxvid.progress import ProgressLine
-from jaxvid.report import environment, report
+from jaxvid.report import report
 from jaxvid.writer import Writer, read_history
 
+Batch = TypeVar("Batch")
 FPS = 8  # of the pictures that are written
 WRITTEN = {
     "report.html": "curves, videos, histograms, config: open it in a browser",
@@ -44,16 +44,13 @@ class Clock:
         """Forgets what was measured; evaluations and checkpoints do not count as training."""
         self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
 
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Time within the block counts as waiting."""
+    def next(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch, which counts as a step; the time until it is there counts as waiting."""
         before = time.perf_counter()
-        yield
+        batch = next(batches)
         self._waited += time.perf_counter() - before
-
-    def tick(self) -> None:
-        """A step has been sent to the device."""
         self._steps += 1
+        return batch
 
     def read(self) -> dict[str, float]:
         """Clips per second over all devices, and the share waited."""
@@ -69,15 +66,15 @@ class Recorder:
     ):
         self._active = jax.process_index() == 0
         self._workdir, self._config, self._headline = workdir, config, headline
+        self.clock = Clock(config.train.batch_size)
         at_start = [line for line in read_history(workdir) if line["step"] == start]
         self._evaluated = any(name.startswith("eval/") for line in at_start for name in line)
         if not self._active:
             return
         write_json(workdir / "config.json", config_lib.to_dict(config))
         write_json(workdir / "batch.json", batch)
-        self._writer = Writer(workdir, start if start else None)
+        self._writer = Writer(workdir, start)
         self._progress = ProgressLine(config.train.steps, start)
-        self._parameters = ""
 
     def say(self, text: str) -> None:
         """Prints a line of its own."""
@@ -86,12 +83,9 @@ class Recorder:
 
     def introduce(self, mesh: Mesh, state: TrainState, sources: list[str]) -> None:
         """Prints devices, parameters and data, and from which step the run goes on."""
-        if not self._active:
-            return
-        devices = mesh.devices.flat
+        first = mesh.devices.flat[0]
         self._parameters = parameter_overview.get_parameter_overview(state.params)
-        kind = f"{devices[0].device_kind} ({devices[0].platform})"
-        self.say(f"{mesh.size} x {kind} under {self._config.train.parallel}")
+        self.say(f"{mesh.size} x {first.device_kind} ({first.platform}) under {self._config.train.parallel}")
         self.say(self._parameters)
         self.say(f"train: {sources[0]}\neval:  {sources[1]}")
         if state.step > 0:
@@ -104,11 +98,11 @@ class Recorder:
             total = arrays + analysis.temp_size_in_bytes
             self.say(f"memory of a training step: {total / 2**20:,.0f} MiB on each device")
 
-    def step(self, step: int, metrics: Mapping[str, float], clock: Clock) -> None:
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Shows a step, and logs it if it is due."""
         if not self._active:
             return
-        speed = clock.read()
+        speed = self.clock.read()
         if missing := set(self._headline) - metrics.keys():
             raise ValueError(f"the headline {missing.pop()} is no metric of train_step, only {', '.join(metrics)}.")
         self._progress.update(step, {name: metrics[name] for name in self._headline}, **speed)
@@ -132,42 +126,35 @@ class Recorder:
         for warning in warnings:
             self.say(f"warning: {warning}")
         drawn = {name: video[: self._config.eval.videos] for name, video in found.panels.items()}
-        panels, names = list(drawn.values()), list(drawn)
+        panels, caption = list(drawn.values()), " | ".join(drawn)
+        strip, grid = images.film_strip(panels, list(drawn), f"{caption}, step {step}"), images.grid(panels)
         stem = self._workdir / "samples" / f"step_{step:07d}"
-        title = f"{' | '.join(names)}, step {step}"
-        images.write_png(stem.with_suffix(".png"), images.film_strip(panels, names, title))
-        images.write_gif(stem.with_suffix(".gif"), images.grid(panels), FPS)
-        images.write_mp4(stem.with_suffix(".mp4"), images.grid(panels), FPS)
-        self._writer.write_images(step, {"eval/videos": images.film_strip(panels, names, title)})
-        self._writer.flush()
-        self._report(step, found, warnings, " | ".join(names))
+        images.write_png(stem.with_suffix(".png"), strip)
+        images.write_gif(stem.with_suffix(".gif"), grid, FPS)
+        images.write_mp4(stem.with_suffix(".mp4"), grid, FPS)
+        self._writer.write_image(step, "eval/videos", strip)
+        self._report(step, found, warnings, caption)
 
     def _report(self, step: int, found: Evaluation, warnings: Sequence[str], caption: str) -> None:
-        end = self._config.train.steps
+        config = config_lib.flatten(config_lib.to_dict(self._config))
         report(
             self._workdir / "report.html",
             title=f"{self._config.method} on {self._config.data.name} {self._config.data.path}".strip(),
-            status="finished" if step == end else "running",
             step=step,
-            total_steps=end,
+            total_steps=self._config.train.steps,
             history=read_history(self._workdir),
             videos=[(int(p.stem[5:]), p) for p in sorted((self._workdir / "samples").glob("step_*.mp4"))],
             video_caption=caption,
             histograms=found.histograms,
             profiles=found.profiles,
             warnings=warnings,
-            config={
-                k: config_lib.abbreviated(v) for k, v in config_lib.flatten(config_lib.to_dict(self._config)).items()
-            },
-            environment=environment(),
+            config={name: config_lib.abbreviated(value) for name, value in config.items()},
             files={name: name for name in WRITTEN if name != "report.html"},
             parameters=self._parameters,
         )
 
     def finish(self, step: int) -> None:
         """Says where everything is."""
-        if not self._active:
-            return
         lines = [f"Finished at step {step}. Written to {self._workdir}:"]
         lines += [f"  {name:<14} {what}" for name, what in WRITTEN.items() if (self._workdir / name).exists()]
         self.say("\n".join(lines))

@@ -48,18 +48,16 @@ def report(
     path: str | Path,
     *,
     title: str,
-    status: str,
     step: int,
     total_steps: int,
     history: Sequence[Mapping[str, Any]],
     videos: Sequence[tuple[int, str | Path]] = (),
     video_caption: str = "",
-    histograms: Mapping[str, np.ndarray] | None = None,
-    profiles: Mapping[str, Profile] | None = None,
+    histograms: Mapping[str, np.ndarray] = {},
+    profiles: Mapping[str, Profile] = {},
     warnings: Sequence[str] = (),
-    config: Mapping[str, Any] | None = None,
-    environment: Mapping[str, str] | None = None,
-    files: Mapping[str, str] | None = None,
+    config: Mapping[str, Any] = {},
+    files: Mapping[str, str] = {},
     parameters: str = "",
 ) -> None:
     """Writes one HTML file that shows a run, readable offline and without a server.
@@ -67,18 +65,17 @@ def report(
     Args:
       path: of the report, say `workdir`/report.html.
       title: what is trained on what.
-      status: "running" or "finished".
       step, total_steps: the present step and the last one.
-      history: what `writer.read_history` returns: {"step": int, "train/loss": float, ...} per line. Metrics that differ
-        before the first slash only share a chart. Values that are not finite are left out of the curves, and counted.
+      history: what `writer.read_history` returns. Metrics that differ before the first slash only share a chart. Values
+        that are not finite are left out of the curves, and counted.
       videos: (step, path of an MP4) of each evaluation, oldest first. The last is shown large, with 4 earlier ones,
         evenly chosen. They are part of the page, save files over 8 MiB, which the page loads from where they lie.
       video_caption: names the panels, say "original | reconstruction".
       histograms: by name, counts [K] over the evaluation set, say how often each code was used.
-      profiles: by name, means over the evaluation set [K], say of the KL in nats by dimension or of the accuracy by
-        class. Entries that are not finite, such as classes without an example, are left out, and counted.
+      profiles: by name, means over the evaluation set [K]; entries that are not finite, such as classes without an
+        example, are left out, and counted.
       warnings: sentences about what looks wrong, shown first.
-      config, environment: settings and versions by name.
+      config: settings by name.
       files: label -> path relative to the report.
       parameters: the parameter table, as text.
     """
@@ -86,38 +83,37 @@ def report(
         "Warnings": "".join(f'<p class="warning">{escape(warning)}</p>' for warning in warnings),
         "Videos": _video_section(videos, video_caption, Path(path).parent),
         "Curves": _curve_section(history),
-        "Histograms": _charts("charts wide", (_histogram(*item) for item in (histograms or {}).items())),
-        "Profiles": _charts("charts wide", (_profile(*item) for item in (profiles or {}).items())),
+        "Histograms": _charts("charts wide", (_histogram(*item) for item in histograms.items())),
+        "Profiles": _charts("charts wide", (_profile(*item) for item in profiles.items())),
     }
-    links = {label: f'<a href="{escape(quote(file))}">{escape(file)}</a>' for label, file in (files or {}).items()}
     details = {
-        "Files": _pairs(links),
-        "Configuration": _pairs({name: escape(str(value)) for name, value in (config or {}).items()}),
-        "Environment": _pairs({name: escape(value) for name, value in (environment or {}).items()}),
-        "Parameters": f"<pre>{escape(parameters)}</pre>" if parameters else "",
+        "Files": {label: f'<a href="{escape(quote(file))}">{escape(file)}</a>' for label, file in files.items()},
+        "Configuration": {name: escape(str(value)) for name, value in config.items()},
+        "Environment": {name: escape(value) for name, value in environment().items()},
     }
+    folded = {name: _pairs(rows) for name, rows in details.items()}
+    folded["Parameters"] = f"<pre>{escape(parameters)}</pre>" if parameters else ""
     body = [f"<h2>{name}</h2>{content}" for name, content in sections.items() if content] + ["<h2>Details</h2>"]
-    for name, content in details.items():
+    for name, content in folded.items():
         if content:
             body.append(f"<details{' open' * (name == 'Files')}><summary>{name}</summary>{content}</details>")
     template = Template((package_files("jaxvid") / "report.html").read_text(encoding="utf-8"))
-    header = _header(status, step, total_steps, history)
-    page = template.substitute(title=escape(title), header=header, sections="\n".join(body))
+    header = _header(step, total_steps, history)
     with replacing(path) as temporary:
+        page = template.substitute(title=escape(title), header=header, sections="\n".join(body))
         temporary.write_text(page, encoding="utf-8")
 
 
-def _header(status: str, step: int, total: int, history: Sequence[Mapping[str, Any]]) -> str:
+def _header(step: int, total: int, history: Sequence[Mapping[str, Any]]) -> str:
     """Status, progress, and the latest values of the evaluation, or of training before the first one."""
-    share = step / max(total, 1)
-    written = time.strftime("%Y-%m-%d %H:%M")
-    parts = [f"<b>{escape(status)}</b>", f"step {_thousands(step)} of {_thousands(total)}", f"{share:.0%}", written]
+    share, status = step / max(total, 1), "finished" if step == total else "running"
+    parts = [f"<b>{status}</b>", f"step {_thousands(step)} of {_thousands(total)}", f"{share:.0%}"]
+    line = " · ".join(f"<span>{part}</span>" for part in [*parts, time.strftime("%Y-%m-%d %H:%M")])
     latest = {name: value for record in history for name, value in record.items() if name not in ("step", "time")}
     chosen = [name for name in latest if name.startswith("eval/")] or list(latest)
     terms = "".join(f"<div><dt>{escape(n)}</dt><dd>{_number(latest[n])}</dd></div>" for n in chosen[:6])
-    line = " · ".join(f"<span>{part}</span>" for part in parts)
     bar = f'<div class="progress"><i style="width:{100 * min(share, 1):.1f}%"></i></div>'
-    return f'<p class="status {escape(status)}">{line}</p>{bar}<dl class="summary">{terms}</dl>'
+    return f'<p class="status {status}">{line}</p>{bar}<dl class="summary">{terms}</dl>'
 
 
 def _video_section(videos: Sequence[tuple[int, str | Path]], caption: str, folder: Path) -> str:
@@ -146,9 +142,8 @@ def _curve_section(history: Sequence[Mapping[str, Any]]) -> str:
     for record in history:
         for full_name, value in record.items():
             if full_name not in ("step", "time"):
-                group, slash, name = full_name.partition("/")
-                group, name = (group, name) if slash else ("", full_name)
-                charts.setdefault(name, {}).setdefault(group, []).append((record["step"], float(value)))
+                *group, name = full_name.split("/", 1)
+                charts.setdefault(name, {}).setdefault("".join(group), []).append((record["step"], value))
     last_step = max((record["step"] for record in history), default=0)
     ordered = sorted(charts.items(), key=lambda chart: "eval" not in chart[1])
     return _charts("charts", (_curves(name, groups, last_step) for name, groups in ordered))
@@ -157,18 +152,18 @@ def _curve_section(history: Sequence[Mapping[str, Any]]) -> str:
 def _curves(name: str, groups: Mapping[str, Sequence[tuple[int, float]]], last_step: int) -> str:
     """One metric over steps 0 to `last_step`, a curve per group (train, eval, ...)."""
     finite = {group: [point for point in points if math.isfinite(point[1])] for group, points in groups.items()}
-    curves = {group: _thin(points) for group, points in finite.items() if points}
-    lost = sum(len(points) for points in groups.values()) - sum(len(points) for points in finite.values())
+    lost = sum(len(points) - len(finite[group]) for group, points in groups.items())
     notes = f'<small class="warning">not finite: {lost}</small>' if lost else ""
+    curves = {group: _thin(points) for group, points in finite.items() if points}
     if not curves:
         return _figure("curves", name, notes)
     height, plot = _axis([value for points in curves.values() for _, value in points], CURVE_WIDTH)
+    span = (CURVE_WIDTH - GUTTER) / max(last_step, 1)
     for group, points in sorted(curves.items(), key=lambda curve: curve[0] == "eval"):  # eval is drawn on top
         kind = group if group in ("train", "eval") else "other"
-        span = (CURVE_WIDTH - GUTTER) / max(last_step, 1)
         places = [(f"{GUTTER + span * step:.1f}", f"{height(value):.1f}") for step, value in points]
         plot += (
-            f'<polyline class="{kind}" points="{" ".join(",".join(place) for place in places)}" '
+            f'<polyline class="{kind}" points="{" ".join(map(",".join, places))}" '
             f'data-steps="{" ".join(f"{step}" for step, _ in points)}" '
             f'data-values="{" ".join(_number(value) for _, value in points)}"/>'
         )
@@ -183,33 +178,31 @@ def _histogram(name: str, counts: np.ndarray) -> str:
     """The counts of the bins, the highest first, against the dashed line of equal use."""
     ordered = np.sort(np.asarray(counts, np.float64))[::-1]
     used = ordered[ordered > 0]
-    facts = f"{_thousands(used.size)} of {_thousands(ordered.size)} used"
-    if not used.size:
-        return _figure("bars", name, f"<span>{facts}</span>")
     share = used / used.sum()
-    facts += f", perplexity {math.exp(-(share * np.log(share)).sum()):.1f}"
-    return _bars(name, f"<span>{facts}</span>", used, ordered, "by count", "equal use")
+    perplexity = f", perplexity {math.exp(-(share * np.log(share)).sum()):.1f}" if used.size else ""
+    notes = f"<span>{_thousands(used.size)} of {_thousands(ordered.size)} used{perplexity}</span>"
+    return _bars(name, notes, used, ordered, "by count", "equal use")
 
 
 def _profile(name: str, profile: Profile) -> str:
     """The values of a profile, the highest first, beside their mean; the lowest by name, if they have names."""
     values = np.asarray(profile.values, np.float64)
-    finite = np.flatnonzero(np.isfinite(values))
-    ascending = finite[values[finite].argsort()]
+    ascending = [index for index in values.argsort() if np.isfinite(values[index])]
     ordered = values[ascending][::-1]
-    notes = f"<small>no finite value: {values.size - finite.size}</small>" if finite.size < values.size else ""
-    if not finite.size:
-        return _figure("bars", name, notes)
-    whole = f"{_number(ordered.sum())} in all {_thousands(ordered.size)}, at most {_number(ordered[0])} in one"
-    notes += f"<span>{whole}</span>"
-    if profile.names:
-        lowest = [f"{profile.names[i]} {_number(values[i])}" for i in ascending[:NAMED]]
-        notes += f"<span>lowest: {escape(', '.join(lowest))}</span>"
+    lost = values.size - ordered.size
+    notes = f"<small>no finite value: {lost}</small>" if lost else ""
+    if ordered.size:
+        whole = f"{_number(ordered.sum())} in all {_thousands(ordered.size)}, at most {_number(ordered[0])} in one"
+        notes += f"<span>{whole}</span>"
+        lowest = [f"{profile.names[i]} {_number(values[i])}" for i in ascending[:NAMED] if profile.names]
+        notes += f"<span>lowest: {escape(', '.join(lowest))}</span>" if lowest else ""
     return _bars(name, notes, ordered, ordered, "by value", "mean")
 
 
 def _bars(name: str, notes: str, values: np.ndarray, ordered: np.ndarray, label: str, middle: str) -> str:
     """Bars of the values, the first of all those `ordered` from high to low, and a dashed line at the mean of all."""
+    if not values.size:
+        return _figure("bars", name, notes)
     bars = [float(part.mean()) for part in np.array_split(values, min(values.size, CURVE_POINTS))]
     skewed = values[-1] > 0 and bars[0] > 50 * np.median(bars)
     height, rules = _axis([*bars, values[-1] / 2, ordered.mean()] if skewed else [0, *bars], BAR_WIDTH)
@@ -271,30 +264,27 @@ def _axis(values: Sequence[float], width: int) -> tuple[Callable[[float], float]
     bottom, top = transform(low), transform(high)
     if bottom == top:
         bottom, top = bottom - 0.5 * (abs(bottom) or 1), top + 0.5 * (abs(top) or 1)
+    power = 10.0 ** math.floor(math.log10((top - bottom) / 4))
+    stride = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= (top - bottom) / 4)
     if logarithmic:
-        every = max(1, round((top - bottom) / 3))
-        marks = [10.0**power for power in range(math.ceil(bottom), math.floor(top) + 1, every)]
-    else:
-        power = 10.0 ** math.floor(math.log10((top - bottom) / 4))
-        stride = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= (top - bottom) / 4)
-        marks = [i * stride for i in range(math.ceil(bottom / stride), math.floor(top / stride) + 1)]
+        stride = max(1, round((top - bottom) / 3))
 
     def height(value: float) -> float:
         return HEIGHT * (top - transform(value)) / (top - bottom)
 
-    note = f'<text x="{width}" y="0" text-anchor="end">log scale</text>' if logarithmic else ""
-    return height, note + "".join(
-        f'<line class="rule" x1="{GUTTER}" x2="{width}" y1="{height(mark):.1f}" y2="{height(mark):.1f}"/>'
-        f'<text x="{GUTTER - 6}" y="{height(mark) + 3.5:.1f}" text-anchor="end">{_number(mark)}</text>'
-        for mark in marks
-    )
+    plot = f'<text x="{width}" y="0" text-anchor="end">log scale</text>' if logarithmic else ""
+    for place in range(math.ceil(bottom / stride), math.floor(top / stride) + 1):
+        mark = 10.0 ** (place * stride) if logarithmic else place * stride
+        y = height(mark)
+        plot += f'<line class="rule" x1="{GUTTER}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        plot += f'<text x="{GUTTER - 6}" y="{y + 3.5:.1f}" text-anchor="end">{_number(mark)}</text>'
+    return height, plot
 
 
-def _number(value: float | str) -> str:
+def _number(value: float) -> str:
     """12000 as 12k, 0.000123456 as 1.235e-4."""
-    value = float(value)
-    for unit, size in (("M", 1e6), ("k", 1e3)):
-        if size * (10 if unit == "k" else 1) <= abs(value) < math.inf:
+    for unit, size, least in (("M", 1e6, 1e6), ("k", 1e3, 1e4)):
+        if least <= abs(value) < math.inf:
             return f"{value / size:.4g}{unit}"
     return f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e")
 

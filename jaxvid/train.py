@@ -24,11 +24,10 @@ from jaxvid import config as config_lib
 from jaxvid.checkpoint import Checkpointer, abstract_state, described_batch, verify
 from jaxvid.core import Method, Metrics, TrainState, find_method, make_method
 from jaxvid.evaluate import suite
-from jaxvid.evaluate.heldout import evaluate, make_eval
+from jaxvid.evaluate.heldout import Scorer, evaluate, make_eval
 from jaxvid.evaluate.meter import Meter
-from jaxvid.evaluate.scorer import Scorer
 from jaxvid.evaluate.suite import Score
-from jaxvid.recorder import Clock, Recorder
+from jaxvid.recorder import Recorder
 from jaxvid.run import claim
 
 Item = TypeVar("Item")
@@ -144,7 +143,6 @@ def advance(
     start, end = int(state.step), config.train.steps
     eval_step = make_eval(job.plain.eval_step, job.mesh)
     put = functools.partial(parallel.put_batch, mesh=job.mesh, mode=mode)
-    clock = Clock(config.train.batch_size)
     unlogged: list[tuple[int, Metrics]] = []
     with signals() as signal_at:
         if record.owes_evaluation(start):  # killed between the checkpoint and the evaluation of a step
@@ -155,19 +153,17 @@ def advance(
         record.say_memory(train_step)
         with job.train_batches(start) as batches:
             on_device = ahead(batches, put)
-            clock.restart()
+            record.clock.restart()
             for step in range(start + 1, end + 1):
-                with clock.waiting():
-                    batch = next(on_device)
+                batch = record.clock.next(on_device)
                 with jax.transfer_guard("disallow"):
                     state, metrics = train_step(state, batch)
-                clock.tick()
                 unlogged.append((step, metrics))
                 evaluating = record.evaluates(step)
                 saving = evaluating or step % config.train.save_every == 0 or signal_at(step)
                 # Metrics are fetched one step late, so that the device always has the next step to work on.
                 while len(unlogged) > (0 if saving else 1):
-                    record.step(*finite(*unlogged.pop(0)), clock)
+                    record.step(*finite(*unlogged.pop(0)))
                 if not saving:
                     continue
                 checkpointer.save(state)
@@ -175,7 +171,7 @@ def advance(
                     evaluation(job, eval_step, state, step, signal_at, record)
                 if stop := signal_at(step):
                     raise Interrupted(step, stop)
-                clock.restart()
+                record.clock.restart()
     return state
 
 
@@ -187,8 +183,7 @@ def evaluation(
         until_stopped = itertools.takewhile(lambda _: not signal_at(step), batches)
         found = evaluate(eval_step, state, until_stopped, job.mesh)
     if not signal_at(step):
-        scores = {score.name: score.value for score in job.score(state)}
-        found = found._replace(scalars=found.scalars | scores)
+        found = found.with_scores(job.score(state))
         record.evaluation(step, found, job.plain.warnings(found.scalars))
 
 

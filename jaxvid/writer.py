@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
-from tensorboardX.proto.summary_pb2 import Summary
 
 from jaxvid.files import replacing
-from jaxvid.images import encode_png
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -28,39 +26,30 @@ class Writer:
 
     Args:
       workdir: the folder of the run, made if missing.
-      resume_step: the step of the restored state; what is logged after it is dropped, since it comes again. None starts
-        afresh and drops everything an earlier run logged here.
+      resume_step: the step of the restored state, 0 for a new run; what was logged after it is dropped.
     """
 
-    def __init__(self, workdir: str | Path, resume_step: int | None = None):
-        history = [] if resume_step is None else [r for r in _records(workdir) if r["step"] <= resume_step]
+    def __init__(self, workdir: str | Path, resume_step: int = 0):
+        history = [record for record in _records(workdir) if record["step"] <= resume_step]
         path = Path(workdir) / METRICS_FILE
         with replacing(path) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in history), encoding="utf-8")
         self._metrics = path.open("a", encoding="utf-8")
-        # TensorBoard purges the purge step too; only what comes after the restored state is repeated.
-        purge_step = 0 if resume_step is None else resume_step + 1
-        self._events = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=purge_step)
+        # TensorBoard drops the purge step too.
+        self._events = SummaryWriter(str(path.with_name("tensorboard")), purge_step=resume_step + 1, flush_secs=10)
 
-    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Writes numbers or arrays of one element; ValueError for larger arrays and for the names "step" and "time"."""
-        values = {name: _scalar(name, value) for name, value in scalars.items()}
-        finite_or_text = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
-        line = json.dumps({"step": int(step), "time": round(time.time(), 3), **finite_or_text})
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes numbers by name; "step" and "time" are no names of metrics, since every line holds these already."""
+        finite_or_text = {name: value if math.isfinite(value) else str(value) for name, value in scalars.items()}
+        line = json.dumps({"step": step, "time": round(time.time(), 3), **finite_or_text})
         self._metrics.write(line + "\n")
         self._metrics.flush()
-        for name, value in values.items():
+        for name, value in scalars.items():
             self._events.add_scalar(name, value, step)
 
-    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
-        """Writes images [H,W,C], uint8 or float in [-1, 1], to TensorBoard."""
-        for name, image in images.items():
-            value = Summary.Value(tag=name, image=Summary.Image(encoded_image_string=encode_png(image)))
-            self._events.file_writer.add_summary(Summary(value=[value]), step)
-
-    def flush(self) -> None:
-        """Waits until everything written is on the disk."""
-        self._events.flush()
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Writes an image uint8 [H,W,3] to TensorBoard."""
+        self._events.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flushes and closes the files."""
@@ -90,12 +79,3 @@ def _records(workdir: str | Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path}, line {number}, is not a record of metrics: delete the line.") from error
         records.append(record)
     return records
-
-
-def _scalar(name: str, value: Any) -> float:
-    if name in ("step", "time"):
-        raise ValueError(f"A metric cannot be called {name!r}, which every line holds already: rename it.")
-    array = np.asarray(value)
-    if array.size != 1:
-        raise ValueError(f"Metric {name!r} has shape {array.shape}, but a scalar has one element: reduce it first.")
-    return float(array.reshape(()))

@@ -36,7 +36,7 @@ def test_what_holds_no_array_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "text.npy").write_text("words")
     np.save(tmp_path / "object.npy", np.array([{}]), allow_pickle=True)
     for name, sentence in (
-        ("two.npz", "it holds a, b, expected one array, or one called video"),
+        ("two.npz", "holds a, b, expected one array, or one called video"),
         ("damaged.npz", "is damaged"),
         ("text.npy", "is damaged"),
         ("object.npy", "damaged"),

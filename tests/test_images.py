@@ -21,9 +21,10 @@ def decode(path) -> tuple[np.ndarray, Fraction | None]:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]), rate
 
 
-def test_grid_puts_every_panel_of_every_example_in_its_place():
+def test_grid_puts_every_panel_of_every_example_in_its_place(monkeypatch):
+    monkeypatch.setattr(images, "COLUMNS", 2)
     first, second = noise(3, 4, 128, 128, 3), noise(3, 4, 128, 128, 1, seed=1)
-    tiled = images.grid([first, second], columns=2)
+    tiled = images.grid([first, second])
     assert tiled.shape == (4, 2 * 128 + 4, 2 * (2 * 128 + 2) + 4, 3)
     for example, (top, left) in enumerate([(0, 0), (0, 262), (132, 0)]):
         cell = tiled[:, top : top + 128, left : left + 258]

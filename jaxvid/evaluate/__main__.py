@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -22,13 +23,11 @@ from ml_collections import ConfigDict
 from jaxvid import conditions, core, data, parallel
 from jaxvid import run as run_lib
 from jaxvid.command import Parser, attempt, names, plain_logs
-from jaxvid.evaluate import citation, heldout, statistics_file, suite
+from jaxvid.evaluate import citation, heldout, meter, suite
 from jaxvid.evaluate.clips import Clip, Collection, open_collection, read_clips, take_clips
-from jaxvid.evaluate.meter import Meter, Network, of_classifier
-from jaxvid.evaluate.scorer import Scorer
 from jaxvid.evaluate.suite import METRICS, Score
 from jaxvid.files import write_json
-from jaxvid.metrics.protocol import PROTOCOLS, Protocol
+from jaxvid.metrics.protocol import PROTOCOLS
 from jaxvid.progress import counted
 from jaxvid.report import environment
 from jaxvid.run import Run
@@ -43,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(citation.tables(scores, about.get("heldout", {})))
         if options.output:
             records = [citation.record(score, about) for score in scores]
-            write_json(Path(options.output), {"scores": records, **about, "environment": environment()})
+            text = json.dumps({"scores": records, **about, "environment": environment()})
+            # JSON has no NaN and no infinity: they become null.
+            write_json(Path(options.output), json.loads(text, parse_constant=lambda constant: None))
             print(f"Written to {options.output}.")
 
     return attempt(work)
@@ -60,7 +61,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--references", action="store_true", help="score untrained samples and other real clips too")
     parser.add_argument("--metrics", type=names, default=[], help=f"some of {','.join(METRICS)}")
     parser.add_argument("--protocol", type=names, default=[], help=f"one for each network, of {','.join(PROTOCOLS)}")
-    parser.add_argument("--frames", type=int, help="of a clip (default: 16)")
+    parser.add_argument("--frames", type=int, help="of a clip (default: 16; of a run: as in training)")
     parser.add_argument("--stride", type=int, help="take every stride-th frame (default: 1)")
     parser.add_argument("--num", type=int, default=0, help="clips at most (default: as many as the protocol takes)")
     parser.add_argument("--seed", type=int, default=0, help="of the clips that are taken (default: %(default)s)")
@@ -71,15 +72,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if bool(options.workdir) == bool(options.real or options.fake) or bool(options.real) != bool(options.fake):
         parser.error("name --real and --fake, or else --workdir")
-    for name in ("frames", "stride", "save_real"):
-        if options.workdir and getattr(options, name) is not None:
-            parser.error(f"--{name} goes with --real and --fake; a run is evaluated on clips as it was trained on")
-    for name in ("classifier", "references"):
-        if getattr(options, name) and not options.workdir:
-            parser.error(f"--{name} goes with --workdir")
-    options.frames = 16 if options.frames is None else options.frames
-    options.stride = 1 if options.stride is None else options.stride
+    for name in ("frames", "stride", "save_real") if options.workdir else ("classifier", "references"):
+        if getattr(options, name):
+            parser.error(f"--{name} goes with {'--real and --fake' if options.workdir else '--workdir'}")
     parser.check_least(options, frames=1, stride=1, num=0, seed=0)
+    options.frames, options.stride = options.frames or 16, options.stride or 1
     for name in ("output", "save_real"):
         if path := getattr(options, name):
             parser.check_writable(name, path)
@@ -97,60 +94,44 @@ def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]
     networks = {tap[0] for name in metrics if (tap := METRICS[name].tap)}
     videos = bool({"i3d", "motion"} & networks)
     paths = {"real": options.real, "fake": options.fake}
-    saved = {name: found for name, path in paths.items() if (found := statistics_file.read(path))}
-    collections = {name: open_side(path, videos) for name, path in paths.items() if name not in saved}
+    saved = {name: found for name, path in paths.items() if (found := meter.read_statistics(path))}
+    collections = {name: open_collection(path, videos) for name, path in paths.items() if name not in saved}
     if saved or options.save_real:
-        statistics_file.tap_of(metrics)
+        meter.frechet_tap(metrics)
     if options.save_real and "real" in saved:
         raise ValueError(f"--save_real saves the statistics of videos or images; {options.real} holds some already.")
     if not collections:
-        return [statistics_file.score(saved["real"], saved["fake"], metrics[0], protocols)], {}
-    images = all(side.longest == 1 for side in collections.values())
-    frames = 1 if images and not videos else options.frames
+        return [meter.score_statistics(saved["real"], saved["fake"], metrics[0], protocols)], {}
+    frames = options.frames if videos or any(side.longest > 1 for side in collections.values()) else 1
     sampling = PROTOCOLS[protocols["i3d" if "i3d" in networks else "inception"]]
-    clips = {name: take(side, name, frames, options, sampling) for name, side in collections.items()}
+    rules = {"real": (True, False), "fake": (sampling.random_fake, sampling.repeat_fake)}
+    counts = {"real": options.num or sampling.real_clips, "fake": options.num or sampling.fake_clips}
+    clips = {
+        name: take_clips(side, frames, options.stride, counts[name], *rules[name], options.seed)
+        for name, side in collections.items()
+    }
     sizes = {name: side.size for name, side in collections.items()}
     suite.check(metrics, frames, min(sizes.values()), {name: len(taken) for name, taken in clips.items()})
     pairs = pair(collections, frames, options) if set(metrics) & set(suite.PAIRED) else []
-    meter = Meter(metrics, protocols, options.dtype, options.seed, not options.no_intervals)
+    measure = meter.Meter(metrics, protocols, options.dtype, options.seed, not options.no_intervals)
     about: dict[str, Any] = {"frames": frames, "stride": options.stride, "seed": options.seed}
     about["resolution"] = {name: f"{height}x{width}" for name, (height, width) in sizes.items()}
     about["videos"] = {name: len({clip.video.name for clip in taken}) for name, taken in clips.items()}
     about["first_frame"] = {"real": "random", "fake": "random" if sampling.random_fake else "0"} if frames > 1 else {}
     features: dict[str, Any] = {}
     for name, found in saved.items():
-        (tap,) = meter.taps
-        features[name] = {tap: statistics_file.comparable(found, tap, meter.details(tap) | about)}
+        (tap,) = measure.taps
+        features[name] = {tap: meter.comparable(found, tap, measure.details(tap) | about)}
         about[f"{name}_statistics"] = found.metadata or "made in an unknown way"
-    for name, taken in clips.items() if meter.taps else ():
-        features[name] = meter.features(batch for (batch,) in read(name, taken))
-    scores = meter.scores(features["real"], features["fake"]) if meter.taps else []
+    for name, taken in clips.items() if measure.taps else ():
+        features[name] = measure.features(batch for (batch,) in read(name, taken))
+    scores = measure.scores(features["real"], features["fake"]) if measure.taps else []
     if pairs:
-        scores += meter.paired_scores(read("pairs", *pairs))
+        scores += measure.paired_scores(read("pairs", *pairs))
     if options.save_real:
-        statistics_file.save(options.save_real, features["real"][meter.taps[0]], meter, about)
+        meter.save_statistics(options.save_real, features["real"][measure.taps[0]], measure, about)
         print(f"Statistics of the real set written to {options.save_real}.")
     return scores, about | paths
-
-
-def open_side(path: str, videos: bool) -> Collection:
-    """A collection of videos, or of images; files that are left out are named on stderr."""
-    side = open_collection(path, sequences=videos)
-    for name, reason in side.skipped:
-        print(f"left out: {name}: {reason}", file=sys.stderr)
-    return side
-
-
-def take(side: Collection, name: str, frames: int, options: argparse.Namespace, sampling: Protocol) -> list[Clip]:
-    """The clips that a protocol takes of a set."""
-    if name == "real":
-        count, random, repeat = sampling.real_clips, True, False
-    else:
-        count, random, repeat = sampling.fake_clips, sampling.random_fake, sampling.repeat_fake
-    clips = take_clips(side, frames, options.stride, options.num or count, random, repeat, options.seed)
-    if short := sum(video.frames < (frames - 1) * options.stride + 1 for video in side.videos):
-        print(f"left out: {short} of {len(side.videos)} videos in {side.path} are too short", file=sys.stderr)
-    return clips
 
 
 def pair(sides: dict[str, Collection], frames: int, options: argparse.Namespace) -> list[list[Clip]]:
@@ -158,20 +139,15 @@ def pair(sides: dict[str, Collection], frames: int, options: argparse.Namespace)
 
     Raises ValueError where one of them would have no partner.
     """
-    if len(sides) < 2:
-        raise ValueError("psnr and ssim compare videos with their originals: give both sets as videos.")
-    (h, w), (height, width) = (side.size for side in sides.values())
-    numbers = [len(side.videos) for side in sides.values()]
-    if numbers[0] != numbers[1] or (h, w) != (height, width):
-        found = f"{numbers[0]} of {h}x{w} and {numbers[1]} of {height}x{width}"
-        raise ValueError(f"psnr and ssim compare videos one by one, in the order of their names, and found {found}.")
+    real, fake = ("{} of {}x{}".format(len(side.videos), *side.size) for side in sides.values())
+    rule = "psnr and ssim compare videos one by one, in the order of their names"
+    if real != fake:
+        raise ValueError(f"{rule}, and found {real} and {fake}.")
     sets = [take_clips(side, frames, options.stride, random=False) for side in sides.values()]
     for side, clips in zip(sides.values(), sets, strict=True):
         if side.skipped or len(clips) < len(side.videos):
-            raise ValueError(
-                f"psnr and ssim compare videos one by one, but some in {side.path} are too short or unreadable: "
-                "take these and their partners out of both sets."
-            )
+            found = f"some in {side.path} are too short or unreadable"
+            raise ValueError(f"{rule}, but {found}: take these and their partners out of both sets.")
     return [clips[: options.num or None] for clips in sets]
 
 
@@ -199,17 +175,19 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     if options.references and 2 * clips > len(source):
         raise ValueError(f"--references needs twice {clips} held-out clips: give --num={len(source) // 2} or less.")
     protocols = suite.protocols(options.protocol)
-    meter = Meter(metrics, protocols, options.dtype, options.seed, not options.no_intervals, judge)
+    measure = meter.Meter(metrics, protocols, options.dtype, options.seed, not options.no_intervals, judge)
 
     @contextlib.contextmanager
     def batches(first: int = 0) -> Iterator[Iterator[dict]]:
-        """The held-out clips from the `first` on, those before it masked."""
-        found = data.eval_batches(source, config.train.batch_size, config.data.resolution, first + clips)
-        line = counted(masked(found, first), clips, "clip", lambda batch: int(batch["mask"].sum()))
-        with found, contextlib.closing(line):
-            yield line
+        """The held-out clips from the `first` on; those before it are masked as padding is."""
+        rows = config.train.batch_size
+        with data.eval_batches(source, rows, config.data.resolution, first + clips) as found:
+            later = ((index * rows + np.arange(rows) >= first, batch) for index, batch in enumerate(found))
+            masked = ({**batch, "mask": batch["mask"] * kept} for kept, batch in later)
+            with contextlib.closing(counted(masked, clips, "clip", lambda batch: int(batch["mask"].sum()))) as line:
+                yield line
 
-    scorer, step = Scorer(meter, method, batches, mesh), int(run.state.step)
+    scorer, step = heldout.Scorer(measure, method, batches, mesh), int(run.state.step)
     print(f"step {step} of {options.workdir}, {source.summary()}")
     with batches() as held_out:
         means = heldout.evaluate(heldout.make_eval(method.eval_step, mesh), run.state, held_out, mesh).scalars
@@ -225,15 +203,6 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     return scores, {"heldout": means, **about, "workdir": options.workdir, "data": source.summary()}
 
 
-def masked(batches: data.Batches, first: int) -> Iterator[dict[str, Any]]:
-    """The batches, where the clips before the `first` are masked as padding is."""
-    position = 0
-    for batch in batches:
-        rows = position + np.arange(len(batch["mask"]))
-        position += len(rows)
-        yield {**batch, "mask": batch["mask"] * (rows >= first)}
-
-
 def metrics_of_run(requested: Sequence[str], run: Run, judged: bool) -> list[str]:
     """The metrics requested, or those of what the method makes, and those of a classifier, if one judges."""
     reconstructs = run.method.reconstruct is not None
@@ -243,7 +212,7 @@ def metrics_of_run(requested: Sequence[str], run: Run, judged: bool) -> list[str
     return suite.named([*metrics, "frechet_classifier", *asked] if judged else metrics)
 
 
-def load_classifier(path: str, config: ConfigDict, classes: Sequence[str]) -> Network:
+def load_classifier(path: str, config: ConfigDict, classes: Sequence[str]) -> meter.Network:
     """The classifier of a run, for samples of another run. Raises ValueError where it was trained on other clips."""
     run = run_lib.load(path)
     reader = getattr(core.find_method(run.config.method), "reader", None)
@@ -255,7 +224,7 @@ def load_classifier(path: str, config: ConfigDict, classes: Sequence[str]) -> Ne
             there, here = (textwrap.shorten(str(value), 200) for value in (there, here))
             raise ValueError(f"--classifier {path} was trained with {name} {there}, and the run with {here}.")
     identity = f"a classifier of {run.config.data.name} after {int(run.state.step)} steps"
-    return of_classifier(identity, reader(run.config, run.state))
+    return meter.of_classifier(identity, reader(run.config, run.state))
 
 
 if __name__ == "__main__":

@@ -26,19 +26,13 @@ from jaxvid.pixels import to_uint8
 
 
 class Video(NamedTuple):
-    """One video of a collection; an image is a video of one frame.
+    """One video of a collection; an image is a video of one frame."""
 
-    name: unique in the collection.
-    fingerprint: of its content, whatever it is called.
-    frames: how many there are.
-    size: (height, width) in pixels.
-    read: frame numbers [T], ascending -> uint8 [T,height,width,3]; raises DamagedClip for a damaged file.
-    """
-
-    name: str
-    fingerprint: int
+    name: str  # unique in the collection
+    fingerprint: int  # of its content, whatever it is called
     frames: int
-    size: tuple[int, int]
+    size: tuple[int, int]  # (height, width) in pixels
+    # frame numbers [T], ascending -> uint8 [T,height,width,3]; raises DamagedClip for a damaged file
     read: Callable[[np.ndarray], np.ndarray]
 
 
@@ -71,31 +65,35 @@ def open_collection(path: str | Path, sequences: bool = True) -> Collection:
     """Lists the videos of a folder (videos, images, or `.npy` files) or of an array file (`.npy`, `.npz`).
 
     Arrays are [N,T,H,W,3] or [N,H,W,3] (in a folder, each file [T,H,W,3] or [H,W,3]); 1 channel is repeated. They hold
-    uint8, or floats in [-1, 1], which are rounded to uint8.
-
-    Args:
-      path: the folder or file.
-      sequences: whether a folder that holds only numbered images is one video; otherwise each image stands for itself.
+    uint8, or floats in [-1, 1], which are rounded to uint8. A folder that holds only numbered images is one video if
+    `sequences`; otherwise each image stands for itself. What is left out is warned of.
 
     Raises:
       ValueError: nothing usable, videos of several sizes, or an array of another shape, type or range.
     """
     path = str(path)
     if os.path.isfile(path) and path.endswith(ARRAYS):
-        collection = Collection(path, _rows(load_array(path), os.path.basename(path)), [])
+        name, array = os.path.basename(path), load_array(path)
+        if array.ndim not in (4, 5):
+            raise ValueError(f"{name} is {list(array.shape)}, expected videos [N,T,H,W,3] or images [N,H,W,3].")
+        rows = enumerate(to_uint8(array, name, strict=True))
+        collection = Collection(path, [_video(f"{name}[{number}]", row) for number, row in rows], [])
     elif os.path.isdir(path):
         collection = Collection(path, *_files(path, sequences))
     elif os.path.exists(path):
         raise ValueError(f"{path} is neither a folder nor a .npy or .npz file: put videos or images into a folder.")
     else:
         raise ValueError(f"{path} does not exist.")
+    skipped = [f"{show(name)}: {reason}" for name, reason in collection.skipped]
     if not collection.videos:
-        why = "; ".join(f"{show(name)}: {reason}" for name, reason in collection.skipped[:3])
+        why = "; ".join(skipped[:3])
         raise ValueError(f"There is no readable video, image or array in {path}{f' ({why})' if why else ''}.")
     sizes = Counter(video.size for video in collection.videos)
     if len(sizes) > 1:
         found = ", ".join(f"{number:,} of {height}x{width}" for (height, width), number in sizes.most_common(4))
         raise ValueError(f"{path} holds several sizes ({found}): resize them to one before, all in the same way.")
+    for sentence in skipped:
+        warnings.warn(f"left out: {sentence}", stacklevel=2)
     return collection
 
 
@@ -108,18 +106,14 @@ def take_clips(
     repeat: bool = False,
     seed: int = 0,
 ) -> list[Clip]:
-    """One clip of `frames` frames at `stride` of each video that is long enough.
+    """One clip of `frames` frames, every stride-th, of each video that is long enough; others are warned of.
 
     What is taken of a video depends on its content and the seed: not on its name, the other videos or their order.
 
     Args:
-      collection: from `open_collection`.
-      frames: of a clip.
-      stride: every stride-th frame.
       count: how many clips at most, of videos chosen by the seed; 0 for one of each.
       random: begin at a random frame of each video; else with the first.
       repeat: take further clips of the same videos until there are `count`.
-      seed: of these choices.
 
     Raises:
       ValueError: no video is long enough.
@@ -127,10 +121,11 @@ def take_clips(
     needed = (frames - 1) * stride + 1
     videos = [video for video in collection.videos if video.frames >= needed]
     if not videos:
-        raise ValueError(
-            f"No video in {collection.path} has the {needed} frames that clips of {frames} at stride {stride} need; "
-            f"the longest has {collection.longest}."
-        )
+        wanted = f"the {needed} frames that clips of {frames} at stride {stride} need"
+        raise ValueError(f"No video in {collection.path} has {wanted}; the longest has {collection.longest}.")
+    if short := len(collection.videos) - len(videos):
+        left_out = f"left out: {short} of {len(collection.videos)} videos in {collection.path} are too short"
+        warnings.warn(left_out, stacklevel=1)
 
     def draw(video: Video, purpose: int) -> float:
         return np.random.default_rng([seed, video.fingerprint, purpose]).random()
@@ -151,17 +146,17 @@ def read_clips(*sets: Sequence[Clip], batch: int = 8) -> Iterator[tuple[np.ndarr
 
     A clip that turns out to be damaged is warned of and left out, and so are those beside it.
     """
-    rows = []
-    for clips in zip(*sets, strict=True):
-        try:
-            rows.append([clip.video.read(clip.indices) for clip in clips])
-        except DamagedClip as error:
-            warnings.warn(f"left out: {error}", stacklevel=2)
-        if len(rows) == batch:
-            yield tuple(map(np.stack, zip(*rows, strict=True)))
-            rows = []
-    if rows:
-        yield tuple(map(np.stack, zip(*rows, strict=True)))
+
+    def readable() -> Iterator[list[np.ndarray]]:
+        for clips in zip(*sets, strict=True):
+            try:
+                yield [clip.video.read(clip.indices) for clip in clips]
+            except DamagedClip as error:
+                warnings.warn(f"left out: {error}", stacklevel=2)
+
+    rows = readable()
+    while taken := list(itertools.islice(rows, batch)):
+        yield tuple(map(np.stack, zip(*taken, strict=True)))
 
 
 def _files(root: str, sequences: bool) -> tuple[list[Video], list[tuple[str, str]]]:
@@ -171,15 +166,12 @@ def _files(root: str, sequences: bool) -> tuple[list[Video], list[tuple[str, str
     if arrays and index.videos:
         raise ValueError(f"{root} holds .npy files and videos or images: put them into folders of their own.")
     if arrays:
-        loaded = {
-            path.relative_to(root).as_posix(): to_uint8(load_array(str(path)), path.name, strict=True)
-            for path in arrays
-        }
-        return [_video(name, array if array.ndim == 4 else array[None]) for name, array in loaded.items()], []
-    videos = [
-        Video(name, _fingerprint(info), len(info.pts), (info.height, info.width), functools.partial(_read_file, info))
-        for name, info in index.videos.items()
-    ]
+        loaded = {path: to_uint8(load_array(str(path)), path.name, strict=True) for path in arrays}
+        return [_video(path.relative_to(root).as_posix(), array) for path, array in loaded.items()], []
+    videos = []
+    for name, info in index.videos.items():
+        read = functools.partial(read_clip, info, short_side=min(info.width, info.height))
+        videos.append(Video(name, _fingerprint(info), len(info.pts), (info.height, info.width), read))
     return videos, index.skipped
 
 
@@ -189,25 +181,13 @@ def _fingerprint(info: VideoInfo) -> int:
         return zlib.crc32(file.read(2**20))
 
 
-def _read_file(info: VideoInfo, indices: np.ndarray) -> np.ndarray:
-    return read_clip(info, indices, min(info.width, info.height))
-
-
-def _rows(array: np.ndarray, name: str) -> list[Video]:
-    """A video for each row of [N,T,H,W,C] or [N,H,W,C]."""
-    if array.ndim not in (4, 5):
-        raise ValueError(f"{name} is {list(array.shape)}, expected videos [N,T,H,W,3] or images [N,H,W,3].")
-    array = to_uint8(array, name, strict=True)
-    return [_video(f"{name}[{number}]", row if array.ndim == 5 else row[None]) for number, row in enumerate(array)]
-
-
 def _video(name: str, array: np.ndarray) -> Video:
-    """A video from uint8 [T,H,W,C]."""
-    if array.ndim != 4 or array.shape[-1] not in (1, 3) or not array.size:
+    """A video from uint8 [T,H,W,C] or [H,W,C]."""
+    video = array if array.ndim == 4 else array[None]
+    if video.ndim != 4 or video.shape[-1] not in (1, 3) or not video.size:
         raise ValueError(f"{name} is {list(array.shape)}, expected a video [T,H,W,3] or an image [H,W,3].")
 
     def read(indices: np.ndarray) -> np.ndarray:
-        frames = array[indices]
-        return np.ascontiguousarray(np.broadcast_to(frames, (*frames.shape[:-1], 3)))
+        return np.ascontiguousarray(np.broadcast_to(video[indices], (len(indices), *video.shape[1:3], 3)))
 
-    return Video(name, zlib.crc32(np.ascontiguousarray(array[0]).data), len(array), array.shape[1:3], read)
+    return Video(name, zlib.crc32(np.ascontiguousarray(video[0]).data), len(video), video.shape[1:3], read)

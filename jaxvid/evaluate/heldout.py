@@ -1,17 +1,23 @@
-"""One pass over held-out clips: means, histograms and panels of what a method's `eval_step` returns."""
+"""Held-out clips: means, histograms and panels of a method's `eval_step`, and scores of the videos that it makes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.experimental.multihost_utils import global_array_to_host_local_array
+from jax.sharding import Mesh, PartitionSpec
 
 from jaxvid import parallel
-from jaxvid.core import Batch, Evaluated, Profile, TrainState
+from jaxvid.core import Batch, Evaluated, Method, Profile, TrainState
+from jaxvid.evaluate.meter import Features, Meter
+from jaxvid.evaluate.suite import CLASSES, Score
+from jaxvid.pixels import to_uint8
 
 # Of the entries of Evaluated.
 FORMS = {"scalars": "[B]", "counts": "int [B,K]", "profiles": "a Profile of [B,K]", "panels": "[B,T,H,W,C]"}
@@ -32,6 +38,11 @@ class Evaluation(NamedTuple):
     profiles: dict[str, Profile]
     panels: dict[str, np.ndarray]
 
+    def with_scores(self, scores: Iterable[Score]) -> Evaluation:
+        """With the scores among the scalars; where the method has a scalar of that name: `psnr_of_reconstructions`."""
+        named = {f"{s.name}_of_{s.details['generated']}" if s.name in self.scalars else s.name: s.value for s in scores}
+        return self._replace(scalars=self.scalars | named)
+
 
 def make_eval(eval_step: Callable[[TrainState, Batch, jax.Array], Evaluated], mesh: Mesh) -> Callable:
     """(state, batch, batch's index) -> (number of examples, their Evaluated), over the mesh.
@@ -48,28 +59,18 @@ def make_eval(eval_step: Callable[[TrainState, Batch, jax.Array], Evaluated], me
         def total(values: jax.Array, counted: jax.Array) -> jax.Array:
             return jnp.sum(jnp.where(counted, values, 0), 0)
 
-        def profile(values: jax.Array) -> jax.Array:
-            counted = real[:, None] & ~jnp.isnan(values)
-            return jnp.stack([total(values, counted), counted.sum(0).astype(jnp.float32)])
+        def profile(each: Profile) -> Profile:
+            counted = real[:, None] & ~jnp.isnan(each.values)
+            values = each.values.astype(jnp.float32)
+            return each.replace(values=jnp.stack([total(values, counted), counted.sum(0).astype(jnp.float32)]))
 
-        sums = Evaluated(
-            {name: total(value.astype(jnp.float32), real) for name, value in found.scalars.items()},
-            {name: total(value, real[:, None]) for name, value in found.counts.items()},
-            {
-                name: Profile(profile(each.values.astype(jnp.float32)), each.names)
-                for name, each in found.profiles.items()
-            },
-            dict(found.panels),
-        )
-        return real.sum(), sums
+        scalars = {name: total(value.astype(jnp.float32), real) for name, value in found.scalars.items()}
+        counts = {name: total(value, real[:, None]) for name, value in found.counts.items()}
+        profiles = {name: profile(each) for name, each in found.profiles.items()}
+        return real.sum(), Evaluated(scalars, counts, profiles, dict(found.panels))
 
     whole, rows = parallel.replicated(mesh), parallel.sharded(mesh)
-    return jax.jit(
-        step,
-        in_shardings=(whole, rows, whole),
-        out_shardings=(whole, Evaluated(whole, whole, whole, rows)),  # type: ignore[arg-type]
-        compiler_options=parallel.compiler_options(),
-    )
+    return _over(mesh, step, (whole, Evaluated(whole, whole, whole, rows)))  # type: ignore[arg-type]
 
 
 def check(found: Evaluated, examples: int) -> None:
@@ -85,9 +86,8 @@ def check(found: Evaluated, examples: int) -> None:
                 shape = f"{'a Profile of ' if profile else ''}{values.dtype} {list(values.shape)}"
                 raise ValueError(f"eval_step returned {field} {name} as {shape}, expected {form} with B={examples}.")
             if profile and entry.names and len(entry.names) != values.shape[1]:
-                raise ValueError(
-                    f"eval_step returned {len(entry.names)} names for profiles {name} of {values.shape[1]}."
-                )
+                found_names = f"{len(entry.names)} names for profiles {name} of {values.shape[1]}"
+                raise ValueError(f"eval_step returned {found_names}.")
     for name in found.counts:
         for taken in {f"{name}_used", f"{name}_perplexity"} & set(found.scalars):
             raise ValueError(f"eval_step returned scalars {taken}, which is computed from counts {name}: rename one.")
@@ -103,7 +103,8 @@ def evaluate(step: Callable, state: TrainState, batches: Iterable[dict], mesh: M
     for index, batch in enumerate(batches):
         examples, found = step(state, parallel.put_batch(batch, mesh), np.uint32(index))
         if index == 0:
-            panels = {name: _local(video)[batch["mask"] > 0] for name, video in found.panels.items()}
+            local = global_array_to_host_local_array(found.panels, mesh, PartitionSpec(parallel.AXIS))
+            panels = {name: np.asarray(video)[batch["mask"] > 0] for name, video in local.items()}
         examples, sums = jax.device_get((examples, found._replace(panels={})))
         sums = jax.tree.map(lambda x: x.astype(np.int64 if x.dtype.kind in "iu" else np.float64), sums)
         total, count = jax.tree.map(np.add, total, sums) if index else sums, count + int(examples)
@@ -117,12 +118,100 @@ def evaluate(step: Callable, state: TrainState, batches: Iterable[dict], mesh: M
     return Evaluation(scalars, dict(total.counts), profiles, panels)
 
 
+class Scorer:
+    """Scores of the videos that a method makes of held-out clips.
+
+    Metrics of sets judge its samples, each made under the conditions of a held-out clip, or its reconstructions where
+    it makes no samples (a Frechet video distance is then called rFVD). Metrics of pairs compare its reconstructions
+    with their originals.
+
+    Args:
+      meter: of the metrics.
+      method: made without a mapped axis.
+      batches: makes the batches of `data.eval_batches` anew. The features of their videos are computed once.
+      mesh: of one process.
+
+    Raises:
+      ValueError: the method does not make the videos that a metric judges.
+    """
+
+    def __init__(
+        self, meter: Meter, method: Method, batches: Callable[[], AbstractContextManager[Iterator[dict]]], mesh: Mesh
+    ):
+        sample, reconstruct = method.sample, method.reconstruct
+        for metrics, able, lacking in (
+            (meter.of_pairs, reconstruct, "compare reconstructions, and this method makes none"),
+            (meter.of_sets, sample or reconstruct, "judge samples or reconstructions, and this method makes neither"),
+        ):
+            if metrics and not able:
+                raise ValueError(f"{' and '.join(metrics)} {lacking}: leave them out.")
+        self._meter, self._batches, self._mesh = meter, batches, mesh
+        self._reconstruct = reconstruct and self._compiled(lambda state, batch, keys: reconstruct(state, batch))
+        self._generate = self._compiled(sample) if sample else self._reconstruct
+        self._generated = "samples" if sample else "reconstructions"
+
+    def __call__(self, state: TrainState) -> list[Score]:
+        """All scores of a state, each with what it judges in `details["generated"]`."""
+        scores = self._of_sets(self._drawn(self._generate, state), self._generated)
+        if self._meter.of_pairs:
+            pairs = ((batch["video"], made) for batch, made in self._drawn(self._reconstruct, state))
+            scores += self._meter.paired_scores(pairs, generated="reconstructions")
+        return scores
+
+    def references(self, untrained: TrainState, others: Iterable[dict]) -> list[Score]:
+        """Scores of an untrained state's videos, and of other real clips, which no generator is expected to beat."""
+        real = ((batch, batch["video"]) for batch in map(_without_padding, others) if len(batch["video"]))
+        compared = {f"untrained {self._generated}": self._drawn(self._generate, untrained), "other real clips": real}
+        scores = [(score, what) for what, pairs in compared.items() for score in self._of_sets(pairs, what)]
+        return [score._replace(name=f"{score.name} of {what}") for score, what in scores]
+
+    @functools.cached_property
+    def _real(self) -> Features:
+        with self._batches() as held_out:
+            return self._meter.features(_without_padding(batch)["video"] for batch in held_out)
+
+    def _of_sets(self, pairs: Iterable[tuple[dict, np.ndarray]], what: str) -> list[Score]:
+        """Scores of generated clips uint8 [B,T,H,W,3], each batch with the held-out one whose conditions it has."""
+        if not self._meter.of_sets:
+            return []
+        labels: list[Any] = []
+
+        def clips() -> Iterator[np.ndarray]:
+            for batch, made in pairs:
+                labels.append(batch.get("label"))
+                yield made
+
+        fake, real = self._meter.features(clips()), self._real
+        if CLASSES in self._meter.taps:
+            real = {**real, CLASSES: np.concatenate(labels)[:, None, None]}
+        return self._meter.scores(real, fake, generated=what)
+
+    def _drawn(self, draw: Any, state: TrainState) -> Iterator[tuple[dict, np.ndarray]]:
+        """Batches without their padding, and what is drawn for them, uint8."""
+        with self._batches() as held_out:
+            for index, batch in enumerate(held_out):
+                drawn = np.asarray(draw(state, parallel.put_batch(batch, self._mesh), np.uint32(index)))
+                yield _without_padding(batch), to_uint8(drawn[batch["mask"] > 0])
+
+    def _compiled(self, draw: Callable[[TrainState, Batch, jax.Array], jax.Array]) -> Callable:
+        """(state, batch, batch's index) -> videos [B,T,H,W,C] in [-1, 1], over the mesh."""
+
+        def step(state: TrainState, batch: Batch, index: jax.Array) -> jax.Array:
+            return draw(state, batch, parallel.example_keys(noise_key(index), len(batch["video"])))
+
+        return _over(self._mesh, step, parallel.sharded(self._mesh))
+
+
 def noise_key(index: jax.Array) -> jax.Array:
     """The key of the noise in the batch of this number: the same in every evaluation of every run."""
     return jax.random.fold_in(jax.random.key(0), index)
 
 
-def _local(array: jax.Array) -> np.ndarray:
-    """This process's rows of a sharded batch."""
-    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    return np.concatenate([jax.device_get(shard.data) for shard in shards])
+def _over(mesh: Mesh, step: Callable, out: Any) -> Callable:
+    """A function of (state, batch, batch's index), compiled."""
+    whole, rows, options = parallel.replicated(mesh), parallel.sharded(mesh), parallel.compiler_options()
+    return jax.jit(step, in_shardings=(whole, rows, whole), out_shardings=out, compiler_options=options)
+
+
+def _without_padding(batch: dict) -> dict:
+    return {name: rows[batch["mask"] > 0] for name, rows in batch.items()}

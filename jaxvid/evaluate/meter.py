@@ -1,9 +1,11 @@
-"""Clips into the features that the metrics need, and features into scores."""
+"""Clips, or files of statistics, into the features that the metrics need, and features into scores."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,13 +15,15 @@ import numpy as np
 
 from jaxvid.evaluate import suite
 from jaxvid.evaluate.suite import METRICS, PAIRED, Estimate, Interval, Score, Tap
-from jaxvid.metrics import weights
+from jaxvid.metrics import frechet, weights
 from jaxvid.metrics.features import make_extractor
-from jaxvid.metrics.frechet import Statistics, accumulate, confidence_interval
+from jaxvid.metrics.frechet import Statistics
 from jaxvid.metrics.motion import motion_features
 from jaxvid.metrics.protocol import PROTOCOLS
 
 Features = Mapping[Tap, np.ndarray | Statistics]
+# Of the features whose statistics may come from a file.
+DIMENSIONS = {("i3d", "logits"): 400, ("inception", "2048"): 2048, suite.MOTION: 60}
 
 
 class Network(NamedTuple):
@@ -116,7 +120,7 @@ class Meter:
         found = map(self._extract, batches)
         if len(self.of_sets) == 1 and self.of_sets[0] in suite.FRECHET and not self._intervals:
             (tap,) = self.taps
-            return {tap: accumulate(part[tap].reshape(-1, part[tap].shape[-1]) for part in found)}
+            return {tap: frechet.accumulate(part[tap].reshape(-1, part[tap].shape[-1]) for part in found)}
         parts = list(found)
         if not parts:
             raise ValueError("No clip of the set could be read.")
@@ -130,17 +134,18 @@ class Meter:
         """What decides the features of a tap, besides the clips."""
         return {"features": suite.title(tap), **self._networks[tap[0]].facts}
 
-    def scores(self, real: Features, fake: Features) -> list[Score]:
+    def scores(self, real: Features, fake: Features, **about: Any) -> list[Score]:
         """A score for every metric of sets, two for precision and recall; a Frechet distance takes Statistics as well.
 
-        For "asked" the real features of the tap CLASSES are the classes that were asked for, example by example.
+        For "asked" the real features of the tap CLASSES are the classes that were asked for, example by example. What
+        else is known `about` the sets becomes part of the details.
         """
-        return [score for name in self.of_sets for score in self._scores(name, real, fake)]
+        return [score for name in self.of_sets for score in self._scores(name, real, fake, about)]
 
-    def _scores(self, name: str, real: Features, fake: Features) -> list[Score]:
+    def _scores(self, name: str, real: Features, fake: Features, about: dict[str, Any]) -> list[Score]:
         metric = METRICS[name]
         assert metric.tap is not None
-        details = self.details(metric.tap)
+        details = self.details(metric.tap) | about
         details["citation"] = metric.citation or PROTOCOLS[details["protocol"]].citation
         sets = real[metric.tap], fake[metric.tap]
         counts = [(x.count or 0) if isinstance(x, Statistics) else x.shape[0] * x.shape[1] for x in sets]
@@ -167,23 +172,20 @@ class Meter:
 
         real, fake = (x.reshape(len(x), -1) for x in sets)
         resamples = 100 if dim <= 512 else 20  # of 2048 dimensions each takes seconds
-        _, low, high = confidence_interval(of_clips, real, fake, self._seed, resamples=resamples)
+        _, low, high = frechet.confidence_interval(of_clips, real, fake, self._seed, resamples=resamples)
         value, margin = estimate.value, (high - low) / 2
         return max(value - margin, estimate.bounds[0]), min(value + margin, estimate.bounds[1])
 
-    def paired_scores(self, pairs: Iterable[tuple[np.ndarray, ...]]) -> list[Score]:
+    def paired_scores(self, pairs: Iterable[tuple[np.ndarray, ...]], **about: Any) -> list[Score]:
         """Means over clips of the metrics of pairs: batches uint8 [B,T,H,W,3] of originals, and of what is compared."""
-        found: dict[str, list[np.ndarray]] = {name: [] for name in self.of_pairs}
-        for real, fake in pairs:
-            for name, batches in found.items():
-                batches.append(np.asarray(_paired(name, real, fake), np.float64))
+        batches = [{name: np.asarray(_paired(name, *pair), np.float64) for name in self.of_pairs} for pair in pairs]
         scores = []
-        for name, batches in found.items():
-            values = np.concatenate(batches)
+        for name in self.of_pairs:
+            values = np.concatenate([batch[name] for batch in batches])
             mean, count = float(values.mean()), len(values)
             margin = 1.96 * float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else None
             interval = None if margin is None else (mean - margin, mean + margin)
-            details = {"citation": METRICS[name].citation, "std": float(values.std())}
+            details = {"citation": METRICS[name].citation, "std": float(values.std()), **about}
             scores.append(Score(name, mean, interval, count, count, "clips", details))
         return scores
 
@@ -194,3 +196,81 @@ _motion = jax.jit(motion_features)
 @functools.partial(jax.jit, static_argnums=0)
 def _paired(name: str, real: jax.Array, fake: jax.Array) -> jax.Array:
     return PAIRED[name](fake, real, data_range=255.0)
+
+
+class Saved(NamedTuple):
+    """Statistics of a set of features from a file, and the metadata beside them: how they were made."""
+
+    path: str
+    statistics: Statistics
+    metadata: dict[str, Any]
+
+
+def read_statistics(path: str) -> Saved | None:
+    """The statistics in an .npz file that holds `mu` and `sigma`, None if `path` is something else.
+
+    Raises ValueError where they cannot be used, see `metrics.frechet.load`.
+    """
+    if path.endswith(".npz") and zipfile.is_zipfile(path):
+        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            if {"mu.npy", "sigma.npy"} <= set(archive.namelist()):
+                return Saved(path, *frechet.load(path))
+    return None
+
+
+def frechet_tap(metrics: Sequence[str]) -> Tap:
+    """The features of the one Frechet distance that files of statistics serve; ValueError for other metrics."""
+    known = {name: tap for name in suite.FRECHET if (tap := METRICS[name].tap) in DIMENSIONS}
+    if len(metrics) != 1 or (tap := known.get(metrics[0])) is None:
+        asked = f"--metrics {' or '.join(known)}, not {','.join(metrics)}"
+        raise ValueError(f"A file of statistics serves one Frechet distance, {asked}.")
+    return tap
+
+
+def score_statistics(real: Saved, fake: Saved, metric: str, protocols: Mapping[str, str]) -> Score:
+    """A Frechet distance of two files. Facts that they do not record are not recorded with the score either.
+
+    Raises ValueError where they record that their statistics were made in different ways.
+    """
+    tap = frechet_tap([metric])
+    protocol = protocols.get(tap[0])
+    facts = {"features": suite.title(tap), **({"protocol": protocol} if protocol else {})}
+    ddof = PROTOCOLS[protocol].ddof if protocol else 1
+    for saved in (real, fake):
+        _agree(saved, facts)
+        facts |= saved.metadata
+    if not (real.metadata and fake.metadata):
+        facts = {"features": "of files that do not record how they were made"}
+    value = frechet.frechet_distance(real.statistics, fake.statistics, ddof)
+    counts = real.statistics.count or 0, fake.statistics.count or 0
+    return Score(metric, value, None, *counts, suite.noun(tap[0]), {**facts, "ddof": ddof, "citation": "statistics"})
+
+
+def comparable(saved: Saved, tap: Tap, facts: Mapping[str, Any]) -> Statistics:
+    """The statistics, to be compared with features of this tap that these facts decide: protocol, frames, ...
+
+    Raises ValueError where the file records that they were made in another way, or they cannot be used.
+    """
+    _agree(saved, facts)
+    if saved.statistics.mean.size != DIMENSIONS[tap]:
+        found = f"{saved.statistics.mean.size} dimensions, expected {DIMENSIONS[tap]}"
+        raise ValueError(f"{saved.path} has statistics of {found} for {' '.join(tap)}.")
+    saved.statistics.covariance(facts.get("ddof", 1))
+    if not saved.metadata:
+        warnings.warn(f"{saved.path} does not record how it was made: it is assumed to be comparable.", stacklevel=2)
+    return saved.statistics
+
+
+def save_statistics(path: str, features: Any, meter: Meter, about: Mapping[str, Any]) -> None:
+    """Writes the statistics of the real features [N,E,d], and how they were made, for `read_statistics`."""
+    facts = meter.details(meter.taps[0]) | {name: about[name] for name in ("frames", "stride", "seed")}
+    facts = {name: fact for name, fact in facts.items() if name not in frechet.ARRAYS}
+    frechet.save(path, suite.summary(features), **facts, resolution=about["resolution"]["real"])
+
+
+def _agree(saved: Saved, present: Mapping[str, Any]) -> None:
+    """Raises ValueError where the file records that its statistics were made in another way."""
+    for name in ("features", "protocol", "frames", "stride", "dtype", "weights_sha256"):
+        there, here = saved.metadata.get(name), present.get(name)
+        if there is not None and here is not None and there != here:
+            raise ValueError(f"{saved.path} has statistics with {name} {there}, and {here} is asked for.")

@@ -69,7 +69,7 @@ def _is(_: np.ndarray, fake: np.ndarray) -> dict[str, Estimate]:
 
 def _pr(real: np.ndarray, fake: np.ndarray) -> dict[str, Estimate]:
     def estimate(part: int) -> Estimate:
-        return Estimate(values[part], lambda real, fake: precision_recall(real, fake)[part], (0, 1))
+        return Estimate(values[part], lambda *halves: precision_recall(*halves)[part], (0, 1))
 
     values = precision_recall(real, fake)
     return {"precision": estimate(0), "recall": estimate(1)}
@@ -131,8 +131,7 @@ def named(metrics: Sequence[str]) -> list[str]:
 def protocols(names: Sequence[str]) -> dict[str, str]:
     """The protocol's name for each network: one of the names, else the default.
 
-    Raises:
-      ValueError: an unknown one, or two of one network.
+    Raises ValueError for an unknown one, and for two of one network.
     """
     found: dict[str, str] = {}
     for name in names:
@@ -143,13 +142,9 @@ def protocols(names: Sequence[str]) -> dict[str, str]:
 
 
 def check(metrics: Sequence[str], frames: int, size: Sequence[int], examples: Mapping[str, int]) -> None:
-    """Raises ValueError for what cannot work, before anything is computed.
+    """Raises ValueError, before anything is computed, for metrics that cannot work.
 
-    Args:
-      metrics: from `named`.
-      frames: of a clip.
-      size: (height, width) of its frames.
-      examples: how many clips there are of each set, by the set's name.
+    Clips have so many frames of size (height, width); `examples` is the number of clips in each set by its name.
     """
     for name in metrics:
         metric = METRICS[name]
@@ -162,9 +157,8 @@ def check(metrics: Sequence[str], frames: int, size: Sequence[int], examples: Ma
         for side, clips in examples.items():
             count = clips * frames if network == "inception" else clips
             if count < metric.examples:
-                raise ValueError(
-                    f"{name} needs at least {metric.examples} {noun(network)}; the {side} set has {count}."
-                )
+                needed_examples = f"{metric.examples} {noun(network)}"
+                raise ValueError(f"{name} needs at least {needed_examples}; the {side} set has {count}.")
 
 
 def noun(network: str) -> str:

@@ -9,7 +9,8 @@ import pytest
 
 from jaxvid import parallel
 from jaxvid.core import Evaluated, Profile
-from jaxvid.evaluate.heldout import evaluate, make_eval
+from jaxvid.evaluate.heldout import Evaluation, evaluate, make_eval
+from jaxvid.evaluate.suite import Score
 
 RNG = np.random.default_rng(0)
 VIDEOS = RNG.integers(0, 256, (21, 2, 4, 4, 3), np.uint8)
@@ -119,3 +120,9 @@ def test_a_wrong_entry_is_refused_by_name(returned: Callable[[int], Evaluated], 
     with pytest.raises(ValueError, match=sentence) as caught:
         evaluate(step, jnp.float32(1.0), batches(7), ONE)
     assert str(caught.value).count("\n") == 0
+
+
+def test_a_score_never_takes_the_name_of_a_scalar() -> None:
+    scores = [Score(name, 2.0, None, 8, 8, "clips", {"generated": "reconstructions"}) for name in ("psnr", "fvd")]
+    found = Evaluation({"psnr": 1.0, "loss": 3.0}, {}, {}, {}).with_scores(scores)
+    assert found.scalars == {"psnr": 1.0, "loss": 3.0, "psnr_of_reconstructions": 2.0, "fvd": 2.0}

@@ -14,8 +14,8 @@ from jaxvid import data, parallel
 from jaxvid.core import Evaluated, Method, TrainState, new_state, normalize
 from jaxvid.data.synthetic import LABELS
 from jaxvid.evaluate import __main__ as evaluate
+from jaxvid.evaluate.heldout import Scorer
 from jaxvid.evaluate.meter import Meter, of_classifier
-from jaxvid.evaluate.scorer import Scorer
 from jaxvid.methods import classifier
 from jaxvid.metrics.frechet import frechet_distance, statistics
 from jaxvid.metrics.image import psnr
@@ -115,6 +115,13 @@ def test_means_of_the_method_are_printed_and_written(scored, clips, capsys) -> N
     assert written["heldout"] == {"brightness": pytest.approx(expected, rel=1e-5)} and list(scores) == ["motion"]
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["brightness", f"{written['heldout']['brightness']:.5g}"] in rows and ["held-out", "mean"] in rows
+
+
+def test_a_mean_that_is_no_number_is_null(scored) -> None:
+    def diverged(state: TrainState, batch: dict, key: jax.Array) -> Evaluated:
+        return Evaluated({"loss": jnp.full(len(batch["video"]), jnp.nan)})
+
+    assert scored(NEITHER._replace(eval_step=diverged))[1]["heldout"] == {"loss": None}
 
 
 def test_reconstructions_are_judged_where_there_are_no_samples(scored, clips) -> None:
