@@ -39,18 +39,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Listing:
-    """The files below a folder that may be videos.
+    """The files below a folder that may be videos."""
 
-    videos: name relative to the folder, with "/" -> paths of its images, () for a file that FFmpeg reads.
-    skipped: (name, reason) of broken links and of folders that cannot be entered.
-    foreign: number of other files, by ending; hidden files are not counted.
-    folders: number of folders that were searched.
-    """
-
-    videos: dict[str, tuple[str, ...]]
-    skipped: list[tuple[str, str]]
-    foreign: Counter[str]
-    folders: int
+    videos: dict[str, tuple[str, ...]]  # name below the folder, with "/" -> its images, () for a file that FFmpeg reads
+    skipped: list[tuple[str, str]]  # (name, reason) of broken links and of folders that cannot be entered
+    foreign: Counter[str]  # number of other files, by ending; hidden files are not counted
+    folders: int  # that were searched
 
 
 @dataclass(frozen=True)
