@@ -7,6 +7,7 @@ modules without dependencies (names, files): it can be used alone.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,56 +16,39 @@ from jaxvid.names import choice
 
 __all__ = ["Batches", "DamagedClip", "Source", "eval_batches", "make_source", "train_batches"]
 
-# The fields that each source reads, besides frames and resolution, and the defaults that the others leave them at.
-READ_BY = {
-    "synthetic": ("stride", "label"),
-    "moving_mnist": ("path",),
-    "folder": ("path", "stride", "fps"),
-    "records": ("path",),
-    "tfds": ("path", "dataset", "stride"),
+# The class of each source, in the module of its name, and the fields that it reads besides frames and resolution.
+SOURCES = {
+    "synthetic": ("Synthetic", "stride", "label"),
+    "moving_mnist": ("MovingMNIST", "path"),
+    "folder": ("Folder", "path", "stride", "fps", "holdout"),
+    "records": ("Records", "path"),
+    "tfds": ("TFDS", "path", "dataset", "stride"),
 }
-DEFAULTS = {"path": "", "dataset": "", "stride": 1, "fps": 0, "label": "class"}
+DEFAULTS = {"path": "", "dataset": "", "stride": 1, "fps": 0, "label": "class"}  # of fields that a source does not read
 
 
 def make_source(options: Mapping[str, Any], split: str) -> Source:
     """The source that `config.data` names.
 
     Args:
-      options: name (one of READ_BY), frames, resolution, holdout (share of a folder without an eval part that is kept
-        for evaluation), and, where they are not as in DEFAULTS, path, dataset (the TFDS name), stride, fps (0: by
-        stride, else frames per second of the clip), label (of the synthetic source: class, color or style).
+      options: name (of SOURCES), frames, resolution, holdout (share of a folder without an eval part that is kept for
+        evaluation), and, where they are not as in DEFAULTS, path, dataset (the TFDS name), stride, fps (0: by stride,
+        else frames per second of the clip), label (of the synthetic source: class, color or style).
       split: "train" or "eval".
 
     Raises:
       ValueError: an unknown name or split, a field that this source does not read, or what the source itself refuses.
     """
     choice("split", split, ("train", "eval"))
-    name = choice("data.name", options["name"], READ_BY)
-    frames, resolution = options["frames"], options["resolution"]
-    fields = {field: options.get(field, default) for field, default in DEFAULTS.items()}
+    name = choice("data.name", options["name"], SOURCES)
+    class_name, *read = SOURCES[name]
+    fields = {**DEFAULTS, **options}
     for field, default in DEFAULTS.items():
-        if field not in READ_BY[name] and fields[field] != default:
-            readers = ", ".join(source for source, read in READ_BY.items() if field in read)
+        if field not in read and fields[field] != default:
+            readers = ", ".join(source for source, (_, *others) in SOURCES.items() if field in others)
             raise ValueError(
                 f"data.{field} is {fields[field]!r}, which the source {name!r} does not read: leave it at {default!r} "
                 f"or set data.name to one that does ({readers})"
             )
-    if name == "synthetic":
-        from jaxvid.data.synthetic import Synthetic
-
-        return Synthetic(frames, resolution, split, stride=fields["stride"], label=fields["label"])
-    if name == "moving_mnist":
-        from jaxvid.data.moving_mnist import MovingMNIST
-
-        return MovingMNIST(frames, resolution, split, fields["path"])
-    if name == "folder":
-        from jaxvid.data.folder import Folder
-
-        return Folder(fields["path"], frames, resolution, fields["stride"], fields["fps"], split, options["holdout"])
-    if name == "records":
-        from jaxvid.data.records import Records
-
-        return Records(fields["path"], frames, resolution, split)
-    from jaxvid.data.tfds import TFDS
-
-    return TFDS(fields["dataset"], frames, resolution, fields["stride"], split, fields["path"])
+    source_class = getattr(importlib.import_module(f"jaxvid.data.{name}"), class_name)
+    return source_class(split=split, **{field: fields[field] for field in ("frames", "resolution", *read)})

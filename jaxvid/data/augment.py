@@ -43,6 +43,4 @@ def _margins(clip: Mapping[str, np.ndarray], size: int) -> tuple[int, int]:
 
 def _crop(clip: Mapping[str, np.ndarray], top: int, left: int, size: int) -> dict[str, np.ndarray]:
     window = (slice(None), slice(top, top + size), slice(left, left + size))
-    return {
-        key: np.ascontiguousarray(value[window]) if key in ("video", "input") else value for key, value in clip.items()
-    }
+    return {**clip, **{key: np.ascontiguousarray(clip[key][window]) for key in ("video", "input") if key in clip}}

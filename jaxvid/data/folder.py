@@ -40,9 +40,7 @@ class Folder:
 
     Attributes:
       classes: their names, in natural order; empty if there are no sub-folders.
-      videos: properties of each video of this split.
-      labels: the class of each.
-      texts: the text of each.
+      videos, labels, texts: properties, class and text of each video of this split.
       clips: int64 [clips,2], number of the video and first frame.
       skipped: (name, reason) for each file that gives no clip.
       index: properties of each file of the folder.
@@ -90,7 +88,7 @@ class Folder:
         unused = "it is outside of train/ and of the folder for evaluation"
         self.skipped += [(name, unused) for name in usable if name not in prefixes]
         usable = [name for name in usable if name in prefixes]
-        class_names = {name: _class_name(name, prefixes[name]) for name in usable}
+        class_names = {name: [*name.removeprefix(prefixes[name]).split("/")[:-1], "none"][0] for name in usable}
         self.classes = sorted(set(class_names.values()), key=natural) if set(class_names.values()) != {"none"} else []
         captions = _read_captions(root, self.index)
         chosen = train if split == "train" else held_out
@@ -130,13 +128,9 @@ class Folder:
 
     def summary(self) -> str:
         """See `Source.summary`."""
-        parts = [
-            f"{self._title}: {plural(len(self), 'clip')} of {self.shape()}",
-            f"from {plural(len(self.videos), 'video')}",
-            plural(len(self.classes), "class", "classes"),
-            f"{plural(len(self.skipped), 'file')} skipped",
-        ]
-        return ", ".join(parts)
+        classes, skipped = plural(len(self.classes), "class", "classes"), plural(len(self.skipped), "file")
+        origin = f"{plural(len(self), 'clip')} of {self.shape()}, from {plural(len(self.videos), 'video')}"
+        return f"{self._title}: {origin}, {classes}, {skipped} skipped"
 
     def _nothing_usable(self) -> str:
         """The reason why no file gives a clip, in one sentence."""
@@ -180,7 +174,7 @@ def clip_indices(info: VideoInfo, start: int, frames: int, stride: int, fps: flo
     if not fps:
         return start + stride * np.arange(frames)
     times = info.times
-    return np.array([_nearest(times, times[start] + number / fps) for number in range(frames)])
+    return _nearest(times, times[start] + np.arange(frames) / fps)
 
 
 def show(name: str) -> str:
@@ -193,11 +187,10 @@ def plural(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def _nearest(times: np.ndarray, time: float) -> int:
-    after = int(np.searchsorted(times, time))
-    if after == len(times) or (after > 0 and time - times[after - 1] < times[after] - time):
-        return after - 1
-    return after
+def _nearest(times: np.ndarray, wanted: Any) -> Any:
+    """Numbers of the frames nearest to the wanted times, which are not before the first."""
+    after = np.searchsorted(times, wanted).clip(1, len(times) - 1)
+    return after - (wanted - times[after - 1] < times[after] - wanted)
 
 
 def too_short(info: VideoInfo, frames: int, stride: int, fps: float) -> str:
@@ -268,11 +261,6 @@ def _share(holdout: float, number: int) -> int:
     return min(max(1, round(holdout * number)), number - 1)
 
 
-def _class_name(name: str, prefix: str) -> str:
-    folders = name.removeprefix(prefix).split("/")[:-1]
-    return folders[0] if folders else "none"
-
-
 def _read_captions(root: str, index: Index) -> dict[str, str]:
     """Name -> text, from captions.csv or captions.jsonl at the top of the folder."""
     captions: dict[str, str] = {}
@@ -303,15 +291,11 @@ def _caption_rows(root: str) -> Iterator[tuple[str, Any]]:
                 raise ValueError(f"{path}, line 1: expected the columns 'file' and 'text', found {reader.fieldnames}")
             yield from ((f"{path}, line {reader.line_num}", row) for row in reader)
     path = os.path.join(root, "captions.jsonl")
-    if os.path.isfile(path):
-        with open(path, encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path}, line {number}", _json(line, f"{path}, line {number}")
-
-
-def _json(line: str, place: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: this is not JSON ({error})") from error
+    if not os.path.isfile(path):
+        return
+    with open(path, encoding="utf-8-sig") as file:
+        for place, line in ((f"{path}, line {number}", line) for number, line in enumerate(file, 1) if line.strip()):
+            try:
+                yield place, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{place}: this is not JSON ({error})") from error

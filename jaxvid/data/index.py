@@ -30,7 +30,7 @@ VIDEO_ENDINGS = tuple(
     ".mxf .y4m .264 .h264 .265 .h265 .hevc .ivf .obu .mjpeg .mjpg .nut .dv .divx .rm .rmvb .apng".split()
 )
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-CACHE_FORMAT = 1  # to be increased when the cached properties of a video change
+CACHE_FORMAT = 2  # to be increased when the cached properties of a video change
 DAMAGED_CACHE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 Item = TypeVar("Item")
@@ -39,19 +39,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Listing:
-    """The files below a folder that may be videos.
+    """The files below a folder that may be videos."""
 
-    Attributes:
-      videos: name relative to the folder, with "/" -> paths of its images, () for a file that FFmpeg reads.
-      skipped: (name, reason) of broken links and of folders that cannot be entered.
-      foreign: number of other files, by ending; hidden files are not counted.
-      folders: number of folders that were searched.
-    """
-
-    videos: dict[str, tuple[str, ...]]
-    skipped: list[tuple[str, str]]
-    foreign: Counter[str]
-    folders: int
+    videos: dict[str, tuple[str, ...]]  # name below the folder, with "/" -> its images, () for a file that FFmpeg reads
+    skipped: list[tuple[str, str]]  # (name, reason) of broken links and of folders that cannot be entered
+    foreign: Counter[str]  # number of other files, by ending; hidden files are not counted
+    folders: int  # that were searched
 
 
 @dataclass(frozen=True)
@@ -167,9 +160,7 @@ def in_parallel(
                 left = f"{(len(items) - count) / rate:.0f} s left" if count < len(items) else f"in {now - start:.0f} s"
                 line = f"{done} {count} of {len(items)} files, {rate:.0f} files/s, {left}"
                 # On a terminal one line is updated; a log file gets a line every 10 seconds.
-                print(
-                    f"\r{line}\x1b[K" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True
-                )
+                print(f"\r{line}\x1b[K" if terminal else f"{line}\n", end="", file=sys.stderr, flush=True)
                 due, reported = now + (0.2 if terminal else 10), True
     finally:
         if reported and terminal:
@@ -208,14 +199,11 @@ def _cache_path(root: str, sequences: bool) -> Path:
 
 def _save(cache: Path, videos: dict[str, tuple[list[int], VideoInfo]]) -> None:
     """Writes the properties, whole or not at all; a failure is only a warning."""
-    kept = ("width", "height", "fps", "timed", "codec", "rotation", "declared", "notes")
     table = {}
     for name, (stamp, info) in videos.items():
-        base = info.time_base
-        table[name] = {field: getattr(info, field) for field in kept} | {
-            "stamp": stamp, "time_base": [base.numerator, base.denominator],
-            "frames": len(info.pts), "starts": len(info.keyframes),
-        }  # fmt: skip
+        entry = {field: value for field, value in vars(info).items() if field not in ("path", "images")}
+        counts = {"pts": len(info.pts), "keyframes": len(info.keyframes)}
+        table[name] = entry | counts | {"stamp": stamp, "time_base": info.time_base.as_integer_ratio()}
     text = json.dumps({"format": CACHE_FORMAT, "videos": table}).encode()
     nothing = np.empty(0, np.int64)
     pts = np.concatenate([nothing, *(info.pts for _, info in videos.values())])
@@ -237,11 +225,10 @@ def _load(cache: Path) -> dict[str, tuple[list[int], VideoInfo]]:
             return {}
         videos, frame, start = {}, 0, 0
         for name, entry in content["videos"].items():
-            frames, starts = entry.pop("frames"), entry.pop("starts")
-            videos[name] = entry.pop("stamp"), VideoInfo(
-                path="", pts=pts[frame : frame + frames], keyframes=keyframes[start : start + starts],
-                notes=tuple(entry.pop("notes")), time_base=Fraction(*entry.pop("time_base")), **entry,
-            )  # fmt: skip
+            stamp, frames, starts = entry.pop("stamp"), entry["pts"], entry["keyframes"]
+            entry |= {"pts": pts[frame : frame + frames], "keyframes": keyframes[start : start + starts]}
+            entry |= {"time_base": Fraction(*entry["time_base"]), "notes": tuple(entry["notes"])}
+            videos[name] = stamp, VideoInfo(path="", **entry)
             frame, start = frame + frames, start + starts
     except DAMAGED_CACHE:
         return {}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import operator
 import zlib
 from pathlib import Path
 
@@ -55,10 +54,7 @@ class MovingMNIST:
         return LENGTHS[self.split]
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        index = operator.index(index)
-        if not 0 <= index < len(self):
-            raise IndexError(f"moving MNIST clip {index} of {len(self)}")
-        draw = random_draws([self.seed, list(LENGTHS).index(self.split), index])
+        draw = random_draws(self.seed, LENGTHS, self.split, index)
         canvas = np.zeros((self.frames, self.resolution, self.resolution), np.uint8)
         room = self.resolution - DIGIT
         digits = []

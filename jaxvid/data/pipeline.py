@@ -11,9 +11,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from multiprocessing import resource_tracker
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from absl import flags, logging
@@ -50,8 +51,7 @@ class DamagedClip(ValueError):
 
     def __init__(self, path: str, reason: str):
         super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
+        self.path, self.reason = path, reason
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
@@ -79,7 +79,7 @@ class Damaged:
         return Damaged, ()  # each worker process has its own
 
 
-class Batches(Iterator[Clip]):
+class Batches(Iterator[Clip], AbstractContextManager["Batches"]):
     """Batches, and the threads or worker processes that make them; these end with `close`, `with`, or any exception.
 
     Attributes:
@@ -88,8 +88,7 @@ class Batches(Iterator[Clip]):
     """
 
     def __init__(self, iterator: Iterator[Clip], damaged: Damaged):
-        self.damaged = damaged
-        self._iterator: Iterator[Clip] = iterator
+        self.damaged, self._iterator = damaged, iterator
 
     def __next__(self) -> Clip:
         try:
@@ -104,9 +103,6 @@ class Batches(Iterator[Clip]):
         iterator, self._iterator = self._iterator, iter(())
         if hasattr(iterator, "close"):
             iterator.close()
-
-    def __enter__(self) -> Batches:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -146,13 +142,8 @@ def train_batches(
       ValueError: at once, for arguments out of range; while iterating, for clips that cannot be batched, or for too
         many damaged ones.
     """
-    damaged = Damaged()
-    order = _Order(len(source), seed)
-    clip_at = functools.partial(
-        _training_clip, source=source, order=order, resolution=resolution, seed=seed, damaged=damaged
-    )
-    shares = _shares(batch_size, process_index, process_count)
-    return _batches(source, clip_at, shares, start, sys.maxsize // batch_size, workers, threads, damaged)
+    reader = _Reader(source, resolution, _Order(len(source), seed), Damaged(), seed)
+    return _batches(reader, batch_size, start, workers, threads, process_index, process_count)
 
 
 def eval_batches(
@@ -171,60 +162,49 @@ def eval_batches(
     damaged clips, so that no clip counts twice; 1 for all others.
     """
     examples = min(examples, len(source))
-    damaged = Damaged()
     # Shuffled, since a folder's clips are sorted by class and file: so any part of them is a sample of the whole.
-    order = _Order(len(source), seed=0)
-    clip_at = functools.partial(
-        _evaluation_clip, source=source, order=order, resolution=resolution, examples=examples, damaged=damaged
-    )
-    shares = _shares(batch_size, process_index, process_count)
-    return _batches(source, clip_at, shares, 0, -(-examples // batch_size), workers, threads, damaged)
+    reader = _Reader(source, resolution, _Order(len(source), seed=0), Damaged(), examples=examples)
+    return _batches(reader, batch_size, 0, workers, threads, process_index, process_count)
 
 
-def _shares(batch_size: int, process_index: int, process_count: int) -> tuple[int, Callable[[int], int]]:
-    """Rows of one process in a batch, and its i-th clip's position in the stream of all processes."""
+def _batches(
+    reader: _Reader,
+    batch_size: int,
+    start: int,
+    workers: int,
+    threads: int | None,
+    process_index: int,
+    process_count: int,
+) -> Batches:
+    """This process's share of the reader's clips, from batch `start` on, read ahead by grain."""
+    import grain  # not at the top: grain imports JAX
+
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(f"a batch of {batch_size} cannot be shared equally by {process_count} processes")
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index is {process_index}, expected 0 to {process_count - 1}")
+    if len(reader.source) == 0:
+        raise ValueError(f"there is no clip to read: {reader.source.summary()}")
     rows = batch_size // process_count
 
     def position(index: int) -> int:
         batch, row = divmod(index, rows)
         return batch * batch_size + process_index * rows + row
 
-    return rows, position
-
-
-def _batches(
-    source: Source,
-    clip_at: Callable[[int], Clip],
-    shares: tuple[int, Callable[[int], int]],
-    start: int,
-    stop: int,
-    workers: int,
-    threads: int | None,
-    damaged: Damaged,
-) -> Batches:
-    """Batches start..stop of this process's share of `clip_at(0), clip_at(1), ...`, read ahead by grain."""
-    import grain  # not at the top: grain imports JAX
-
-    if len(source) == 0:
-        raise ValueError(f"there is no clip to read: {source.summary()}")
-    rows, position = shares
-    clips = grain.MapDataset.range(start * rows, stop * rows).map(position).map(clip_at)
-    stack = functools.partial(_stack, name=source.summary())
+    stop = 2**62 if reader.examples is None else -(-reader.examples // batch_size) * rows
+    clips = grain.MapDataset.range(start * rows, stop).map(position).map(reader.clip_at)
+    stack = functools.partial(_stack, name=reader.source.summary())
     if workers == 0:
         threads = min(16, 2 * (os.cpu_count() or 1)) if threads is None else threads
         # Threads share the clips of a batch: memory is about three batches for any number of threads.
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2 * rows))
-        return Batches(iter(clips.to_iter_dataset(options).batch(rows, batch_fn=stack)), damaged)
+        return Batches(iter(clips.to_iter_dataset(options).batch(rows, batch_fn=stack)), reader.damaged)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(sys.argv[:1])  # grain reads flags to start workers; outside app.run they are not parsed
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     batches = clips.batch(rows, batch_fn=stack).to_iter_dataset(options)
     batches = batches.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=1))
-    return Batches(_ignoring_interrupts(batches), damaged)
+    return Batches(_ignoring_interrupts(batches), reader.damaged)
 
 
 def _ignoring_interrupts(batches: Iterable[Clip]) -> Iterator[Clip]:
@@ -266,43 +246,46 @@ class _Order:
         return _Order, self._arguments
 
 
-def _training_clip(position: int, source: Source, order: _Order, resolution: int, seed: int, damaged: Damaged) -> Clip:
-    rng = np.random.default_rng([seed, position, 1])  # 1: another stream than that of the shuffle of epoch `position`
-    clip, _ = _read(source, order[position], resolution, rng, damaged)
-    return random_crop(clip, resolution, rng)
+class _Reader(NamedTuple):
+    """What gives the clip at each position of a stream."""
 
+    source: Source
+    resolution: int
+    order: _Order
+    damaged: Damaged
+    seed: int = 0  # of training
+    examples: int | None = None  # of evaluation
 
-def _evaluation_clip(
-    position: int, source: Source, order: _Order, resolution: int, examples: int, damaged: Damaged
-) -> Clip:
-    index = order[position % examples]
-    clip, substituted = _read(source, index, resolution, np.random.default_rng(position), damaged)
-    mask = np.float32(position < examples and not substituted)
-    return center_crop(clip, resolution) | {"mask": np.asarray(mask)}
+    def clip_at(self, position: int) -> Clip:
+        if self.examples is None:
+            rng = np.random.default_rng([self.seed, position, 1])  # 1: not the stream of the shuffle of that epoch
+            return random_crop(self.read(self.order[position], rng)[0], self.resolution, rng)
+        clip, replaced = self.read(self.order[position % self.examples], np.random.default_rng(position))
+        mask = np.float32(position < self.examples and not replaced)
+        return center_crop(clip, self.resolution) | {"mask": np.asarray(mask)}
 
+    def read(self, index: int, rng: np.random.Generator) -> tuple[Clip, bool]:
+        """Clip `index`, or a readable one among ATTEMPTS - 1 others drawn from `rng`, and whether it was replaced."""
+        for attempt in range(ATTEMPTS):
+            try:
+                clip = self.source[index]
+            except DamagedClip as error:
+                self.damaged.add(error)
+                last = error
+                index = int(rng.integers(len(self.source)))
+            else:
+                self.check(clip, index)
+                return clip, attempt > 0
+        raise ValueError(f"{ATTEMPTS} damaged clips in a row in {self.source.summary()}; the last one is {last}")
 
-def _read(source: Source, index: int, resolution: int, rng: np.random.Generator, damaged: Damaged) -> tuple[Clip, bool]:
-    """Clip `index`, or a readable one among ATTEMPTS - 1 others drawn from `rng`, and whether it was replaced."""
-    for attempt in range(ATTEMPTS):
-        try:
-            clip = source[index]
-        except DamagedClip as error:
-            damaged.add(error)
-            last = error
-            index = int(rng.integers(len(source)))
-        else:
-            _check(clip, resolution, index, source)
-            return clip, attempt > 0
-    raise ValueError(f"{ATTEMPTS} damaged clips in a row in {source.summary()}; the last one is {last}")
-
-
-def _check(clip: Clip, resolution: int, index: int, source: Source) -> None:
-    for key in ["video", "input"] if "input" in clip else ["video"]:
-        video = np.asarray(clip.get(key))
-        if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or min(video.shape[1:3]) < resolution:
-            found = f"{video.dtype} {list(video.shape)}" if key in clip else "missing"
-            expected = f"uint8 [T,h,w,3] with h and w of at least {resolution}"
-            raise ValueError(f"{key!r} of clip {index} is {found}, expected {expected}, in {source.summary()}")
+    def check(self, clip: Clip, index: int) -> None:
+        for key in ["video", "input"] if "input" in clip else ["video"]:
+            video = np.asarray(clip.get(key))
+            shape, least = video.shape, self.resolution
+            if video.dtype != np.uint8 or video.ndim != 4 or shape[-1] != 3 or min(shape[1:3]) < least:
+                found = f"{video.dtype} {list(shape)}" if key in clip else "missing"
+                expected = f"uint8 [T,h,w,3] with h and w of at least {least}"
+                raise ValueError(f"{key!r} of clip {index} is {found}, expected {expected}, in {self.source.summary()}")
 
 
 def _stack(clips: Sequence[Clip], name: str) -> Clip:

@@ -8,13 +8,11 @@ JSON ([[key, dtype, shape], ...]), and the concatenated bytes of the arrays; Arr
 from __future__ import annotations
 
 import json
-import math
-import operator
 import shutil
 import struct
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +49,14 @@ def write_records(source: Source, path: str, shards: int = 16, workers: int = 4)
     shards = max(1, min(shards, len(source)))
     damaged, stop = Damaged(), threading.Event()
 
-    def write(shard: int) -> dict[str, Any]:
-        try:
-            return _write_shard(source, partial, shard, shards, damaged, stop)
-        except BaseException:
-            stop.set()  # the other shards
-            raise
-
     with ThreadPoolExecutor(workers) as pool:
+        work = [pool.submit(_write_shard, source, partial, shard, shards, damaged, stop) for shard in range(shards)]
         try:
-            written = list(pool.map(write, range(shards)))
+            wait(work, return_when=FIRST_EXCEPTION)
         finally:
-            stop.set()  # an interrupt does not wait for whole shards
-    frames = sorted({count for shard in written for count in shard.pop("frames")})
-    sides = [shard.pop("resolution") for shard in written]
+            stop.set()  # neither an error nor an interrupt waits for whole shards
+    written, lengths, sides = zip(*(future.result() for future in work), strict=True)
+    frames = sorted(set().union(*lengths))
     if len(frames) != 1:
         what = f"clips of {frames} frames, which cannot share a batch" if frames else "no clip that can be read"
         raise ValueError(f"nothing written to {folder}: it would hold {what}; the source is {source.summary()}")
@@ -127,22 +119,16 @@ class Records:
         return int(self._about["clips"])
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        index = operator.index(index)
-        if not 0 <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)} in {self._folder}")
+        index = range(len(self))[index]  # IndexError if there is no such clip
         try:
             clip = decode(self._clips[index])
         except RuntimeError as error:  # ArrayRecord's error for a wrong checksum
-            shard = int(np.searchsorted(self._ends, index, side="right"))
-            raise DamagedClip(
-                str(self._folder / self._about["shards"][shard]["file"]), f"clip {index}: {error}"
-            ) from error
-        for key in ("video", "input", "action"):
-            if key in clip:
-                clip[key] = clip[key][: self.frames]
-        for key in ("video", "input"):
-            if key in clip:
-                clip[key] = resize_short_side(clip[key], self.resolution)
+            shard = self._about["shards"][np.searchsorted(self._ends, index, side="right")]
+            raise DamagedClip(str(self._folder / shard["file"]), f"clip {index}: {error}") from error
+        for key in {"video", "input", "action"} & set(clip):
+            clip[key] = clip[key][: self.frames]
+        for key in {"video", "input"} & set(clip):
+            clip[key] = resize_short_side(clip[key], self.resolution)
         return clip
 
     def summary(self) -> str:
@@ -158,12 +144,9 @@ class Records:
         file = self._folder / shard["file"]
         if not file.is_file():
             raise ValueError(f"shard {file} is missing: copy the whole folder again, or write the records again")
-        size = file.stat().st_size
-        if size != shard["bytes"]:
-            raise ValueError(
-                f"shard {file} has {size:,} bytes in place of {shard['bytes']:,}: copy it again, or write"
-                " the records again"
-            )
+        if (size := file.stat().st_size) != shard["bytes"]:
+            wrong = f"{size:,} bytes in place of {shard['bytes']:,}"
+            raise ValueError(f"shard {file} has {wrong}: copy it again, or write the records again")
         return file
 
 
@@ -182,21 +165,23 @@ def decode(record: bytes) -> dict[str, np.ndarray]:
     (length,) = struct.unpack_from("<I", record)
     offset, clip = 4 + length, {}
     for key, dtype, shape in json.loads(record[4:offset]):
-        value = np.frombuffer(record, dtype, math.prod(shape), offset) if math.prod(shape) else np.empty(0, dtype)
-        clip[key] = value.reshape(shape)
-        offset += value.nbytes
+        clip[key] = np.ndarray(shape, dtype, record, offset)
+        offset += clip[key].nbytes
     return clip
 
 
 def _write_shard(
     source: Source, folder: Path, shard: int, shards: int, damaged: Damaged, stop: threading.Event
-) -> dict[str, Any]:
-    """Writes every `shards`-th clip from `shard` on, so that each shard is a sample of the whole."""
+) -> tuple[dict[str, Any], set[int], int]:
+    """Writes every `shards`-th clip from `shard` on, so that each shard is a sample of the whole.
+
+    Returns its entry in `records.json`, the numbers of frames of its clips, and their shortest side.
+    """
     from array_record.python.array_record_module import ArrayRecordWriter
 
     file = folder / f"clips-{shard:05d}-of-{shards:05d}.array_record"
     writer = ArrayRecordWriter(str(file), "group_size:1,uncompressed")  # group 1: each clip is read on its own
-    clips, side, frames = 0, 2**31, set()
+    clips, side, frames = 0, 2**31, set[int]()
     for index in range(shard, len(source), shards):
         if stop.is_set():
             break
@@ -211,4 +196,4 @@ def _write_shard(
         side = min(side, *clip["video"].shape[1:3])
     writer.close()
     logging.info("wrote shard %d of %d: %d clips", shard + 1, shards, clips)
-    return {"file": file.name, "clips": clips, "bytes": file.stat().st_size, "frames": frames, "resolution": side}
+    return {"file": file.name, "clips": clips, "bytes": file.stat().st_size}, frames, side

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,7 @@ LAST = 15  # straight paths meet no wall up to this frame: clips of 16 frames ar
 COSINE = np.round(np.cos(np.arange(TURN) * (2 * np.pi / TURN)) * 2**15) / 2**15
 
 Draw = Callable[[float, float], float]
+Color = tuple[int, int, int]
 
 
 class Synthetic:
@@ -70,13 +71,7 @@ class Synthetic:
     """
 
     def __init__(
-        self,
-        frames: int,
-        resolution: int,
-        split: str = "train",
-        seed: int = 0,
-        stride: int = 1,
-        label: str = "class",
+        self, frames: int, resolution: int, split: str = "train", seed: int = 0, stride: int = 1, label: str = "class"
     ):
         if frames < 1 or resolution < 8:
             raise ValueError(f"synthetic videos have frames >= 1 and resolution >= 8, not {frames} and {resolution}")
@@ -90,23 +85,20 @@ class Synthetic:
         return LENGTHS[self.split]
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        index = operator.index(index)
-        if not 0 <= index < len(self):
-            raise IndexError(f"synthetic clip {index} of {len(self)}")
-        draw = random_draws([self.seed, list(LENGTHS).index(self.split), index])
+        draw = random_draws(self.seed, LENGTHS, self.split, index)
         labels = {name: int(draw(0, len(LABELS[name]))) for name in ("class", "color")}
         shape, motion = SHAPES[labels["class"] // len(MOTIONS)], MOTIONS[labels["class"] % len(MOTIONS)]
         color = LABELS["color"][labels["color"]]
         glyph = str(int(draw(0, 10))) if shape == "digit" else shape
         name = f"digit {glyph}" if shape == "digit" else shape
         moments = self.frames * self.stride
-        path = _every(_path(motion, draw, moments), self.stride)
+        path = _path(motion, draw, moments)
         background, tone = _background(draw, self.resolution)
         bodies = [Body(glyph, COLORS[color], path.center[:-1], path.radius, path.angle)]
         distractor, clause = _distractor(draw, moments, tone)
         if distractor:
-            bodies.insert(int(draw(0, 2)), _every(distractor, self.stride))  # behind or in front
-        filled, outline = _render(bodies, background, self.frames)
+            bodies.insert(int(draw(0, 2)), distractor)  # behind or in front
+        filled, outline = _render(bodies, background, self.frames, self.stride)
         labels["style"] = int(draw(0, 2))  # the last draw, so that the scene is the same for every label
         subject = f"{path.size} {color} {name}".strip()
         article = "an" if subject[0] in "aeiou" else "a"
@@ -115,7 +107,7 @@ class Synthetic:
             "input": outline,
             "label": np.asarray(labels[self.label], np.int32),
             "text": np.asarray(f"{article} {subject} {path.clause}{clause}, on a {tone} background"),
-            "action": np.diff(path.center, axis=0).astype(np.float32),
+            "action": np.diff(path.center[:: self.stride], axis=0).astype(np.float32),
         }
 
     @property
@@ -130,9 +122,15 @@ class Synthetic:
         return f"synthetic {self.split}: {len(self):,} clips of {size}, {len(self.classes)} classes, none skipped"
 
 
-def random_draws(seed: Sequence[int]) -> Callable[[float, float], float]:
-    """A function that draws uniformly from [low, high): the same numbers on every machine and numpy version."""
-    raw = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(48)
+def random_draws(seed: int, lengths: Mapping[str, int], split: str, index: int) -> Draw:
+    """Draws for clip `index`, uniform in [low, high): the same numbers on every machine and numpy version.
+
+    Raises IndexError for an index beyond the split's length.
+    """
+    index = operator.index(index)
+    if not 0 <= index < lengths[split]:
+        raise IndexError(f"generated clip {index} of {lengths[split]}")
+    raw = np.random.PCG64(np.random.SeedSequence([seed, list(lengths).index(split), index])).random_raw(48)
     uniform = iter(((raw >> np.uint64(11)) * 2.0**-53).tolist())
     return lambda low, high: low + (high - low) * next(uniform)
 
@@ -157,37 +155,27 @@ class Body(NamedTuple):
     """A shape to render in every frame."""
 
     glyph: str  # a shape, or a digit "0" to "9"
-    color: tuple[int, int, int]
+    color: Color
     center: np.ndarray  # [T, 2]
     radius: np.ndarray  # [T]
     angle: np.ndarray  # [T]
 
 
-Moving = TypeVar("Moving", Path, Body)
-
-
-def _every(moving: Moving, stride: int) -> Moving:
-    """Every stride-th frame."""
-    center, radius, angle = (part[::stride] for part in (moving.center, moving.radius, moving.angle))
-    return moving._replace(center=center, radius=radius, angle=angle)
-
-
 def _path(motion: str, draw: Draw, frames: int) -> Path:
     time = np.arange(frames + 1.0)
-    fixed = np.zeros(frames + 1)
     radius, tilt = draw(0.15, 0.22), int(draw(-50, 51))
     size = "small" if radius < 0.17 else "large" if radius > 0.2 else ""
     angle = np.full(frames, tilt)
     if motion in ("grow", "shrink"):
         rate, start = draw(0.009, 0.012), draw(0.09, 0.1)
         start, rate = (start, rate) if motion == "grow" else (0.36 - start, -rate)
-        center = np.stack([fixed + draw(0.28, 0.72), fixed + draw(0.28, 0.72)], axis=1)
+        center = np.tile([draw(0.28, 0.72), draw(0.28, 0.72)], (frames + 1, 1))
         return Path(center, reflect(start + rate * time[:-1], 0.08, 0.28), angle, "", f"{motion}s")
     if motion == "spin":
         rate, clockwise = int(draw(36, 72)), draw(0, 1) < 0.5
-        center = np.stack([fixed + draw(radius, 1 - radius), fixed + draw(radius, 1 - radius)], axis=1)
+        center = np.tile([draw(radius, 1 - radius), draw(radius, 1 - radius)], (frames + 1, 1))
         angle = (tilt + (rate if clockwise else -rate) * np.arange(frames)) % TURN
-        clause = "spins clockwise" if clockwise else "spins counterclockwise"
+        clause = f"spins {'' if clockwise else 'counter'}clockwise"
         return Path(center, np.full(frames, radius), angle, size, clause)
     line, clause = _bounce(draw, radius, time) if motion == "bounce" else _straight(motion, draw, radius, time)
     center = reflect(line, radius, 1 - radius)
@@ -247,28 +235,27 @@ def _background(draw: Draw, size: int) -> tuple[np.ndarray, str]:
     return np.broadcast_to(column.astype(np.uint8)[:, None, None], (size, size, 3)), tone
 
 
-def _render(bodies: Sequence[Body], background: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
+def _render(bodies: Sequence[Body], background: np.ndarray, frames: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
     """The scene filled and as outlines, each uint8 [T,R,R,3]; later bodies hide earlier ones."""
     size = len(background)
-    filled = np.empty((frames, size, size, 3), np.uint8)
-    filled[:] = background
+    filled = np.tile(background, (frames, 1, 1, 1))
     outline = filled.copy()
     half_line = max(0.75, 0.012 * size)
     for body in bodies:
-        distance, top, left = _distances(body, size)
+        distance, top, left = _distances(body, size, stride)
         _blend(filled, 0.5 - distance, body.color, top, left)
         _blend(outline, 0.5 + half_line - np.abs(distance), body.color, top, left)
     return filled, outline
 
 
-def _distances(body: Body, size: int) -> tuple[np.ndarray, list[int], list[int]]:
+def _distances(body: Body, size: int, stride: int) -> tuple[np.ndarray, list[int], list[int]]:
     """Signed distances in pixels, float32 [T,P,P], of the patch around each frame's body; the patches' top and left."""
-    center, radius = body.center * size, body.radius * size
+    center, radius, angle = body.center[::stride] * size, body.radius[::stride] * size, body.angle[::stride]
     patch = min(size, int(np.ceil(2 * EXTENT * radius.max())) + 2)
     corner = np.clip(np.floor(center - patch / 2 + 0.5), 0, size - patch)
     offset = corner[:, None] + np.arange(patch)[:, None] + 0.5 - center[:, None]  # [T,P,2]
     offset *= (GRID / (2 * EXTENT) / radius)[:, None, None]
-    cosine, sine = COSINE[body.angle % TURN], COSINE[(body.angle - TURN // 4) % TURN]
+    cosine, sine = COSINE[angle % TURN], COSINE[(angle - TURN // 4) % TURN]
     cos_x, sin_x = ((factor[:, None] * offset[:, :, 0]).astype(np.float32)[:, None, :] for factor in (cosine, sine))
     cos_y, sin_y = ((factor[:, None] * offset[:, :, 1]).astype(np.float32)[:, :, None] for factor in (cosine, sine))
     middle = np.float32(GRID / 2)
@@ -278,9 +265,7 @@ def _distances(body: Body, size: int) -> tuple[np.ndarray, list[int], list[int]]
     return distance, corner[:, 1].astype(int).tolist(), corner[:, 0].astype(int).tolist()
 
 
-def _blend(
-    video: np.ndarray, coverage: np.ndarray, color: tuple[int, int, int], top: list[int], left: list[int]
-) -> None:
+def _blend(video: np.ndarray, coverage: np.ndarray, color: Color, top: list[int], left: list[int]) -> None:
     """Composites `color` onto the patches [T,P,P] of `video`, in 128 steps so that int16 holds every product."""
     patch = coverage.shape[1]
     windows = [video[t, y : y + patch, x : x + patch] for t, (y, x) in enumerate(zip(top, left, strict=True))]

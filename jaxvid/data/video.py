@@ -32,35 +32,21 @@ EXIF_ORIENTATION = 0x0112  # 5 and above: width and height are exchanged
 
 @dataclass(frozen=True, eq=False)
 class VideoInfo:
-    """Properties of a video, known without reading its frames.
+    """Properties of a video, known without reading its frames."""
 
-    Attributes:
-      path: the file, or the folder of images.
-      width, height: pixels, after rotation.
-      fps: frames per second, averaged over the file's own timestamps; 0 for images.
-      pts: int64 [frames], timestamps of all frames in presentation order, in units of `time_base` seconds.
-      keyframes: int64 [k], timestamps at which decoding may start; empty: only at the beginning.
-      timed: the timestamps are the file's own and identify its frames; otherwise frames are identified by their order.
-      codec: FFmpeg's name of the decoder, or Pillow's of the image format.
-      rotation: counterclockwise degrees (0, 90, 180, 270) by which decoded frames are rotated.
-      declared: number of frames according to the header; 0 if it has none.
-      notes: remarks for a report.
-      images: paths of the images, in order, if the video is not one file for FFmpeg.
-    """
-
-    path: str
-    width: int
+    path: str  # the file, or the folder of images
+    width: int  # pixels, after rotation
     height: int
-    fps: float
-    pts: np.ndarray
+    fps: float  # frames per second, averaged over the file's own timestamps; 0 for images
+    pts: np.ndarray  # int64 [frames], timestamps in presentation order, in units of `time_base` seconds
     time_base: Fraction
-    keyframes: np.ndarray
-    timed: bool
-    codec: str
-    rotation: int = 0
-    declared: int = 0
-    notes: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()
+    keyframes: np.ndarray  # int64 [k], timestamps at which decoding may start; empty: only at the beginning
+    timed: bool  # the timestamps are the file's own and identify its frames; otherwise their order does
+    codec: str  # FFmpeg's name of the decoder, or Pillow's of the image format
+    rotation: int = 0  # counterclockwise degrees (0, 90, 180, 270) by which decoded frames are rotated
+    declared: int = 0  # number of frames according to the header; 0 if it has none
+    notes: tuple[str, ...] = ()  # remarks for a report
+    images: tuple[str, ...] = ()  # paths of the images, in order, if the video is not one file for FFmpeg
 
     @property
     def times(self) -> np.ndarray:

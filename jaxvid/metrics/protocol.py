@@ -20,31 +20,21 @@ from jaxvid.shapes import expect
 class Protocol(NamedTuple):
     """How one program computes its score.
 
-    network: "inception" or "i3d".
-    resize: how frames are resized to the network's 299 or 224 pixels; "short_side" keeps the aspect ratio and crops.
-    scale: pixels x in [0, 255] become 2 x / 255 - 1 ("unit"), or (x - 128) / 128 ("shifted").
-    epsilon: of the network's batch normalizations.
-    ddof: covariances are divided by N - ddof.
-    real_clips, fake_clips: number of clips, one of each video; 0 for all. Real clips begin at a random frame.
-    random_fake: whether generated clips do, too; otherwise they begin with the first frame.
-    repeat_fake: whether to take further clips of the same videos if there are fewer generated videos than that.
-    citation: of the program.
-
     The loading of a program (cd-fvd resizes and crops to a resolution, StyleGAN-V reads JPEG frames) is not included,
     and left to the user. The resize of "stylegan_v" happens inside its TorchScript archive: here it is PyTorch's
     bilinear resize, which has not been confirmed with a published number.
     """
 
     network: Literal["inception", "i3d"]
-    resize: Method | Literal["short_side"]
-    scale: Literal["unit", "shifted"]
-    epsilon: float
-    ddof: int
-    real_clips: int
+    resize: Method | Literal["short_side"]  # of frames to 299 or 224 pixels; "short_side" keeps their aspect, and crops
+    scale: Literal["unit", "shifted"]  # pixels x in [0, 255] become 2 x / 255 - 1, or (x - 128) / 128
+    epsilon: float  # of the network's batch normalizations
+    ddof: int  # covariances are divided by N - ddof
+    real_clips: int  # one of each video, beginning at a random frame; 0 for all
     fake_clips: int
-    random_fake: bool
-    repeat_fake: bool
-    citation: str
+    random_fake: bool  # generated clips begin at a random frame, too, and not with the first
+    repeat_fake: bool  # further clips of the same videos are taken if there are fewer generated videos than that
+    citation: str  # of the program
 
 
 ALL = (0, 0, True, False)

@@ -36,21 +36,13 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class WeightInfo:
-    """The origin of weights.
+    """The origin of weights."""
 
-    Attributes:
-      network: "inception" or "i3d".
-      source: the file or URL they were converted from.
-      sha256: of that file, hexadecimal; of a TensorFlow checkpoint's data file.
-      identity: which weights they are, in words.
-      digest: SHA-256 over names, shapes and values; equal weights have equal digests, whatever file they came from.
-    """
-
-    network: str
-    source: str
-    sha256: str
-    identity: str
-    digest: str
+    network: str  # "inception" or "i3d"
+    source: str  # the file or URL they were converted from
+    sha256: str  # of that file, hexadecimal; of a TensorFlow checkpoint's data file
+    identity: str  # which weights they are, in words
+    digest: str  # SHA-256 over names, shapes and values: equal for equal weights, whatever file they came from
 
 
 def cache_path(network: str) -> Path:
