@@ -20,16 +20,10 @@ FILM_FRAMES = 8
 
 
 def grid(videos: Sequence[Any]) -> np.ndarray:
-    """One video of many: the panels of an example beside one another, at most 4 examples in a row.
+    """One video uint8 [T,H',W',3] of many: the panels of an example beside one another, at most 4 examples in a row.
 
-    Args:
-      videos: panels, say original and reconstruction; each [N,T,H,W,C], C 1 or 3, uint8 or float in [-1, 1].
-
-    Returns:
-      uint8 [T,H',W',3]; panels whose longer side is under 128 pixels are enlarged by a whole factor.
-
-    Raises:
-      ValueError: panels of different N, T, H or W, or not of rank 5, or without examples.
+    Panels, say original and reconstruction, are [N,T,H,W,C] of one N, T, H and W, C 1 or 3, uint8 or float in [-1, 1];
+    those whose longer side is under 128 pixels are enlarged by a whole factor. Raises ValueError for others.
     """
     cells = _join(_panels(videos), axis=3, gap=2, fill=SEPARATOR)
     columns = min(COLUMNS, len(cells))
@@ -39,18 +33,10 @@ def grid(videos: Sequence[Any]) -> np.ndarray:
 
 
 def film_strip(videos: Sequence[Any], labels: Sequence[str] = (), title: str = "") -> np.ndarray:
-    """One image of many videos: each example a block, each of its panels a row of at most 8 evenly chosen frames.
+    """One image uint8 [H',W',3] of many videos: each example a block, each of its panels a row of at most 8 frames.
 
-    Args:
-      videos: panels as in `grid`.
-      labels: one name per panel, written before each row; none if empty.
-      title: a line above, say the step.
-
-    Returns:
-      uint8 [H',W',3].
-
-    Raises:
-      ValueError: as `grid`, or for another number of labels.
+    The panels are as in `grid`. Each has a label, written before its rows, or none has; the title is a line above.
+    Raises ValueError as `grid`, and for another number of labels.
     """
     panels = _panels(videos)
     if labels and len(labels) != len(panels):

@@ -12,14 +12,10 @@ EXPECTED = "expected uint8 in [0, 255], or floats in [-1, 1]"
 def to_uint8(pixels: Any, name: str = "pixels", strict: bool = False) -> np.ndarray:
     """Pixels of any shape as uint8: floats in [-1, 1] are rounded to the nearest of 256 levels, uint8 passes through.
 
-    Args:
-      pixels: uint8 or floats, on the host or on a device.
-      name: how error messages call them.
-      strict: for what users provide: values outside of [-1, 1] are refused, and so are values that look like another
-        range ([0, 1], or uint8 that are all 0 or 1). Otherwise, for what models generate, values are clipped.
+    What models generate is clipped to the range. `strict` is for what users provide: values outside of [-1, 1] are
+    refused, and so are values that look like another range ([0, 1], or uint8 that are all 0 or 1).
 
-    Raises:
-      ValueError: another dtype, NaN, or, if strict, another range.
+    Raises ValueError, under the pixels' `name`, for another dtype, NaN, or, if strict, another range.
     """
     array = np.asarray(pixels)
     if array.dtype != np.uint8 and array.dtype.kind not in "fV":  # "V" is bfloat16

@@ -19,13 +19,8 @@ class ProgressLine:
 
     In a terminal or notebook the line is rewritten in place and never wraps. In a log file a plain line comes every 10
     seconds or 10 % of the run, whichever is first; past the first quarter of an hour every 1 % of the time passed, so
-    that a week leaves some 700 lines.
-
-    Args:
-      total: the step at which the run ends.
-      start_step: the step from which it starts or resumes.
-      stream: where to write; None is stderr.
-      unit: what is counted.
+    that a week leaves some 700 lines. It starts or resumes from `start_step`, ends at `total`, counts steps or another
+    `unit`, and is written to `stream` (default: stderr).
     """
 
     def __init__(self, total: int, start_step: int = 0, stream: TextIO | None = None, unit: str = "step"):

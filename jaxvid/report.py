@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import math
 import os
 import platform
@@ -60,12 +61,9 @@ def report(
     files: Mapping[str, str] = {},
     parameters: str = "",
 ) -> None:
-    """Writes one HTML file that shows a run, readable offline and without a server.
+    """Writes one HTML file that shows a run at a step of `total_steps`, readable offline and without a server.
 
     Args:
-      path: of the report, say `workdir`/report.html.
-      title: what is trained on what.
-      step, total_steps: the present step and the last one.
       history: what `writer.read_history` returns. Metrics that differ before the first slash only share a chart. Values
         that are not finite are left out of the curves, and counted.
       videos: (step, path of an MP4) of each evaluation, oldest first. The last is shown large, with 4 earlier ones,
@@ -75,7 +73,6 @@ def report(
       profiles: by name, means over the evaluation set [K]; entries that are not finite, such as classes without an
         example, are left out, and counted.
       warnings: sentences about what looks wrong, shown first.
-      config: settings by name.
       files: label -> path relative to the report.
       parameters: the parameter table, as text.
     """
@@ -241,16 +238,14 @@ def _figure(
 
 
 def _thin(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """At most 500 points in order of step: the lowest and the highest of each stretch, so that no spike is lost."""
+    """At most 500 points in order of step: the last, and of each stretch the lowest and the highest, as spikes are."""
     points = sorted(points)
     if len(points) <= CURVE_POINTS:
         return points
-    edges = np.linspace(0, len(points) - 1, CURVE_POINTS // 2).astype(int)  # the last point is always kept
-    kept = []
-    for start, end in zip(edges, edges[1:], strict=False):
-        stretch = range(start, end)
-        kept += sorted({min(stretch, key=lambda i: points[i][1]), max(stretch, key=lambda i: points[i][1])})
-    return [points[i] for i in kept] + [points[-1]]
+    edges = np.linspace(0, len(points) - 1, CURVE_POINTS // 2).astype(int)
+    stretches = [sorted(points[start:end], key=lambda point: point[1]) for start, end in itertools.pairwise(edges)]
+    kept = {point for stretch in stretches for point in (stretch[0], stretch[-1])}
+    return sorted(kept | {points[-1]})
 
 
 def _axis(values: Sequence[float], width: int) -> tuple[Callable[[float], float], str]:

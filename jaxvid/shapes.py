@@ -10,16 +10,12 @@ import chex
 def expect(layout: str, dtype: Any = None, /, **arguments: Any) -> None:
     """Checks that every argument has the layout, such as `expect("[B,T,H,W,3]", "uint8", video=video)`.
 
-    Only static properties are read, so it works under `jit`, `grad` and `vmap`, and costs nothing once compiled.
+    A layout has an entry per axis: a letter for any size, "T>=2" for a least size, a number for that size, "1|3" for
+    one of several, and at most one "..." for any number of axes; "[]" is a scalar. A dtype is one, or its name, or
+    `float` or `int` for any of that kind. Arguments are arrays or tracers, under the names that the caller knows them
+    by. Only static properties are read: it works under `jit`, `grad` and `vmap`, and costs nothing once compiled.
 
-    Args:
-      layout: an entry per axis: a letter for any size, "T>=2" for a least size, a number for that size, "1|3" for one
-        of several, and at most one "..." for any number of axes. "[]" is a scalar.
-      dtype: a dtype or its name, or `float` or `int` for any of that kind; None for all.
-      arguments: arrays or tracers, under the names that the caller knows them by.
-
-    Raises:
-      ValueError: "video is float32 [8,64,64,3], expected uint8 [B,T,H,W,3]."
+    Raises ValueError: "video is float32 [8,64,64,3], expected uint8 [B,T,H,W,3]."
     """
     entries = layout.strip("[]").split(",") if layout != "[]" else []
     sizes = tuple(_size(entry) for entry in entries)

@@ -24,9 +24,8 @@ class Writer:
     where values that are not finite are the strings "nan", "inf" and "-inf", so that every line is valid JSON. A line
     is in the operating system's hands when the call returns, so a killed run loses none. Only process 0 makes a Writer.
 
-    Args:
-      workdir: the folder of the run, made if missing.
-      resume_step: the step of the restored state, 0 for a new run; what was logged after it is dropped.
+    The folder is made if missing. `resume_step` is the step of the restored state, 0 for a new run: what was logged
+    after it is dropped.
     """
 
     def __init__(self, workdir: str | Path, resume_step: int = 0):

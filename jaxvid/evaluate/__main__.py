@@ -86,9 +86,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]:
     """Scores of one set of videos or images against another, and what is true of all of them.
 
-    Raises:
-      ValueError: the sets, or what is asked of them, cannot work; checked before anything is computed.
-      FileNotFoundError: the weights of a network are not there.
+    Raises ValueError, before anything is computed, where the sets or what is asked of them cannot work, and
+    FileNotFoundError where the weights of a network are missing.
     """
     metrics, protocols = suite.named(options.metrics or ["fvd"]), suite.protocols(options.protocol)
     networks = {tap[0] for name in metrics if (tap := METRICS[name].tap)}
@@ -124,10 +123,10 @@ def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]
         features[name] = {tap: meter.comparable(found, tap, measure.details(tap) | about)}
         about[f"{name}_statistics"] = found.metadata or "made in an unknown way"
     for name, taken in clips.items() if measure.taps else ():
-        features[name] = measure.features(batch for (batch,) in read(name, taken))
+        features[name] = measure.features(batch for (batch,) in read_clips(taken, unit=name))
     scores = measure.scores(features["real"], features["fake"]) if measure.taps else []
     if pairs:
-        scores += measure.paired_scores(read("pairs", *pairs))
+        scores += measure.paired_scores(read_clips(*pairs, unit="pairs"))
     if options.save_real:
         meter.save_statistics(options.save_real, features["real"][measure.taps[0]], measure, about)
         print(f"Statistics of the real set written to {options.save_real}.")
@@ -151,19 +150,11 @@ def pair(sides: dict[str, Collection], frames: int, options: argparse.Namespace)
     return [clips[: options.num or None] for clips in sets]
 
 
-def read(unit: str, *sets: Sequence[Clip]) -> Iterator[tuple[np.ndarray, ...]]:
-    """Batches of clips, and a line of progress."""
-    return counted(read_clips(*sets), len(sets[0]), unit, lambda batch: len(batch[0]))
-
-
 def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]:
     """Scores of the videos that the newest checkpoint of a run makes, and what is true of all of them.
 
-    Under "heldout" these are the means of what its method's `eval_step` measures.
-
-    Raises:
-      ValueError: the run, or what is asked of it, cannot work.
-      FileNotFoundError: there is no run, or the weights of a network are not there.
+    Under "heldout" these are the means of what its method's `eval_step` measures. Raises as `score_sets`, and
+    FileNotFoundError where there is no run.
     """
     run = run_lib.load(options.workdir)
     config, method, mesh = run.config, run.method, parallel.make_mesh(jax.devices()[:1])

@@ -8,9 +8,11 @@ from typing import Any
 import jaxvid
 from jaxvid.evaluate.suite import Score
 
-# What a sentence leaves out: too long, or true on this machine only.
-LOCAL = ("real", "fake", "workdir", "data", "heldout", "videos", "resolution", "first_frame")
-CITED = ("protocol", "weights", "dtype", "subset_size", "splits")
+# What a sentence tells of the details; the rest is too long, or true on this machine only.
+CITED = (
+    *("protocol", "weights", "dtype", "subset_size", "splits"),
+    *("frames", "stride", "seed", "step", "real_statistics", "fake_statistics"),
+)
 
 
 def tables(scores: Sequence[Score], means: Mapping[str, float]) -> str:
@@ -26,17 +28,15 @@ def tables(scores: Sequence[Score], means: Mapping[str, float]) -> str:
 
 def record(score: Score, about: Mapping[str, Any]) -> dict[str, Any]:
     """A score as JSON, with a sentence to print beside it in a paper; `about` is what is true of all scores."""
-    details = dict(score.details)
-    source = details.pop("citation")
     interval = " [{:.5g}, {:.5g}]".format(*score.interval) if score.interval else ""
     real, fake = (count or "an unknown number of" for count in (score.real, score.fake))
     numbers = f"{'' if score.real is None else f'{real} real and '}{fake} fake {score.examples}"
-    if "generated" in details:
-        numbers += f" ({details['generated']})"
-    facts = {name: details[name] for name in CITED if name in details} | dict(about)
-    cited = [f"{name} {fact}" if name != "weights" else fact for name, fact in facts.items() if name not in LOCAL]
-    text = f"{score.name} {score.value:.5g}{interval}: {source}; {', '.join([numbers, *cited])}"
-    fields = {"metric": score.name, **score._asdict(), **details}
+    if "generated" in score.details:
+        numbers += f" ({score.details['generated']})"
+    facts = {name: fact for name in CITED if (fact := {**score.details, **about}.get(name)) is not None}
+    cited = [numbers, *(f"{name} {fact}" if name != "weights" else fact for name, fact in facts.items())]
+    text = f"{score.name} {score.value:.5g}{interval}: {score.details['citation']}; {', '.join(cited)}"
+    fields = {"metric": score.name, **score._asdict(), **score.details}
     del fields["name"], fields["details"]
     return {**fields, "citation": f"{text}; jaxvid {jaxvid.__version__}."}
 

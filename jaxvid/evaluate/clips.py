@@ -23,6 +23,7 @@ from jaxvid.data.pipeline import DamagedClip
 from jaxvid.data.video import VideoInfo, read_clip
 from jaxvid.files import ARRAYS, load_array
 from jaxvid.pixels import to_uint8
+from jaxvid.progress import counted
 
 
 class Video(NamedTuple):
@@ -141,8 +142,8 @@ def take_clips(
     return clips[: max(count, len(videos))]
 
 
-def read_clips(*sets: Sequence[Clip], batch: int = 8) -> Iterator[tuple[np.ndarray, ...]]:
-    """Batches uint8 [B,T,H,W,3] of one or more equally long lists of clips side by side.
+def read_clips(*sets: Sequence[Clip], unit: str = "clip", batch: int = 8) -> Iterator[tuple[np.ndarray, ...]]:
+    """Batches uint8 [B,T,H,W,3] of one or more equally long lists of clips side by side, and a line of progress.
 
     A clip that turns out to be damaged is warned of and left out, and so are those beside it.
     """
@@ -155,7 +156,7 @@ def read_clips(*sets: Sequence[Clip], batch: int = 8) -> Iterator[tuple[np.ndarr
                 warnings.warn(f"left out: {error}", stacklevel=2)
 
     rows = readable()
-    while taken := list(itertools.islice(rows, batch)):
+    for taken in counted(iter(lambda: list(itertools.islice(rows, batch)), []), len(sets[0]), unit, len):
         yield tuple(map(np.stack, zip(*taken, strict=True)))
 
 

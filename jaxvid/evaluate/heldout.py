@@ -18,9 +18,9 @@ from jaxvid.core import Batch, Evaluated, Method, Profile, TrainState
 from jaxvid.evaluate.meter import Features, Meter
 from jaxvid.evaluate.suite import CLASSES, Score
 from jaxvid.pixels import to_uint8
+from jaxvid.shapes import expect
 
-# Of the entries of Evaluated.
-FORMS = {"scalars": "[B]", "counts": "int [B,K]", "profiles": "a Profile of [B,K]", "panels": "[B,T,H,W,C]"}
+LAYOUTS = {"scalars": "[B]", "counts": "[B,K]", "profiles": "[B,K]", "panels": "[B,T,H,W,C]"}  # of Evaluated
 
 
 class Evaluation(NamedTuple):
@@ -77,17 +77,15 @@ def check(found: Evaluated, examples: int) -> None:
     """Raises ValueError, which names the entry, for what an `eval_step` may not return of so many examples."""
     if not isinstance(found, Evaluated):
         raise ValueError(f"eval_step returned {type(found).__name__}, expected core.Evaluated.")
-    for field, form in FORMS.items():
+    for field, layout in LAYOUTS.items():
         for name, entry in getattr(found, field).items():
-            profile = isinstance(entry, Profile)
-            values = jnp.asarray(entry.values if profile else entry)
-            fits = values.ndim == 1 + form.count(",") and len(values) == examples and profile == (field == "profiles")
-            if not fits or (field == "counts" and not jnp.issubdtype(values.dtype, jnp.integer)):
-                shape = f"{'a Profile of ' if profile else ''}{values.dtype} {list(values.shape)}"
-                raise ValueError(f"eval_step returned {field} {name} as {shape}, expected {form} with B={examples}.")
-            if profile and entry.names and len(entry.names) != values.shape[1]:
-                found_names = f"{len(entry.names)} names for profiles {name} of {values.shape[1]}"
-                raise ValueError(f"eval_step returned {found_names}.")
+            what = f"{name} of eval_step's {field}"
+            if isinstance(entry, Profile) != (field == "profiles"):
+                raise ValueError(f"{what} is {type(entry).__name__}, but profiles are core.Profile, others are arrays.")
+            values = jnp.asarray(entry.values if field == "profiles" else entry)
+            expect(layout.replace("B", str(examples)), int if field == "counts" else None, **{what: values})
+            if field == "profiles" and len(entry.names) not in (0, values.shape[1]):
+                raise ValueError(f"{what} has {len(entry.names)} names for {values.shape[1]} entries.")
     for name in found.counts:
         for taken in {f"{name}_used", f"{name}_perplexity"} & set(found.scalars):
             raise ValueError(f"eval_step returned scalars {taken}, which is computed from counts {name}: rename one.")
@@ -125,14 +123,10 @@ class Scorer:
     it makes no samples (a Frechet video distance is then called rFVD). Metrics of pairs compare its reconstructions
     with their originals.
 
-    Args:
-      meter: of the metrics.
-      method: made without a mapped axis.
-      batches: makes the batches of `data.eval_batches` anew. The features of their videos are computed once.
-      mesh: of one process.
+    The method is made without a mapped axis, and the mesh is of one process. `batches` makes the batches of
+    `data.eval_batches` anew; the features of their videos are computed once.
 
-    Raises:
-      ValueError: the method does not make the videos that a metric judges.
+    Raises ValueError where the method does not make the videos that a metric judges.
     """
 
     def __init__(

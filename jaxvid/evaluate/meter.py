@@ -55,9 +55,8 @@ def published(network: str, outputs: Sequence[str], protocol_name: str, dtype: s
 def of_classifier(identity: str, reader: Callable[[np.ndarray], tuple[jax.Array, jax.Array]]) -> Network:
     """A trained classifier: its features, and the classes that it predicts, int [B,1,1].
 
-    Args:
-      identity: what it was trained on, in words.
-      reader: video uint8 [B,T,H,W,3] -> features [B,D], logits [B,K].
+    The identity is what it was trained on, in words; the reader makes features [B,D] and logits [B,K] of video uint8
+    [B,T,H,W,3].
     """
 
     def extract(clips: np.ndarray) -> dict[str, np.ndarray]:
@@ -112,10 +111,8 @@ class Meter:
     def features(self, batches: Iterable[np.ndarray]) -> Features:
         """Features [N,E,d] of N clips uint8 [B,T,H,W,3]: E is T for those of images, 1 for those of videos.
 
-        Those of the tap CLASSES are the class that the classifier predicts, int [N,1,1].
-
-        For a single Frechet distance without an interval, their Statistics, so that memory does not grow with N.
-        Raises ValueError where there is no clip.
+        Those of the tap CLASSES are the class that the classifier predicts, int [N,1,1]. For a single Frechet distance
+        without an interval, their Statistics, so that memory does not grow. Raises ValueError where there is no clip.
         """
         found = map(self._extract, batches)
         if len(self.of_sets) == 1 and self.of_sets[0] in suite.FRECHET and not self._intervals:
@@ -140,23 +137,21 @@ class Meter:
         For "asked" the real features of the tap CLASSES are the classes that were asked for, example by example. What
         else is known `about` the sets becomes part of the details.
         """
-        return [score for name in self.of_sets for score in self._scores(name, real, fake, about)]
-
-    def _scores(self, name: str, real: Features, fake: Features, about: dict[str, Any]) -> list[Score]:
-        metric = METRICS[name]
-        assert metric.tap is not None
-        details = self.details(metric.tap) | about
-        details["citation"] = metric.citation or PROTOCOLS[details["protocol"]].citation
-        sets = real[metric.tap], fake[metric.tap]
-        counts = [(x.count or 0) if isinstance(x, Statistics) else x.shape[0] * x.shape[1] for x in sets]
-        compute: Callable = metric.estimate or functools.partial(suite.frechet, name, ddof=details.get("ddof", 1))
-        estimates = compute(*(x if isinstance(x, Statistics) else x.reshape(-1, x.shape[-1]) for x in sets))
-        resampled, real_count = (sets, counts[0]) if metric.real else ((sets[1], sets[1]), None)
         scores = []
-        for part, estimate in estimates.items():
-            interval = estimate.interval or self._interval(estimate, resampled)
-            numbers = real_count, counts[1], suite.noun(metric.tap[0])
-            scores.append(Score(part, estimate.value, interval, *numbers, {**details, **estimate.details}))
+        for name in self.of_sets:
+            metric = METRICS[name]
+            assert metric.tap is not None
+            details = self.details(metric.tap) | about
+            details["citation"] = metric.citation or PROTOCOLS[details["protocol"]].citation
+            sets = real[metric.tap], fake[metric.tap]
+            counts = [(x.count or 0) if isinstance(x, Statistics) else x.shape[0] * x.shape[1] for x in sets]
+            compute: Callable = metric.estimate or functools.partial(suite.frechet, name, ddof=details.get("ddof", 1))
+            estimates = compute(*(x if isinstance(x, Statistics) else x.reshape(-1, x.shape[-1]) for x in sets))
+            resampled, real_count = (sets, counts[0]) if metric.real else ((sets[1], sets[1]), None)
+            for part, estimate in estimates.items():
+                interval = estimate.interval or self._interval(estimate, resampled)
+                numbers = real_count, counts[1], suite.noun(metric.tap[0])
+                scores.append(Score(part, estimate.value, interval, *numbers, {**details, **estimate.details}))
         return scores
 
     def _interval(self, estimate: Estimate, sets: Sequence[Any]) -> Interval | None:
