@@ -69,8 +69,7 @@ def open_collection(path: str | Path, sequences: bool = True) -> Collection:
     uint8, or floats in [-1, 1], which are rounded to uint8. A folder that holds only numbered images is one video if
     `sequences`; otherwise each image stands for itself. What is left out is warned of.
 
-    Raises:
-      ValueError: nothing usable, videos of several sizes, or an array of another shape, type or range.
+    Raises ValueError for nothing usable, for videos of several sizes, and for arrays of another shape, type or range.
     """
     path = str(path)
     if os.path.isfile(path) and path.endswith(ARRAYS):
@@ -107,17 +106,15 @@ def take_clips(
     repeat: bool = False,
     seed: int = 0,
 ) -> list[Clip]:
-    """One clip of `frames` frames, every stride-th, of each video that is long enough; others are warned of.
+    """One clip of `frames` frames, every stride-th, of each video that is long enough; ValueError where none is.
 
     What is taken of a video depends on its content and the seed: not on its name, the other videos or their order.
+    Videos that are too short are warned of.
 
     Args:
       count: how many clips at most, of videos chosen by the seed; 0 for one of each.
       random: begin at a random frame of each video; else with the first.
       repeat: take further clips of the same videos until there are `count`.
-
-    Raises:
-      ValueError: no video is long enough.
     """
     needed = (frames - 1) * stride + 1
     videos = [video for video in collection.videos if video.frames >= needed]

@@ -83,6 +83,15 @@ def test_further_clips_of_the_same_videos_where_a_protocol_asks_for_them(tmp_pat
     assert len(starts) == 3 and len(set(starts)) > 1
 
 
+def test_what_is_left_out_of_a_set_is_warned_of(tmp_path) -> None:
+    save_frames(tmp_path / "set", [VIDEOS[0], VIDEOS[1, :5]])
+    (tmp_path / "set" / "broken.mp4").write_bytes(b"no video")
+    with pytest.warns(UserWarning, match="left out: broken.mp4: "):
+        collection = open_collection(tmp_path / "set")
+    with pytest.warns(UserWarning, match="left out: 1 of 2 videos in .* are too short"):
+        assert [clip.video.name for clip in take_clips(collection, 12)] == ["video_0"]
+
+
 def test_a_damaged_clip_is_left_out_on_both_sides_with_a_warning(tmp_path) -> None:
     save_frames(tmp_path / "a", VIDEOS)
     save_frames(tmp_path / "b", VIDEOS)
