@@ -31,15 +31,13 @@ def make_extractor(
     """A function from batches of pixels to batches of features, compiled once for each frame size.
 
     Args:
-      protocol: of `protocol.PROTOCOLS`.
-      params: of its network, from `weights.load`.
+      protocol, params: of `protocol.PROTOCOLS`, and of its network, from `weights.load`.
       taps: names of the network's outputs: of `inception.TAPS`, or "logits" and "pooled" of I3D.
       dtype: of the network's convolutions; bfloat16 is faster on accelerators, and no longer comparable.
       devices: to distribute the batches over; all local ones by default.
 
-    Returns:
-      (batches of uint8 [B,H,W,3], or [B,T,H,W,3] for I3D, of any B) -> for each, {tap: float32 [B,d]}. It raises
-      ValueError for batches of another dtype or shape.
+    Returns (batches of uint8 [B,H,W,3], or [B,T,H,W,3] for I3D, of any B) -> for each, {tap: float32 [B,d]}, which
+    raises ValueError for batches of another dtype or shape.
     """
     devices = tuple(devices or jax.local_devices())
     program = _program(protocol, tuple(taps), jnp.dtype(dtype), devices)

@@ -157,13 +157,9 @@ def frechet_distance(a: Statistics, b: Statistics, ddof: int = 1) -> float:
     With S = F F^T for both, the trace of the root is the sum of the singular values of F1^T F2, which is real, and
     accurate for singular covariances too. Of equal sets, rounding may leave about -1e-12 of the traces.
 
-    Args:
-      ddof: covariances are divided by N - ddof; 1 as in FID and the original FVD, 0 as in the StyleGAN family.
-
-    Raises:
-      ValueError: fewer than 2 samples, different d, or ddof=0 with an unknown N.
-
-    Warns where a set has fewer than d + 1 samples: its covariance is singular, and the distance is far too large.
+    Covariances are divided by N - ddof: 1 as in FID and the original FVD, 0 as in the StyleGAN family.
+    Raises ValueError for fewer than 2 samples, different d, or ddof=0 with an unknown N. Warns where a set has fewer
+    than d + 1 samples: its covariance is singular, and the distance is far too large.
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"A distance needs features of equal dimension, got {a.mean.size} and {b.mean.size}.")
@@ -220,8 +216,7 @@ def confidence_interval(
       level: probability to cover, between 0 and 1.
       resamples: pairs of halves, at least 2; the width is known to about 1 / sqrt(2 resamples).
 
-    Raises:
-      ValueError: an argument is out of range, or as `as_features`.
+    Raises ValueError for an argument out of range, or as `as_features`.
     """
     real, fake = as_features(real, "real", 4), as_features(fake, "fake", 4)
     if not 0 < level < 1 or resamples < 2:
