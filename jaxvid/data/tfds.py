@@ -6,9 +6,11 @@ All that was prepared as ArrayRecord can be read: `tfds build ucf101 --file_form
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import io
+import operator
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -236,9 +238,7 @@ def _random_access(builder: Any, split: str, features: _Features) -> Any:
 
 
 def _value(example: Any, path: Keys) -> Any:
-    for key in path:
-        example = example[key]
-    return example
+    return functools.reduce(operator.getitem, path, example)
 
 
 def _rgb(image: bytes | np.ndarray) -> np.ndarray:

@@ -54,5 +54,5 @@ def _frechet(real: Any, fake: Any, layout: str, params: Any, protocol: Protocol,
     expect(layout, **sets)
     pixels = [to_uint8(array, name, strict=True) for name, array in sets.items()]
     extract = make_extractor(protocol, params, [tap])
-    of_real, of_fake = (statistics(next(extract([array]))[tap]) for array in pixels)
+    of_real, of_fake = (statistics(extract(array)[tap]) for array in pixels)
     return frechet_distance(of_real, of_fake, protocol.ddof)
