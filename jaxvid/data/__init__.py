@@ -36,8 +36,7 @@ def make_source(options: Mapping[str, Any], split: str) -> Source:
         else frames per second of the clip), label (of the synthetic source: class, color or style).
       split: "train" or "eval".
 
-    Raises:
-      ValueError: an unknown name or split, a field that this source does not read, or what the source itself refuses.
+    Raises ValueError for an unknown name or split, a field that this source does not read, or what it itself refuses.
     """
     choice("split", split, ("train", "eval"))
     name = choice("data.name", options["name"], SOURCES)

@@ -55,20 +55,18 @@ def report(train: Folder, held_out: Folder, decoded: bool) -> str:
     foreign = sum(index.listing.foreign.values())
     endings = ", ".join(f"{number} {ending}" for ending, number in index.listing.foreign.most_common(6))
     others = f", and {plural(foreign, 'other file')} ignored ({endings})" if foreign else ""
+    undetected = "damage within files is not detected"
     seconds = [len(info.pts) / info.fps for info in videos.values() if info.fps]
     facts = [
         ("found", f"{plural(len(videos), 'readable video')} in {plural(index.listing.folders, 'folder')}{others}"),
-        (
-            "checked",
-            "every frame was decoded" if decoded else "packets only (--quick): damage within files is not detected",
-        ),
+        ("checked", "every frame was decoded" if decoded else f"packets only (--quick): {undetected}"),
         ("sizes", _most(f"{info.width}x{info.height}" for info in videos.values())),
         ("frame rates", _most(f"{info.fps:.4g}" for info in videos.values() if info.fps) or "none, these are images"),
         ("formats", _most(info.codec for info in videos.values())),
         ("frames", _range([len(info.pts) for info in videos.values()], "{:,.0f}")),
         ("seconds", _range(seconds, "{:,.1f}") if seconds else "-"),
+        ("clips", train.shape()),
     ]
-    facts.append(("clips", train.shape()))
     lines = [show(os.path.abspath(index.root)), *_table(facts)]
     clips = zip(train.classes or ["all"], *map(_clips, (train, held_out)), strict=True)
     rows = [("clips", "train", "eval"), *((show(name), f"{a:,}", f"{b:,}") for name, a, b in clips)]
@@ -104,13 +102,9 @@ def _range(values: Sequence[float], form: str) -> str:
 def _table(rows: Sequence[Sequence[str]], numbers: bool = False) -> list[str]:
     """Rows as indented lines with aligned columns; a name beyond 48 characters does not widen its column."""
     widths = [max(min(len(cell), 48) for cell in column) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [first.ljust(widths[0])]
-        for cell, width in zip(others, widths[1:], strict=True):
-            cells.append(cell.rjust(width) if numbers else cell)
-        lines.append("  " + "  ".join(cells))
-    return lines
+    if numbers:
+        rows = [(first, *map(str.rjust, others, widths[1:])) for first, *others in rows]
+    return ["  " + "  ".join((first.ljust(widths[0]), *others)) for first, *others in rows]
 
 
 if __name__ == "__main__":

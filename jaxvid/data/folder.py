@@ -47,17 +47,14 @@ class Folder:
 
     Args:
       path: the folder.
-      frames: T of a clip.
+      frames, stride: T of a clip, and the step between its frames; the stride is ignored if fps is not 0.
       resolution: length of the short side in pixels; smaller videos are enlarged.
-      stride: each clip takes every stride-th frame; ignored if fps is not 0.
       fps: frames per second of the clips; 0 to use the stride.
       split: "train" or "eval".
       holdout: share of the files that is kept for "eval", in (0, 1); at least one file, and never all.
-      workers: threads that read the files; None for one per core, at most 16.
       index: from `build_index`, if the files have been read already.
 
-    Raises:
-      ValueError: an argument out of range, no such folder, no video in it, or none that gives a clip.
+    Raises ValueError for an argument out of range, no such folder, no video in it, or none that gives a clip.
     """
 
     def __init__(
@@ -69,12 +66,11 @@ class Folder:
         fps: float = 0.0,
         split: str = "train",
         holdout: float = 0.1,
-        workers: int | None = None,
         index: Index | None = None,
     ):
         root = check_settings(path, frames, resolution, stride, fps, split, holdout)
         self.frames, self.resolution, self.stride, self.fps = int(frames), int(resolution), int(stride), float(fps)
-        self.index = index or build_index(root, sequences=frames > 1, workers=workers)
+        self.index = index or build_index(root, sequences=frames > 1)
         self.skipped = list(self.index.skipped)
         starts = {}
         for name, info in self.index.videos.items():
@@ -109,9 +105,7 @@ class Folder:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Clip `index`: video uint8 [T,h,w,3] with short side `resolution`, label int32 [], text str [].
 
-        Raises:
-          DamagedClip: one of its frames does not decode.
-          IndexError: there is no such clip.
+        Raises DamagedClip if one of its frames does not decode, IndexError if there is no such clip.
         """
         number, start = self.clips[index]
         indices = clip_indices(self.videos[number], start, self.frames, self.stride, self.fps)

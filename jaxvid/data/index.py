@@ -60,8 +60,8 @@ class Index:
 def build_index(root: str, sequences: bool, workers: int | None = None, decode: bool = False) -> Index:
     """Finds and probes every video below a folder.
 
-    Properties are cached in index/ of `files.cache_folder()`, so that the next time only files are probed whose size or
-    modification time has changed.
+    Properties are cached in index/ of `files.cache_folder()`: files are probed only if their size or modification time
+    has changed.
 
     Args:
       root: the folder.

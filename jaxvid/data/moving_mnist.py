@@ -37,9 +37,8 @@ class MovingMNIST:
         their last tenth is used for evaluation and the rest for training.
       seed: of digits and motions.
 
-    Raises:
-      ValueError: frames or resolution too small, or a file that is no IDX file.
-      FileNotFoundError: `path` does not contain MNIST.
+    Raises ValueError for frames or resolution too small, or a file that is no IDX file, and FileNotFoundError if `path`
+    does not contain MNIST.
     """
 
     classes = [f"{a}_{b}" for a in range(10) for b in range(a, 10)]

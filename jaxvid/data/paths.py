@@ -26,11 +26,8 @@ def read_videos(path: str, frames: int, options: Mapping[str, Any]) -> np.ndarra
       frames: T of the result.
       options: `config.data`: resolution, stride and fps; the frames of arrays are taken as they are.
 
-    Returns:
-      uint8 [n,T,resolution,resolution,3], resized by the short side and cropped to the middle.
-
-    Raises:
-      ValueError: there is nothing usable, or not enough frames of it.
+    Returns uint8 [n,T,resolution,resolution,3], resized by the short side and cropped to the middle.
+    Raises ValueError if there is nothing usable, or not enough frames of it.
     """
     resolution, stride, fps = options["resolution"], options["stride"], options["fps"]
     if path.endswith(ARRAYS):

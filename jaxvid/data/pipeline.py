@@ -82,9 +82,8 @@ class Damaged:
 class Batches(Iterator[Clip], AbstractContextManager["Batches"]):
     """Batches, and the threads or worker processes that make them; these end with `close`, `with`, or any exception.
 
-    Attributes:
-      damaged: the damaged files found so far (`len(damaged)`, `damaged.files`). Worker processes keep their own: with
-        workers > 0 this one stays empty, and the workers log the files.
+    `damaged` holds the damaged files found so far (`len(damaged)`, `damaged.files`). Worker processes keep their own:
+    with workers > 0 this one stays empty, and the workers log the files.
     """
 
     def __init__(self, iterator: Iterator[Clip], damaged: Damaged):
@@ -132,15 +131,11 @@ def train_batches(
       start: number of the first batch; nothing before it is read.
       workers: worker processes; 0 means threads in this process, which suffice if decoding releases the GIL.
       threads: threads when workers is 0; None for two per core, at most 16; 0 reads in the caller's thread.
-      process_index: this process, 0 <= p < process_count.
-      process_count: processes that share each batch.
+      process_index, process_count: p and P, 0 <= p < P.
 
-    Returns:
-      Dicts of C-contiguous arrays: `video` uint8 [B/P,T,resolution,resolution,3] and the source's other keys.
-
-    Raises:
-      ValueError: at once, for arguments out of range; while iterating, for clips that cannot be batched, or for too
-        many damaged ones.
+    Returns dicts of C-contiguous arrays: `video` uint8 [B/P,T,resolution,resolution,3] and the source's other keys.
+    Raises ValueError at once for arguments out of range, and while iterating for clips that cannot be batched, or for
+    too many damaged ones.
     """
     reader = _Reader(source, resolution, _Order(len(source), seed), Damaged(), seed)
     return _batches(reader, batch_size, start, workers, threads, process_index, process_count)

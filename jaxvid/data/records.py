@@ -35,11 +35,8 @@ def write_records(source: Source, path: str, shards: int = 16, workers: int = 4)
       shards: number of files; several times the number of hosts that will read them.
       workers: threads that read clips and write shards.
 
-    Returns:
-      The content of `records.json`.
-
-    Raises:
-      ValueError: `path` exists already, clips differ in their number of frames, or none can be read.
+    Returns the content of `records.json`.
+    Raises ValueError if `path` exists already, clips differ in their number of frames, or none can be read.
     """
     folder, partial = Path(path), Path(f"{path}.partial")
     if folder.exists() and any(folder.iterdir()):
@@ -85,12 +82,10 @@ class Records:
 
     Args:
       path: the folder that contains `train/` and `eval/`.
-      frames: T, at most the frames of the stored clips, of which the first T are taken.
-      resolution: at most the stored one.
+      frames, resolution: at most those of the stored clips, of which the first T frames are taken.
       split: "train" or "eval".
 
-    Raises:
-      FileNotFoundError: there are no records. ValueError: they are too short or too small, or a shard is damaged.
+    Raises FileNotFoundError if there are no records, ValueError if they are too short or too small, or damaged.
     """
 
     def __init__(self, path: str, frames: int, resolution: int, split: str = "train"):

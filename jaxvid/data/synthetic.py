@@ -58,16 +58,14 @@ class Synthetic:
     not depend on the resolution.
 
     Args:
-      frames: T >= 1.
-      resolution: R >= 8.
+      frames, resolution: T >= 1, R >= 8.
       split: "train" or "eval"; they share no video.
       seed: another seed gives other videos of the same kind.
       stride: every stride-th frame of the scene is rendered, >= 1.
       label: what `label` is: the "class" (shape and motion, 40 such as "square_left"), the "color" (8), or the "style":
         then half of the videos are filled and half are outlines, and nothing else of the scenes changes.
 
-    Raises:
-      ValueError: frames, resolution or stride out of range, or another split or label.
+    Raises ValueError for frames, resolution or stride out of range, or another split or label.
     """
 
     def __init__(

@@ -40,9 +40,7 @@ def tokenize(text: str, vocabulary: Sequence[str], length: int) -> np.ndarray:
 class Embeddings:
     """Text embeddings from a file: `text` [N] str and `embedding` [N,E] of floats in an .npz, one row per caption.
 
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is no such table.
+    Raises FileNotFoundError if there is no such file, ValueError if it is no such table.
     """
 
     def __init__(self, path: str):

@@ -6,9 +6,11 @@ All that was prepared as ArrayRecord can be read: `tfds build ucf101 --file_form
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import io
+import operator
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -29,21 +31,17 @@ class TFDS:
 
     An item has `video` uint8 [T,h,w,3] with the shorter side resized to `resolution` (gray repeated in three channels),
     `label` int32 [] (0 if the set has no classes), `text` (a caption, else the class name, else ""), and `action`
-    float32 [T,A] if the set has one vector "action" per frame. A video shorter than (T-1) x stride + 1 frames raises
-    DamagedClip. Evaluation reads the split validation or test; if there is neither, the last tenth of train, which
-    training leaves out.
+    float32 [T,A] if the set has one vector "action" per frame. Shorter videos raise DamagedClip. Evaluation reads the
+    split validation or test; if there is neither, the last tenth of train, which training leaves out.
 
     Args:
       dataset: name in TFDS, with optional config and version: "ucf101/ucf101_1:2.0.0"; "" if `path` is the folder of a
         prepared data set.
-      frames: T >= 1.
-      resolution: pixels of the shorter side.
-      stride: step between frames.
+      frames, resolution, stride: T, pixels of the shorter side, and the step between frames, each >= 1.
       split: "train" or "eval".
       path: TFDS' data_dir ("": its default), or the folder of one prepared data set.
 
-    Raises:
-      ValueError: the data set is unknown, not prepared, not prepared for random access, or has neither video nor image.
+    Raises ValueError if the data set is unknown, not prepared (for random access), or has neither video nor image.
     """
 
     def __init__(
@@ -88,12 +86,10 @@ class TFDS:
 
     def summary(self) -> str:
         """See `Source.summary`."""
-        size = f"{self.frames} frames of short side {self.resolution}"
+        clips = f"{len(self):,} clips of {self.frames} frames of short side {self.resolution}"
         others = f" (not {', '.join(map('/'.join, self._features.others))})" if self._features.others else ""
-        return (
-            f"TFDS {self._name} {self._split}: {len(self):,} clips of {size} from {'/'.join(self._features.video)!r}"
-            f"{others}, {len(self.classes)} classes{self._note}; shorter videos are skipped"
-        )
+        rest = f"{others}, {len(self.classes)} classes{self._note}; shorter videos are skipped"
+        return f"TFDS {self._name} {self._split}: {clips} from {'/'.join(self._features.video)!r}{rest}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TFDS, self._arguments  # each worker process opens the files
@@ -200,9 +196,7 @@ def _find_features(features: Any, name: str) -> _Features:
         raise ValueError(f"{name} has neither a video nor an image; its features are {features}")
     rank = {key: place for place, key in enumerate(VIDEO_NAMES)}
     videos.sort(key=lambda found: (not found[2], rank.get(found[0][-1], len(rank))))
-    labels = [
-        (path, feature) for path, feature, n in leaves if isinstance(feature, tfds.features.ClassLabel) and n == 0
-    ]
+    labels = [leaf[:2] for leaf in leaves if isinstance(leaf[1], tfds.features.ClassLabel) and leaf[2] == 0]
     labels.sort(key=lambda found: found[0] != ("label",))
     texts = [path for path, feature, n in leaves if isinstance(feature, tfds.features.Text) and path[-1] in TEXT_NAMES]
     actions = [path for path, feature, n in leaves if path[-1:] == ("action",) and n + len(feature.shape or ()) == 2]
@@ -244,9 +238,7 @@ def _random_access(builder: Any, split: str, features: _Features) -> Any:
 
 
 def _value(example: Any, path: Keys) -> Any:
-    for key in path:
-        example = example[key]
-    return example
+    return functools.reduce(operator.getitem, path, example)
 
 
 def _rgb(image: bytes | np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if av.__version__.s
 EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT  # otherwise swscale is up to 2 levels too dark
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
 EXIF_ORIENTATION = 0x0112  # 5 and above: width and height are exchanged
+Packet = tuple[int | None, bool]  # timestamp, and whether decoding may start there
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +58,9 @@ class VideoInfo:
 def probe(path: str, decode: bool = False) -> VideoInfo:
     """Properties of the video file at `path`, from its packets and one decoded frame, not from its header.
 
-    Only a file without usable timestamps, such as raw .264, has to be decoded to count its frames.
-
-    Args:
-      path: a file that FFmpeg reads.
-      decode: decode every frame, and count those before the first that does not decode.
-
-    Raises:
-      DamagedClip: no frame of the file can be decoded.
+    Only a file without usable timestamps, such as raw .264, has to be decoded to count its frames. With `decode` every
+    frame is decoded, and only those before the first that does not decode are counted.
+    Raises DamagedClip if no frame of the file can be decoded.
     """
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         raise DamagedClip(path, "the file is empty (0 bytes)")
@@ -101,15 +97,10 @@ def probe(path: str, decode: bool = False) -> VideoInfo:
 
 
 def probe_images(path: str, images: Sequence[str], decode: bool = False) -> VideoInfo:
-    """Properties of a video whose frames are images; its size is that of the first.
+    """Properties of a video whose frames are `images`, paths in order; its size is that of the first.
 
-    Args:
-      path: the folder, or the image itself if there is only one.
-      images: their paths, in order.
-      decode: decode them all, and count those before the first that does not decode.
-
-    Raises:
-      DamagedClip: the first one is no image.
+    `path` is their folder, or the image itself if there is only one. With `decode` all are decoded, and only those
+    before the first that does not decode are counted. Raises DamagedClip if the first is no image.
     """
     try:
         with Image.open(images[0]) as image:
@@ -144,18 +135,13 @@ def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_
       frame_indices: [T], ascending, counted in presentation order.
       short_side: pixels of the shorter side of the result; the longer follows from the stored width and height.
 
-    Returns:
-      uint8 [T,h,w,3], RGB with full range (BT.601 unless the file specifies another).
-
-    Raises:
-      ValueError: the video has no such frames.
-      DamagedClip: one of the frames does not decode.
+    Returns uint8 [T,h,w,3], RGB with full range (BT.601 unless the file specifies another).
+    Raises ValueError if the video has no such frames, DamagedClip if one of them does not decode.
     """
     indices = np.asarray(frame_indices, np.int64)
     if not len(indices) or indices[0] < 0 or indices[-1] >= len(info.pts) or (np.diff(indices) <= 0).any():
-        raise ValueError(
-            f"{info.path} has {len(info.pts)} frames; a clip of it is ascending indices, not {indices.tolist()}"
-        )
+        found = f"{len(info.pts)} frames; a clip of it is ascending indices, not {indices.tolist()}"
+        raise ValueError(f"{info.path} has {found}")
     scale = short_side / min(info.width, info.height)
     width, height = max(1, round(info.width * scale)), max(1, round(info.height * scale))
     clip = np.empty((len(indices), height, width, 3), np.uint8)
@@ -202,11 +188,9 @@ def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise DamagedClip(path, f"FFmpeg cannot read it ({reason})") from error
 
 
-def _list_packets(
-    container: InputContainer, stream: VideoStream
-) -> tuple[list[tuple[int | None, bool]], av.VideoFrame | None]:
-    """(pts, whether decoding may start there) of each visible packet, and the first frame that decodes."""
-    packets: list[tuple[int | None, bool]] = []
+def _list_packets(container: InputContainer, stream: VideoStream) -> tuple[list[Packet], av.VideoFrame | None]:
+    """Each visible packet, and the first frame that decodes."""
+    packets: list[Packet] = []
     frame, keyframe_seen = None, False
     for packet in container.demux(stream):
         keyframe_seen = keyframe_seen or packet.is_keyframe
@@ -255,10 +239,7 @@ def _decode_all(path: str, start: int | None) -> tuple[list[int | None], str]:
 
 
 def _frames(info: VideoInfo, start: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
-    """(timestamp as in `info.pts`, frame) from the keyframe with timestamp `start` on; None: from the beginning.
-
-    There are none if the container cannot seek to that keyframe.
-    """
+    """(timestamp as in `info.pts`, frame) from the keyframe at `start` on, or the beginning; none if it cannot seek."""
     with _opened(info.path) as (container, stream):
         if start is not None and start > info.keyframes[0]:
             container.seek(int(start), stream=stream)

@@ -44,8 +44,7 @@ def published(network: str, outputs: Sequence[str], protocol_name: str, dtype: s
 
     def extract(clips: np.ndarray) -> dict[str, np.ndarray]:
         pixels = clips.reshape(-1, *clips.shape[2:]) if network == "inception" else clips
-        found = next(program([pixels]))
-        return {output: rows.reshape(len(clips), -1, rows.shape[-1]) for output, rows in found.items()}
+        return {output: rows.reshape(len(clips), -1, rows.shape[-1]) for output, rows in program(pixels).items()}
 
     facts = {name: getattr(protocol, name) for name in ("resize", "scale", "epsilon", "ddof")}
     identity = {"dtype": dtype, "weights": info.identity, "weights_sha256": info.digest}

@@ -29,8 +29,7 @@ def fid(real_images: Any, fake_images: Any, params: Any, protocol: str = "pytorc
       params: of Inception, from `weights.load("inception")`.
       protocol: of `protocol.FID_PROTOCOLS`.
 
-    Raises:
-      ValueError: wrong shapes, types or ranges, or an unknown protocol.
+    Raises ValueError for wrong shapes, types or ranges, or an unknown protocol.
     """
     chosen = FID_PROTOCOLS[choice("protocol", protocol, FID_PROTOCOLS)]
     return _frechet(real_images, fake_images, "[N>=2,H,W,3]", params, chosen, "2048")
@@ -44,8 +43,7 @@ def fvd(real_videos: Any, fake_videos: Any, params: Any, protocol: str = "origin
       params: of I3D, from `weights.load("i3d")`.
       protocol: of `protocol.FVD_PROTOCOLS`; clips are taken as they are, whatever the protocol samples.
 
-    Raises:
-      ValueError: wrong shapes, types or ranges, too few frames, or an unknown protocol.
+    Raises ValueError for wrong shapes, types or ranges, too few frames, or an unknown protocol.
     """
     chosen = FVD_PROTOCOLS[choice("protocol", protocol, FVD_PROTOCOLS)]
     return _frechet(real_videos, fake_videos, f"[N>=2,T>={MIN_FRAMES},H,W,3]", params, chosen, "logits")
@@ -56,5 +54,5 @@ def _frechet(real: Any, fake: Any, layout: str, params: Any, protocol: Protocol,
     expect(layout, **sets)
     pixels = [to_uint8(array, name, strict=True) for name, array in sets.items()]
     extract = make_extractor(protocol, params, [tap])
-    of_real, of_fake = (statistics(next(extract([array]))[tap]) for array in pixels)
+    of_real, of_fake = (statistics(extract(array)[tap]) for array in pixels)
     return frechet_distance(of_real, of_fake, protocol.ddof)

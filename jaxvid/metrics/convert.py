@@ -64,15 +64,10 @@ def convert(tensors: Mapping[str, np.ndarray]) -> tuple[str, dict[str, np.ndarra
     """The network, "inception" or "i3d", and its weights float32, with the names and order of `shapes(network)`.
 
     Every tensor has to be present with its shape, and no other but the counters `num_batches_tracked`. If a program
-    has no scale in its normalization, the scale is one.
-
-    Args:
-      tensors: of a file of pytorch-fid, torch-fidelity, StyleGAN (TorchScript) for "inception"; of VideoGPT, piergiaj,
-        hassony2, StyleGAN-V (TorchScript), kinetics-i3d, TF-Hub for "i3d".
-
-    Raises:
-      ValueError: the tensors are of neither network, or one of them is missing, of another shape, not finite or
-        unknown.
+    has no scale in its normalization, the scale is one. `tensors` come from a file of pytorch-fid, torch-fidelity or
+    StyleGAN (TorchScript) for "inception"; of VideoGPT, piergiaj, hassony2, StyleGAN-V (TorchScript), kinetics-i3d or
+    TF-Hub for "i3d". Raises ValueError if they are of neither network, or one of them is missing, of another shape,
+    not finite or unknown.
     """
     naming = _naming(tensors)
     unknown = set(tensors) - set(naming.names.values())
@@ -88,15 +83,12 @@ def identify(network: str, weights: Mapping[str, np.ndarray], data: bytes) -> st
     Those of I3D are identified by their values, whatever file they are stored in, through the checksums of TensorFlow's
     checkpoints; otherwise, as those of Inception, by the file.
 
-    Args:
-      weights: from `convert`.
-      data: the file they were stored in; of a TensorFlow checkpoint the data file.
+    `weights` come from `convert`, `data` from the file they were stored in (the data file of a TensorFlow checkpoint).
     """
     known = KNOWN_I3D.get(i3d_digest(weights)) if network == "i3d" else None
     sha256 = hashlib.sha256(data).hexdigest()
-    git_object = hashlib.sha1(b"blob %d\0" % len(data), usedforsecurity=False)
-    git_object.update(data)
-    known = known or KNOWN_FILES.get(sha256[:8]) or KNOWN_FILES.get(git_object.hexdigest())
+    git_object = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    known = known or KNOWN_FILES.get(sha256[:8]) or KNOWN_FILES.get(git_object)
     return known or f"unknown weights, sha256 {sha256}"
 
 
@@ -105,11 +97,11 @@ def i3d_digest(weights: Mapping[str, np.ndarray]) -> str:
 
     "" if a scale of the normalization is not one: TensorFlow has none.
     """
-    naming = next(naming for naming in _namings() if naming.from_tensorflow)
-    if any((weights[name] != 1).any() for name in weights if name not in naming.names):
+    names = _tensorflow_names()
+    if any((weights[name] != 1).any() for name in weights if name not in names):
         return ""
     digest = hashlib.sha256()
-    for _, name in sorted((graph_name, name) for name, graph_name in naming.names.items()):
+    for name in sorted(names, key=names.__getitem__):
         tensor = weights[name]
         stored = np.ascontiguousarray(tensor.transpose(2, 3, 4, 1, 0) if tensor.ndim == 5 else tensor, "<f4")
         digest.update(masked_crc32c(stored.tobytes()).to_bytes(4, "little"))

@@ -157,13 +157,9 @@ def frechet_distance(a: Statistics, b: Statistics, ddof: int = 1) -> float:
     With S = F F^T for both, the trace of the root is the sum of the singular values of F1^T F2, which is real, and
     accurate for singular covariances too. Of equal sets, rounding may leave about -1e-12 of the traces.
 
-    Args:
-      ddof: covariances are divided by N - ddof; 1 as in FID and the original FVD, 0 as in the StyleGAN family.
-
-    Raises:
-      ValueError: fewer than 2 samples, different d, or ddof=0 with an unknown N.
-
-    Warns where a set has fewer than d + 1 samples: its covariance is singular, and the distance is far too large.
+    Covariances are divided by N - ddof: 1 as in FID and the original FVD, 0 as in the StyleGAN family.
+    Raises ValueError for fewer than 2 samples, different d, or ddof=0 with an unknown N. Warns where a set has fewer
+    than d + 1 samples: its covariance is singular, and the distance is far too large.
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"A distance needs features of equal dimension, got {a.mean.size} and {b.mean.size}.")
@@ -208,11 +204,10 @@ def confidence_interval(
 
     The metric is computed on random halves of both sets. Drawn without replacement, a half varies about the whole as
     much as the whole does about the population, so the interval is the value -+ z times their standard deviation. A
-    bootstrap would repeat samples and so use fewer different ones, which increases Frechet distances, often beyond the
-    bootstrap's own interval.
+    bootstrap would repeat samples, which increases Frechet distances, often beyond the bootstrap's own interval.
 
-    The interval is for the mean of the metric over data sets of this size. The bias of a Frechet distance, which it has
-    at every size, is not included. Where both sets come from one distribution the interval is too wide.
+    The interval is for the mean of the metric over data sets of this size: the bias of a Frechet distance, at every
+    size, is not included. Where both sets come from one distribution the interval is too wide.
 
     Args:
       metric: function of features [N1,d] and [N2,d] that is defined for half as many, too.
@@ -221,8 +216,7 @@ def confidence_interval(
       level: probability to cover, between 0 and 1.
       resamples: pairs of halves, at least 2; the width is known to about 1 / sqrt(2 resamples).
 
-    Raises:
-      ValueError: an argument is out of range, or as `as_features`.
+    Raises ValueError for an argument out of range, or as `as_features`.
     """
     real, fake = as_features(real, "real", 4), as_features(fake, "fake", 4)
     if not 0 < level < 1 or resamples < 2:
@@ -237,23 +231,17 @@ def confidence_interval(
 
 
 def _blocks(batches: Iterable[Any]) -> Iterator[np.ndarray]:
-    """All rows of the batches in order, as float64 [BLOCK,d] and a remainder; the array is reused for every block."""
-    buffer, filled = np.empty((0, 0)), 0
-    for batch in batches:
-        rows = as_features(batch)
-        if not buffer.size:
-            buffer = np.empty((BLOCK, rows.shape[1]))
-        if rows.shape[1] != buffer.shape[1]:
-            raise ValueError(f"Batches of features differ in dimension: {buffer.shape[1]} and then {rows.shape[1]}.")
-        while len(rows):
-            taken = min(BLOCK - filled, len(rows))
-            buffer[filled : filled + taken] = rows[:taken]
-            rows, filled = rows[taken:], filled + taken
-            if filled == BLOCK:
-                yield buffer
-                filled = 0
-    if filled:
-        yield buffer[:filled]
+    """All rows of the batches in order, as float64 [BLOCK,d] and a remainder."""
+    rows: np.ndarray | None = None
+    for batch in map(as_features, batches):
+        if rows is not None and rows.shape[1] != batch.shape[1]:
+            raise ValueError(f"Batches of features differ in dimension: {rows.shape[1]} and then {batch.shape[1]}.")
+        rows = np.concatenate([rows, batch]) if rows is not None and len(rows) else batch
+        while len(rows) >= BLOCK:
+            yield rows[:BLOCK].astype(np.float64)
+            rows = rows[BLOCK:]
+    if rows is not None and len(rows):
+        yield rows.astype(np.float64)
 
 
 def _floats(path: str | os.PathLike[str], name: str, array: np.ndarray) -> np.ndarray:

@@ -95,22 +95,17 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
 
     XLA:CPU is slow with 3-D kernels: there the kt frames are concatenated along the channels, for a 2-D convolution.
     """
+    convolution = partial(lax.conv_general_dilated, precision=lax.Precision.HIGHEST)
     if jax.default_backend() != "cpu":
-        numbers, highest = ("NDHWC", "DHWIO", "NDHWC"), lax.Precision.HIGHEST
-        return lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=numbers, precision=highest)
+        return convolution(x, kernel, strides, "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC"))
     stride, frames = strides[0], -(-x.shape[1] // strides[0])
     (before, after), *padding = lax.padtype_to_pads(x.shape[1:4], kernel.shape[:3], strides, "SAME")
     x = jnp.pad(x, [(0, 0), (before, after), (0, 0), (0, 0), (0, 0)])
     taps = range(kernel.shape[0])
     stacked = jnp.concatenate([x[:, tap : tap + stride * (frames - 1) + 1 : stride] for tap in taps], -1)
-    y = lax.conv_general_dilated(
-        stacked.reshape(-1, *stacked.shape[2:]),
-        jnp.concatenate(list(kernel), 2),
-        strides[1:],
-        padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=lax.Precision.HIGHEST,
-    )
+    frames_2d, kernel_2d = stacked.reshape(-1, *stacked.shape[2:]), jnp.concatenate(list(kernel), 2)
+    numbers = ("NHWC", "HWIO", "NHWC")
+    y = convolution(frames_2d, kernel_2d, strides[1:], padding, dimension_numbers=numbers)
     return y.reshape(-1, frames, *y.shape[1:])
 
 

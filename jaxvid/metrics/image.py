@@ -17,13 +17,8 @@ def psnr(prediction: jax.Array, target: jax.Array, data_range: float = 2.0) -> j
     """Peak signal-to-noise ratio in dB over all but the first axis: [B, ...], [B, ...] -> float32 [B].
 
     10 log10(data_range^2 / mean squared error). A whole video counts as one signal: its error is averaged over all
-    frames before the logarithm, which never gives more than the mean of its frames' PSNRs. The error is at least 1e-10.
-
-    Args:
-      data_range: peak to peak; 2 for [-1, 1], 255 for uint8 values.
-
-    Raises:
-      ValueError: the shapes differ.
+    frames before the logarithm, which never gives more than the mean of its frames' PSNRs. The error is at least 1e-10;
+    `data_range` is peak to peak, 2 for [-1, 1], 255 for uint8 values. Raises ValueError if the shapes differ.
     """
     expect_equal("[B,...]", prediction=prediction, target=target)
     error = (prediction.astype(jnp.float32) - target.astype(jnp.float32)) / data_range
@@ -36,12 +31,8 @@ def ssim(prediction: jax.Array, target: jax.Array, data_range: float = 2.0) -> j
 
     The mean of eq. 13 over all windows that lie within the frame, over channels and frames, with the paper's 11x11
     Gaussian of sigma 1.5, K1 = 0.01 and K2 = 0.03. Unlike in some programs, large frames are not downsampled first.
-
-    Args:
-      data_range: peak to peak; 2 for [-1, 1], 255 for uint8 values.
-
-    Raises:
-      ValueError: the shapes differ, are no batch of images or videos, or frames are smaller than 11x11.
+    `data_range` is as in `psnr`. Raises ValueError if the shapes differ, are no batch of images or videos, or have
+    frames smaller than 11x11.
     """
     expect_equal(f"[B,...,H>={WINDOW},W>={WINDOW},C]", prediction=prediction, target=target)
     shape = prediction.shape

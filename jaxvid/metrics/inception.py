@@ -132,9 +132,8 @@ def in_torch(shape: tuple[int, ...]) -> tuple[int, ...]:
 def converted(tensors: Mapping[str, np.ndarray], keys: Mapping[Path, str]) -> dict[str, Any]:
     """The tree of parameters, whose paths are `keys`: PyTorch's [O,I,*window] becomes [*window,I,O]."""
     if missing := [key for key in keys.values() if key not in tensors]:
-        raise ValueError(
-            f"The weights lack {len(missing)} of {len(keys)} tensors, such as {missing[0]}: wrong network?"
-        )
+        found = f"{len(missing)} of {len(keys)} tensors, such as {missing[0]}"
+        raise ValueError(f"The weights lack {found}: wrong network?")
     tree = {path: np.asarray(tensors[key], np.float32) for path, key in keys.items()}
     return unflatten_dict({path: np.moveaxis(a, (0, 1), (-1, -2)) if a.ndim > 1 else a for path, a in tree.items()})
 
@@ -188,12 +187,7 @@ def _parallel(branches: Branches) -> Layer:
     return run
 
 
-def _halve(x: jax.Array) -> jax.Array:
-    return max_pool(x, (3, 3), (2, 2), "VALID")
-
-
-def _max_pool_same(x: jax.Array) -> jax.Array:
-    return max_pool(x, (3, 3), (1, 1), "SAME")
+_halve = partial(max_pool, window=(3, 3), strides=(2, 2), padding="VALID")
 
 
 def _block_a(unit: Callable[..., Layer], pooled: int) -> Branches:
@@ -216,29 +210,20 @@ def _block_b(unit: Callable[..., Layer]) -> Branches:
 
 def _block_c(unit: Callable[..., Layer], width: int) -> Branches:
     row, column = (1, 7), (7, 1)
+    double = [(width, (1, 1)), (width, column), (width, row), (width, column), (192, row)]
     return [
         [unit("branch1x1", 192)],
         [unit("branch7x7_1", width), unit("branch7x7_2", width, row), unit("branch7x7_3", 192, column)],
-        [
-            unit("branch7x7dbl_1", width),
-            unit("branch7x7dbl_2", width, column),
-            unit("branch7x7dbl_3", width, row),
-            unit("branch7x7dbl_4", width, column),
-            unit("branch7x7dbl_5", 192, row),
-        ],
+        [unit(f"branch7x7dbl_{number}", *layer) for number, layer in enumerate(double, 1)],
         [average_pool, unit("branch_pool", 192)],
     ]
 
 
 def _block_d(unit: Callable[..., Layer]) -> Branches:
+    last = unit("branch7x7x3_4", 192, (3, 3), 2, "VALID")
     return [
         [unit("branch3x3_1", 192), unit("branch3x3_2", 320, (3, 3), 2, "VALID")],
-        [
-            unit("branch7x7x3_1", 192),
-            unit("branch7x7x3_2", 192, (1, 7)),
-            unit("branch7x7x3_3", 192, (7, 1)),
-            unit("branch7x7x3_4", 192, (3, 3), 2, "VALID"),
-        ],
+        [unit("branch7x7x3_1", 192), unit("branch7x7x3_2", 192, (1, 7)), unit("branch7x7x3_3", 192, (7, 1)), last],
         [_halve],
     ]
 
@@ -266,7 +251,7 @@ BLOCKS: dict[str, Callable[[Callable[..., Layer]], Branches]] = {
     "Mixed_6e": partial(_block_c, width=192),
     "Mixed_7a": _block_d,
     "Mixed_7b": partial(_block_e, pool=average_pool),
-    "Mixed_7c": partial(_block_e, pool=_max_pool_same),
+    "Mixed_7c": partial(_block_e, pool=partial(max_pool, window=(3, 3), strides=(1, 1), padding="SAME")),
 }
 NORM = {"scale": "bn.weight", "bias": "bn.bias", "mean": "bn.running_mean", "var": "bn.running_var"}
 UNIT = {"kernel": "conv.weight", **NORM}

@@ -20,8 +20,7 @@ def inception_score(logits: Any, splits: int = 10, seed: int | None = 2020) -> t
       seed: rows are permuted by NumPy's `RandomState(seed)`, as in torch-fidelity (2020) and StyleGAN-V's video
         Inception Score (42); None keeps their order, as in StyleGAN.
 
-    Raises:
-      ValueError: more splits than samples or none, or as `as_features`.
+    Raises ValueError for more splits than samples or none, or as `as_features`.
     """
     logits = as_features(logits, "logits")
     if not 1 <= splits <= len(logits):

@@ -36,10 +36,8 @@ def kid(real: Any, fake: Any, subsets: int = 100, subset_size: int = 1000, seed:
     if subsets < 1 or subset_size < 2:
         raise ValueError(f"KID needs subsets >= 1 of subset_size >= 2, got {subsets} and {subset_size}.")
     if min(len(real), len(fake)) < subset_size:
-        raise ValueError(
-            f"KID with subset_size={subset_size} needs as many samples in each set, got {len(real)} real and "
-            f"{len(fake)} fake: compute more, or pass a smaller subset_size and report it."
-        )
+        found = f"{len(real)} real and {len(fake)} fake: compute more, or pass a smaller subset_size and report it."
+        raise ValueError(f"KID with subset_size={subset_size} needs as many samples in each set, got {found}")
     rng = np.random.RandomState(seed)
     values = []
     for _ in range(subsets):
@@ -62,8 +60,5 @@ def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
 
 def _diagonal_sum(x: np.ndarray) -> float:
     """Sum of the kernel of every row of x [N,d] with itself."""
-    total = 0.0
-    for i in range(0, len(x), TILE):
-        rows = x[i : i + TILE].astype(np.float64)
-        total += float(((np.square(rows).sum(axis=1) / x.shape[1] + 1) ** 3).sum())
-    return total
+    tiles = (x[i : i + TILE].astype(np.float64) for i in range(0, len(x), TILE))
+    return sum(float(((np.square(rows).sum(axis=1) / x.shape[1] + 1) ** 3).sum()) for rows in tiles)

@@ -46,8 +46,7 @@ def motion_features(video: jax.Array) -> jax.Array:
     sizes per frame: compare clips of the same frame rate, field of view and T. Waves alias in frames of less than 10
     pixels.
 
-    Raises:
-      ValueError: video is not uint8 [B,T,H,W,C] with T >= 2.
+    Raises ValueError if video is not uint8 [B,T,H,W,C] with T >= 2.
     """
     expect("[B,T>=2,H,W,C]", "uint8", video=video)
     pixels = video.astype(jnp.float32)

@@ -6,9 +6,10 @@ Formats: LevelDB's doc/table_format.md, Snappy's format_description.txt, TensorF
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 import ml_dtypes
@@ -33,9 +34,8 @@ DTYPES = {  # tensorflow/core/framework/types.proto
 def read_bundle(index: bytes, data: bytes) -> dict[str, np.ndarray]:
     """All tensors by name, from the bytes of the .index file and of the only data file; bfloat16 becomes float32.
 
-    Raises:
-      ValueError: a checksum does not match, a tensor lies outside the data, or the checkpoint has several data files.
-      IndexError: the index ends early.
+    Raises ValueError where a checksum does not match, a tensor lies outside the data, the index ends early, or the
+    checkpoint has several data files.
     """
     entries = dict(_table(index))
     header = dict(_fields(entries.pop(b"", b"")))
@@ -54,9 +54,8 @@ def _tensor(name: str, entry: bytes, data: bytes) -> np.ndarray:
     """The tensor of a BundleEntryProto."""
     fields = dict(_fields(entry))
     if fields.get(1) not in DTYPES or 7 in fields:
-        raise ValueError(
-            f"its tensor {name!r} is partitioned or of TensorFlow's type {fields.get(1)}, which is not read"
-        )
+        kind = f"partitioned or of TensorFlow's type {fields.get(1)}"
+        raise ValueError(f"its tensor {name!r} is {kind}, which is not read")
     dtype = DTYPES[fields[1]]
     shape = [dict(_fields(dimension)).get(1, 0) for number, dimension in _fields(fields.get(2, b"")) if number == 2]
     offset, size = fields.get(4, 0), fields.get(5, 0)
@@ -76,10 +75,9 @@ def _table(table: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = table[-FOOTER_BYTES:]
     if len(footer) < FOOTER_BYTES or not footer.endswith(TABLE_MAGIC):
         raise ValueError("its index is no LevelDB table, or truncated")
-    _, position = _handle(footer, 0)  # of the metaindex block
-    (offset, size), _ = _handle(footer, position)
+    _, _, offset, size = _varints(footer, 4)  # of the metaindex block, and of the index
     for _, handle in _entries(_block(table, offset, size)):
-        yield from _entries(_block(table, *_handle(handle, 0)[0]))
+        yield from _entries(_block(table, *_varints(handle, 2)))
 
 
 def _block(table: bytes, offset: int, size: int) -> bytes:
@@ -96,84 +94,76 @@ def _block(table: bytes, offset: int, size: int) -> bytes:
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a block: each key shares a prefix with the one before it."""
-    end = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little")
-    position, key = 0, b""
-    while position < end:
-        shared, position = _varint(block, position)
-        unshared, position = _varint(block, position)
-        size, position = _varint(block, position)
-        stop = position + unshared + size
-        if shared > len(key) or shared + unshared > MAX_NAME_BYTES or stop > end:
+    end, key = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little"), b""
+    stream = io.BytesIO(block[: max(end, 0)])
+    while stream.tell() < end:
+        shared, unshared, size = (_varint(stream) for _ in range(3))
+        if shared > len(key) or shared + unshared > MAX_NAME_BYTES:
             raise ValueError("its index contains an impossible entry: it is damaged")
-        key = key[:shared] + block[position : position + unshared]
-        yield key, block[position + unshared : stop]
-        position = stop
+        key = key[:shared] + _take(stream, unshared)
+        yield key, _take(stream, size)
 
 
 def snappy_decompress(data: bytes) -> bytes:
-    """Decompresses one Snappy block of at most 64 MiB; ValueError or IndexError for anything else."""
-    length, position = _varint(data, 0)
+    """Decompresses one Snappy block of at most 64 MiB; ValueError for anything else."""
+    stream, out = io.BytesIO(data), bytearray()
+    length = _varint(stream)
     if length > MAX_BLOCK_BYTES:
         raise ValueError(f"its index has a block of {length} bytes")
-    out = bytearray()
-    while position < len(data):
-        tag, position = data[position], position + 1
+    while stream.tell() < len(data) and len(out) <= length:
+        (tag,) = _take(stream, 1)
         kind, size = tag & 3, (tag >> 2) + 1
         if kind == 0:  # a literal; the sizes above 60 stand for 1 to 4 bytes that hold it
-            extra = max(size - 60, 0)
-            if extra:
-                size, position = int.from_bytes(data[position : position + extra], "little") + 1, position + extra
-            out += data[position : position + size]
-            position += size
-        else:
-            if kind == 1:  # three bits of size, eleven of offset
-                size, offset, position = (tag >> 2 & 7) + 4, tag >> 5 << 8 | data[position], position + 1
-            else:
-                width = 2 if kind == 2 else 4
-                offset, position = int.from_bytes(data[position : position + width], "little"), position + width
-            if not 0 < offset <= len(out):
-                raise ValueError("its index contains a copy from before its block: it is damaged")
-            start = len(out) - offset
-            repeated = bytes(out[start : start + size])
-            out += (repeated * -(-size // len(repeated)))[:size]  # the source may overlap the destination
-        if len(out) > length:
-            break
-    if len(out) != length or position != len(data):
+            if size > 60:
+                size = int.from_bytes(_take(stream, size - 60), "little") + 1
+            out += _take(stream, size)
+            continue
+        offset = int.from_bytes(_take(stream, {1: 1, 2: 2, 3: 4}[kind]), "little")
+        if kind == 1:  # three bits of size, eleven of offset
+            size, offset = (tag >> 2 & 7) + 4, tag >> 5 << 8 | offset
+        if not 0 < offset <= len(out):
+            raise ValueError("its index contains a copy from before its block: it is damaged")
+        start = len(out) - offset
+        repeated = bytes(out[start : start + size])
+        out += (repeated * -(-size // len(repeated)))[:size]  # the source may overlap the destination
+    if len(out) != length or stream.tell() != len(data):
         raise ValueError("its index has a block of another size than declared: it is damaged")
     return bytes(out)
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
     """Numbers and values of a protocol buffer's fields: bytes where they have a length, integers otherwise."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
+    stream = io.BytesIO(message)
+    while stream.tell() < len(message):
+        tag = _varint(stream)
         if tag & 7 == 0:
-            value, position = _varint(message, position)
-            yield tag >> 3, value
-            continue
-        if tag & 7 not in (1, 2, 5):
+            yield tag >> 3, _varint(stream)
+        elif tag & 7 == 2:
+            yield tag >> 3, _take(stream, _varint(stream))
+        elif tag & 7 in (1, 5):
+            yield tag >> 3, int.from_bytes(_take(stream, 8 if tag & 7 == 1 else 4), "little")
+        else:
             raise ValueError("its index contains a field of an unknown kind: it is damaged")
-        size, position = _varint(message, position) if tag & 7 == 2 else ({1: 8, 5: 4}[tag & 7], position)
-        if position + size > len(message):
-            raise ValueError("its index contains a field that ends early: it is damaged")
-        raw, position = message[position : position + size], position + size
-        yield tag >> 3, raw if tag & 7 == 2 else int.from_bytes(raw, "little")
 
 
-def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
-    """Offset and size of a block, and the position after them."""
-    offset, position = _varint(data, position)
-    size, position = _varint(data, position)
-    return (offset, size), position
+def _take(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(min(size, MAX_BLOCK_BYTES))
+    if len(data) != size:
+        raise ValueError("its index contains something that ends early: it is damaged")
+    return data
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """An integer in groups of seven bits, the lowest first, and the position after it."""
+def _varints(data: bytes, count: int) -> list[int]:
+    stream = io.BytesIO(data)
+    return [_varint(stream) for _ in range(count)]
+
+
+def _varint(stream: BinaryIO) -> int:
+    """An integer in groups of seven bits, the lowest first."""
     value = 0
     for shift in range(0, 70, 7):
-        byte, position = data[position], position + 1
+        (byte,) = _take(stream, 1)
         value |= (byte & 127) << shift
         if byte < 128:
-            return value, position
+            return value
     raise ValueError("its index contains a number of more than ten bytes: it is damaged")

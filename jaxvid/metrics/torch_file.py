@@ -1,18 +1,19 @@
 """Reads the tensors of files written by torch.save and torch.jit.save, without PyTorch and without running anything.
 
 Such files contain pickles, which are programs. Here their opcodes only move data: names are not resolved, nothing is
-imported or called, and any name that PyTorch does not need to store tensors is an error.
+imported or called, and any name or opcode that PyTorch does not need to store tensors is an error.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import pickle
 import pickletools
 import zipfile
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -34,12 +35,12 @@ STORAGES = {
     "torch ByteStorage": np.dtype("u1"),
     "torch BoolStorage": np.dtype("?"),
 }
-VALUES = set(
-    "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINSTRING SHORT_BINSTRING "
-    "BINBYTES SHORT_BINBYTES BINBYTES8".split()
-)
-EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
-MARK = object()
+# The opcodes that only move data.
+MOVES = """
+    PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINUNICODE SHORT_BINUNICODE
+    BINUNICODE8 BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2
+    TUPLE3 BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET APPEND APPENDS SETITEM SETITEMS GLOBAL STACK_GLOBAL BINPERSID
+""".split()
 T = TypeVar("T")
 
 
@@ -66,29 +67,30 @@ class _Name(NamedTuple):
     name: str
 
 
-class _Module(dict[str, Any]):
+class _Dict(dict[Any, Any]):
+    """A dict of names: hashing a deeply nested tuple would overflow the stack."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if not isinstance(key, (str, int)):
+            raise ValueError("it holds a dict with keys other than names")
+        super().__setitem__(key, value)
+
+
+class _Module(_Dict):
     """The attributes of a TorchScript module."""
 
 
 def read_torch(data: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a file of any of PyTorch's formats: zip, legacy (before 1.6) or TorchScript.
+    """The tensors of a file of any of PyTorch's formats: zip, legacy (before 1.6) or TorchScript; `data` is all of it.
 
-    Args:
-      data: the whole file.
-
-    Returns:
-      Arrays by name; names of nested dicts and modules are joined by dots. Only tensors are returned. bfloat16 becomes
-      float32.
-
-    Raises:
-      ValueError: the file would call something, or a tensor is outside of its storage.
-      Exception: of any type, if the file is damaged.
+    Names of nested dicts and modules are joined by dots, bfloat16 becomes float32, and what is no tensor is left out.
+    Raises ValueError where the file would call something or a tensor is outside of its storage, and any exception
+    where it is damaged.
     """
     tensors, stored = (_read_zip if data.startswith(b"PK") else _read_legacy)(data)
     if not tensors:
         raise ValueError("it contains no named tensors")
-    budget = MAX_BYTES
-    arrays = {}
+    budget, arrays = MAX_BYTES, {}
     for name, tensor in tensors.items():
         arrays[name] = _array(name, tensor, stored, budget)
         budget -= arrays[name].nbytes
@@ -112,7 +114,7 @@ def _read_zip(data: bytes) -> tuple[dict[str, _Tensor], Callable[[_Storage], byt
 
     if root + "byteorder" in members and member("byteorder", 16) != b"little":
         raise ValueError("it was written on a big-endian machine")
-    tree = _unpickle(io.BytesIO(member("data.pkl", MAX_PICKLE_BYTES)), {}, root + "constants.pkl" in members)
+    tree = _Unpickler(io.BytesIO(member("data.pkl", MAX_PICKLE_BYTES)), {}, root + "constants.pkl" in members).load()
     cached = lru_cache(maxsize=None)(lambda key: member(f"data/{key}", MAX_BYTES))
     return _named_tensors(tree), lambda storage: cached(storage.key)
 
@@ -121,7 +123,7 @@ def _read_legacy(data: bytes) -> tuple[dict[str, _Tensor], Callable[[_Storage], 
     """As `_read_zip`, of a file that is five pickles, then each storage's count and numbers."""
     stream = io.BytesIO(data)
     storages: dict[str, _Storage] = {}
-    magic, _, system, tree, keys = (_unpickle(stream, storages) for _ in range(5))
+    magic, _, system, tree, keys = (_Unpickler(stream, storages).load() for _ in range(5))
     if magic != LEGACY_MAGIC or not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError("it is a pickle, but not one of PyTorch's for a little-endian machine")
     places: dict[str, slice] = {}
@@ -147,9 +149,8 @@ def _array(name: str, tensor: _Tensor, stored: Callable[[_Storage], bytes], budg
     raw = stored(storage)
     if len(raw) != storage.total * storage.dtype.itemsize:
         raise ValueError(f"the storage of its tensor {name!r} has {len(raw)} bytes: the file is truncated or damaged")
-    numbers = np.frombuffer(raw, storage.dtype)[storage.first + offset if elements else 0 :]
-    strides = [step * storage.dtype.itemsize if elements else 0 for step in stride]
-    view = np.lib.stride_tricks.as_strided(numbers, size, strides)
+    start, *strides = (step * storage.dtype.itemsize for step in (storage.first + offset, *stride))
+    view = np.ndarray(size, storage.dtype, raw, start, strides) if elements else np.empty(size, storage.dtype)
     return view.astype(np.float32) if storage.dtype == ml_dtypes.bfloat16 else view.copy()
 
 
@@ -171,112 +172,73 @@ def _named_tensors(tree: Any) -> dict[str, _Tensor]:
     return found
 
 
-def _unpickle(stream: BinaryIO, storages: dict[str, _Storage], is_script: bool = False) -> Any:
-    """The next object of the stream; `storages` receives the storages by key."""
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-    argument: Any
-    for opcode, argument, _ in pickletools.genops(stream):
-        match opcode.name:
-            case "PROTO" | "FRAME":
-                pass
-            case name if name in VALUES:
-                stack.append(argument)
-            case name if name in EMPTY:
-                stack.append(EMPTY[name]())
-            case "MARK":
-                stack.append(MARK)
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
-            case "TUPLE":
-                stack.append(tuple(_since_mark(stack)))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                count = int(opcode.name[-1])
-                stack[-count:] = [tuple(stack[-count:])]
-            case "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
-            case "APPEND" | "APPENDS":
-                items = [stack.pop()] if opcode.name == "APPEND" else _since_mark(stack)
-                _expect(stack[-1], list).extend(items)
-            case "SETITEM" | "SETITEMS":
-                items = [stack.pop(-2), stack.pop()] if opcode.name == "SETITEM" else _since_mark(stack)
-                _fill(_expect(stack[-1], dict), items)
-            case "GLOBAL":
-                stack.append(_allowed(argument, is_script))
-            case "STACK_GLOBAL":
-                name, module = _expect(stack.pop(), str), _expect(stack.pop(), str)
-                stack.append(_allowed(f"{module} {name}", is_script))
-            case "BINPERSID":
-                stack.append(_storage(stack.pop()))
-                storages.setdefault(stack[-1].key, stack[-1])
-            case "REDUCE":
-                arguments, function = _expect(stack.pop(), tuple), _expect(stack.pop(), _Name)
-                if function.name not in REBUILDS:
-                    raise ValueError(f"it would call {function.name!r}")
-                stack.append(REBUILDS[function.name](*arguments))
-            case "NEWOBJ":
-                _, script_class = stack.pop(), _expect(stack.pop(), _Name)
-                if not _is_script_class(script_class.name):
-                    raise ValueError(f"it would make an object of {script_class.name!r}")
-                stack.append(_Module())
-            case "BUILD":
-                state = stack.pop()
-                if isinstance(_expect(stack[-1], dict), _Module):  # of an OrderedDict it is its metadata
-                    stack[-1].update(_expect(state, dict))
-            case "STOP":
-                return stack.pop()
-            case other:
-                raise ValueError(f"its pickle holds the opcode {other}, which no file of tensors needs")
+class _Opcodes(dict[int, Callable[..., None]]):
+    def __missing__(self, code: int) -> NoReturn:
+        name = {opcode.code: opcode.name for opcode in pickletools.opcodes}[chr(code)]
+        raise ValueError(f"its pickle holds the opcode {name}, which no file of tensors needs")
 
 
-def _allowed(name: str, is_script: bool) -> _Name:
-    """The global, if PyTorch needs it to store tensors; names are compared whole."""
-    if name in REBUILDS or name in STORAGES or (is_script and _is_script_class(name)):
-        return _Name(name)
-    raise ValueError(f"it names {name[:200]!r}, which no file of tensors needs: unpickling it could run code")
+class _Unpickler(pickle._Unpickler):  # the one in Python: the one in C makes room for any index of the memo
+    """Reads the next object of the stream; `storages` receives the storages by key."""
+
+    stack: list[Any]
+    append: Callable[[Any], None]  # to the stack
+
+    def __init__(self, stream: BinaryIO, storages: dict[str, _Storage], is_script: bool = False):
+        super().__init__(stream, encoding="latin1")
+        self.storages, self.is_script = storages, is_script
+
+    def find_class(self, module: str, name: str) -> _Name:
+        """The global, if PyTorch needs it to store tensors; names are compared whole."""
+        name = f"{module} {name}"
+        if name in REBUILDS or name in STORAGES or (self.is_script and _is_script_class(name)):
+            return _Name(name)
+        raise ValueError(f"it names {name[:200]!r}, which no file of tensors needs: unpickling it could run code")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        """From ("storage", class, key, device, count) and, in legacy files, (view's key, offset, count) or None."""
+        kind, storage_class, key, _, total, *rest = _expect(pid, tuple)
+        if kind != "storage" or _expect(storage_class, _Name).name not in STORAGES:
+            raise ValueError("its pickle refers to something that is no storage of tensors")
+        _, first, count = rest[0] if rest and rest[0] is not None else (None, 0, total)
+        if any(type(number) is not int or number < 0 for number in (total, first, count)) or first + count > total:
+            raise ValueError(f"its storage {key!r} has an impossible size")
+        storage = _Storage(STORAGES[storage_class.name], _expect(key, str), total, first, count)
+        self.storages.setdefault(key, storage)
+        return storage
+
+    def _reduce(self) -> None:
+        arguments, function = _expect(self.stack.pop(), tuple), _expect(self.stack.pop(), _Name)
+        if function.name not in REBUILDS:
+            raise ValueError(f"it would call {function.name!r}")
+        self.append(REBUILDS[function.name](*arguments))
+
+    def _newobj(self) -> None:
+        _, script_class = self.stack.pop(), _expect(self.stack.pop(), _Name)
+        if not _is_script_class(script_class.name):
+            raise ValueError(f"it would make an object of {script_class.name!r}")
+        self.append(_Module())
+
+    def _build(self) -> None:
+        state = self.stack.pop()
+        if isinstance(_expect(self.stack[-1], _Dict), _Module):  # of an OrderedDict it is its metadata
+            self.stack[-1].update(_expect(state, _Dict))
+
+    dispatch = _Opcodes({code: pickle._Unpickler.dispatch[code] for (code, *_) in (getattr(pickle, n) for n in MOVES)})
+    dispatch |= {pickle.EMPTY_DICT[0]: lambda self: self.append(_Dict()), pickle.REDUCE[0]: _reduce}
+    dispatch |= {pickle.NEWOBJ[0]: _newobj, pickle.BUILD[0]: _build}
 
 
 def _is_script_class(name: str) -> bool:
     return name.partition(" ")[0].partition(".")[0] == "__torch__"
 
 
-def _storage(persistent_id: Any) -> _Storage:
-    """From ("storage", class, key, device, count) and, in legacy files, (view's key, offset, count) or None."""
-    kind, storage_class, key, _, total, *rest = _expect(persistent_id, tuple)
-    if kind != "storage" or _expect(storage_class, _Name).name not in STORAGES:
-        raise ValueError("its pickle refers to something that is no storage of tensors")
-    _, first, count = rest[0] if rest and rest[0] is not None else (None, 0, total)
-    if any(type(number) is not int or number < 0 for number in (total, first, count)) or first + count > total:
-        raise ValueError(f"its storage {key!r} has an impossible size")
-    return _Storage(STORAGES[storage_class.name], _expect(key, str), total, first, count)
-
-
-def _fill(target: dict[Any, Any], items: list[Any]) -> None:
-    """Puts keys and values, in turns, into a dict."""
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, (str, int)):  # hashing a deeply nested tuple would overflow the stack
-            raise ValueError("it holds a dict with keys other than names")
-        target[key] = value
-
-
-def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
+def _ordered_dict(pairs: Any = ()) -> _Dict:
     """A dict for OrderedDict(pairs); Python 2 pickled the pairs as its arguments."""
-    items: dict[Any, Any] = {}
-    for pair in pairs:
-        _fill(items, _expect(pair, list))
+    items = _Dict()
+    for key, value in pairs:
+        items[key] = value
     return items
-
-
-def _since_mark(stack: list[Any]) -> list[Any]:
-    """Pops the items above the last mark."""
-    items = []
-    while (item := stack.pop()) is not MARK:
-        items.append(item)
-    return items[::-1]
 
 
 def _expect(value: Any, kind: type[T]) -> T:

@@ -39,11 +39,8 @@ class WeightFileError(ValueError):
 def fetch(source: str | Path) -> list[bytes]:
     """The bytes of the file, or of both files of a TensorFlow checkpoint: [index, data].
 
-    Args:
-      source: a path or an http, https or file URL; of a TensorFlow checkpoint its prefix or its .index file.
-
-    Raises:
-      WeightFileError: there is no such file, the download is incomplete, or it is larger than 1 GiB.
+    `source` is a path or an http, https or file URL; of a TensorFlow checkpoint its prefix or its .index file.
+    Raises WeightFileError if there is no such file, the download is incomplete, or it is larger than 1 GiB.
     """
     source = str(source)
     prefix = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", source)
@@ -63,9 +60,7 @@ def parse(source: str | Path, parts: list[bytes]) -> dict[str, np.ndarray]:
     """The tensors of the bytes from `fetch(source)`, by their names in the file.
 
     The format is detected by content. Nothing in a file is executed. bfloat16 becomes float32, other types are kept.
-
-    Raises:
-      WeightFileError: the file is damaged, or no file of plain tensors.
+    Raises WeightFileError if the file is damaged, or no file of plain tensors.
     """
     head, start = parts[0], parts[0][:1000].lstrip().lower()
     with errors_named(source):

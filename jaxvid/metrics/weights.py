@@ -57,12 +57,9 @@ def load(network: str, path: str | Path | None = None) -> tuple[dict[str, Any], 
       network: "inception" or "i3d".
       path: a file that the command wrote; None for the user's cache.
 
-    Returns:
-      The parameters of `Inception` or `I3D`, float32, and their origin.
-
-    Raises:
-      FileNotFoundError: there is no such file; the message states the command that makes it.
-      WeightFileError: the file is damaged, is no converted file, or contains the other network.
+    Returns the parameters of `Inception` or `I3D`, float32, and their origin.
+    Raises FileNotFoundError if there is no such file (the message states the command that makes it), WeightFileError if
+    it is damaged, is no converted file, or contains the other network.
     """
     choice("network", network, NETWORKS)
     path = Path(path or cache_path(network))
@@ -92,11 +89,8 @@ def load(network: str, path: str | Path | None = None) -> tuple[dict[str, Any], 
 def save(source: str, path: str | Path | None = None) -> tuple[Path, WeightInfo]:
     """Converts the weights of a file or URL into `path`, or into the user's cache; writes the whole file or none.
 
-    Other weights at that path are never replaced: scores would change silently.
-
-    Raises:
-      WeightFileError: the file is damaged, or has no weights of a known network.
-      FileExistsError: `path` contains other weights.
+    Other weights at that path are never replaced (FileExistsError): scores would change silently. Raises
+    WeightFileError if the file is damaged, or has no weights of a known network.
     """
     parts = fetch(source)
     tensors = parse(source, parts)
