@@ -131,14 +131,14 @@ class Recorder:
         self.say(f"evaluation at step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in sorted(found.scalars.items())))
         for warning in warnings:
             self.say(f"warning: {warning}")
-        drawn = {name: video[: self._config.eval.videos] for name, video in found.panels.items()}
-        panels, names = list(drawn.values()), list(drawn)
-        stem = self._workdir / "samples" / f"step_{step:07d}"
-        title = f"{' | '.join(names)}, step {step}"
-        images.write_png(stem.with_suffix(".png"), images.film_strip(panels, names, title))
-        images.write_gif(stem.with_suffix(".gif"), images.grid(panels), FPS)
-        images.write_mp4(stem.with_suffix(".mp4"), images.grid(panels), FPS)
-        self._writer.write_images(step, {"eval/videos": images.film_strip(panels, names, title)})
+        names, panels = list(found.panels), [video[: self._config.eval.videos] for video in found.panels.values()]
+        if panels:
+            stem = self._workdir / "samples" / f"step_{step:07d}"
+            strip = images.film_strip(panels, names, f"{' | '.join(names)}, step {step}")
+            images.write_png(stem.with_suffix(".png"), strip)
+            images.write_gif(stem.with_suffix(".gif"), images.grid(panels), FPS)
+            images.write_mp4(stem.with_suffix(".mp4"), images.grid(panels), FPS)
+            self._writer.write_images(step, {"eval/videos": strip})
         self._writer.flush()
         self._report(step, found, warnings, " | ".join(names))
 
