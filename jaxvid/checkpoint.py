@@ -26,7 +26,7 @@ class DamagedCheckpoint(Exception):
     """A checkpoint that cannot be read, or whose arrays are not those that were saved."""
 
 
-def _described(tree: Any) -> dict[str, list]:
+def described(tree: Any) -> dict[str, list]:
     """{"params/generator/...": [shape, dtype]} of every leaf."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): [list(x.shape), str(x.dtype)] for path, x in leaves}
@@ -34,12 +34,14 @@ def _described(tree: Any) -> dict[str, list]:
 
 def _digests(state: TrainState) -> dict[str, int]:
     """The CRC-32 of every leaf's bytes. A state is replicated, so this process's first copy stands for all."""
-    raw = state.replace(key=jax.random.key_data(state.key))
+    raw = jax.tree.map(
+        lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x, state
+    )
     local = jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), raw))
     leaves = jax.tree_util.tree_leaves(local)
     # bfloat16 offers no buffer of its own; its bytes do.
     digests = (zlib.crc32(np.ascontiguousarray(x).view(np.uint8)) for x in leaves)
-    return dict(zip(_described(state), digests, strict=True))
+    return dict(zip(described(state), digests, strict=True))
 
 
 def _digest(*values: Any) -> int:
@@ -57,7 +59,7 @@ def _restore(manager: ocp.CheckpointManager, step: int, abstract: TrainState) ->
         raise DamagedCheckpoint("its summary cannot be read") from error
     if not intact:
         raise DamagedCheckpoint("its summary is not what was saved (the digest differs)")
-    present = _described(abstract)
+    present = described(abstract)
     for name in leaves.keys() | present.keys():
         if leaves.get(name) != present.get(name):
             raise ValueError(
@@ -108,7 +110,7 @@ class Checkpointer:
         step = int(state.step)
         if step == self._manager.latest_step():
             return
-        leaves, digests = _described(state), _digests(state)
+        leaves, digests = described(state), _digests(state)
         summary = {"leaves": leaves, "digests": digests, "digest": _digest(leaves, digests)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), summary=ocp.args.JsonSave(summary))
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -178,7 +180,7 @@ def sha256(params: Any, collections: Any) -> str:
     """The SHA-256 of the names, shapes, types and bytes of a frozen player's arrays, in hexadecimal."""
     tree = {"params": params, "collections": collections}
     local = jax.device_get(jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree))
-    digest = hashlib.sha256(json.dumps(_described(local), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(described(local), sort_keys=True).encode())
     for leaf in jax.tree_util.tree_leaves(local):
         digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
     return digest.hexdigest()

@@ -238,8 +238,8 @@ TABLE: dict[str, Condition] = {entry.name: entry for entry in ENTRIES}
 
 def check(options: ConfigDict, frames: int) -> None:
     """Raises ValueError for a `config.condition` that cannot work with videos of so many frames."""
-    if not isinstance(options.on, tuple):
-        raise ValueError(f"condition.on is {options.on!r}, expected a tuple of names, such as ('label', 'text').")
+    if not isinstance(options.on, tuple) or len({*options.on}) < len(options.on):
+        raise ValueError(f"condition.on is {options.on!r}, expected a tuple of different names, as ('label', 'text').")
     for name in options.on:
         choice("condition.on", name, TABLE)
     for field in ("features", "words"):

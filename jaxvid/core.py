@@ -106,8 +106,10 @@ def find_method(name: str) -> ModuleType:
     methods = [each.name for each in pkgutil.iter_modules(importlib.import_module("jaxvid.methods").__path__)]
     path = f"jaxvid.methods.{name}" if name in methods else name
     try:
-        module = importlib.import_module(path)
-    except (ImportError, ValueError) as error:  # ValueError: an empty name
+        module = importlib.import_module("" if path.startswith(".") else path)
+    except SyntaxError as error:
+        raise ValueError(f'method "{name}" cannot be imported: {error}.') from error
+    except (ImportError, ValueError) as error:  # ValueError: an empty name, or a relative one
         missing = getattr(error, "name", None) or ""
         if missing and not f"{path}.".startswith(f"{missing}."):
             raise ValueError(f'method "{name}" cannot be imported: {error}.') from error
@@ -126,13 +128,16 @@ def make_method(config: ConfigDict, axis_name: str | None = None) -> Method:
     """
     module = find_method(config.method)
     try:
-        return module.make(config, axis_name)
+        method = module.make(config, axis_name)
     except (AttributeError, KeyError) as error:
         *_, last = traceback.walk_tb(error.__traceback__)
         if not last[0].f_globals["__name__"].startswith("ml_collections"):
             raise
         field = str(error.args[0]).partition("\n")[0].strip("\"'")
         raise ValueError(f'the config lacks a field, {field}, that the method "{config.method}" reads.') from error
+    if not isinstance(method, Method):
+        raise ValueError(f'make of the method "{config.method}" returned {type(method).__name__}, not core.Method.')
+    return method
 
 
 def normalize(video: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ def choice(field: str, value: str, known: Iterable[str]) -> str:
     known = list(known)
     if value not in known:
         raise ValueError(
-            f'{field} is "{value}", expected one of {", ".join(known)}; did you mean {nearest(value, known)}?'
+            f'{field} is "{value}", expected one of {", ".join(known)}; did you mean {nearest(str(value), known)}?'
         )
     return value
 

@@ -125,14 +125,14 @@ class Recorder:
         self.say(f"evaluation at step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in sorted(found.scalars.items())))
         for warning in warnings:
             self.say(f"warning: {warning}")
-        drawn = {name: video[: self._config.eval.videos] for name, video in found.panels.items()}
-        panels, caption = list(drawn.values()), " | ".join(drawn)
-        strip, grid = images.film_strip(panels, list(drawn), f"{caption}, step {step}"), images.grid(panels)
-        stem = self._workdir / "samples" / f"step_{step:07d}"
-        images.write_png(stem.with_suffix(".png"), strip)
-        images.write_gif(stem.with_suffix(".gif"), grid, FPS)
-        images.write_mp4(stem.with_suffix(".mp4"), grid, FPS)
-        self._writer.write_image(step, "eval/videos", strip)
+        panels, caption = [video[: self._config.eval.videos] for video in found.panels.values()], " | ".join(found.panels)
+        if panels:
+            strip = images.film_strip(panels, list(found.panels), f"{caption}, step {step}")
+            grid, stem = images.grid(panels), self._workdir / "samples" / f"step_{step:07d}"
+            images.write_png(stem.with_suffix(".png"), strip)
+            images.write_gif(stem.with_suffix(".gif"), grid, FPS)
+            images.write_mp4(stem.with_suffix(".mp4"), grid, FPS)
+            self._writer.write_image(step, "eval/videos", strip)
         self._report(step, found, warnings, caption)
 
     def _report(self, step: int, found: Evaluation, warnings: Sequence[str], caption: str) -> None:

@@ -38,6 +38,7 @@ from jaxvid.pixels import to_uint8
 from jaxvid.progress import counted
 from jaxvid.recorder import FPS
 from jaxvid.run import Mode, Output, Run
+from jaxvid.shapes import expect
 
 BATCH_SIZE = 16
 PICTURED = 16  # videos in the pictures; the array holds all
@@ -123,7 +124,10 @@ def samples(run: Run, given: Mapping[str, np.ndarray], num: int, seed: int, batc
     program, key = sampler(run.method.sample), jax.random.key(seed)
     for numbers, count in batches_of(num, batch_size):
         rows = {name: value[numbers % num] for name, value in given.items()}
-        yield np.asarray(program(run.state, rows, key, numbers))[:count]
+        video = program(run.state, rows, key, numbers)
+        size = run.config.data.resolution
+        expect(f"[{batch_size},{run.config.data.frames},{size},{size},1|3]", float, sample=video)
+        yield np.asarray(video)[:count]
 
 
 def reconstructions(
@@ -135,7 +139,9 @@ def reconstructions(
     program = compiled(run.method.reconstruct)
     for numbers, count in batches_of(len(video), batch_size):
         rows = {name: value[numbers % len(video)] for name, value in {"video": video, **given}.items()}
-        yield np.asarray(program(run.state, rows))[:count]
+        made = program(run.state, rows)
+        expect(f"[{','.join(map(str, rows['video'].shape))}]", float, reconstruction=made)
+        yield np.asarray(made)[:count]
 
 
 def batches_of(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -162,8 +168,9 @@ def compiled(function: Callable) -> Callable:
 
 def new_videos(run: Run, arguments: argparse.Namespace) -> Output:
     """Videos drawn from noise and conditions."""
-    options = {f"sample.{name}": getattr(arguments, name) for name in run.config.get("sample", {})}
-    run = of_length(run_lib.remake(run, {k: v for k, v in options.items() if v is not None}), arguments.frames)
+    options = {name: getattr(arguments, name) for name in run.config.get("sample", {})}
+    changes = {f"sample.{k}": tuple(v) if isinstance(v, list) else v for k, v in options.items() if v is not None}
+    run = of_length(run_lib.remake(run, changes), arguments.frames)
     values = conditions.from_arguments(arguments, run.config)
     given = conditions.from_user(run.config, arguments.num, **values)
     videos = collected(samples(run, given, arguments.num, arguments.seed, arguments.batch_size), arguments.num)
@@ -281,7 +288,12 @@ def make_parser(modes: Mapping[str, Mode], config: ConfigDict) -> Parser:
         form: dict[str, Any] = {"type": type(value)}
         if isinstance(value, bool):
             form = {"action": argparse.BooleanOptionalAction, "default": None}
-        parser.add_argument(f"--{name}", help=f"config.sample.{name} (default: {value})", **form)
+        elif isinstance(value, tuple):
+            form = {"type": type(value[0]) if value else str, "nargs": "*"}
+        try:
+            parser.add_argument(f"--{name}", help=f"config.sample.{name} (default: {value})", **form)
+        except argparse.ArgumentError as error:
+            raise ValueError(f"config.sample.{name} has the name of another option: rename the field.") from error
     for name, settings in {name: each for mode in modes.values() for name, each in mode.options.items()}.items():
         parser.add_argument(f"--{name}", **settings)
     return parser

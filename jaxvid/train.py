@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from jaxvid import conditions, data, parallel, pretrained
 from jaxvid import config as config_lib
-from jaxvid.checkpoint import Checkpointer, abstract_state, described_batch, verify
+from jaxvid.checkpoint import Checkpointer, abstract_state, described, described_batch, verify
 from jaxvid.core import Method, Metrics, TrainState, find_method, make_method
 from jaxvid.evaluate import suite
 from jaxvid.evaluate.heldout import Scorer, evaluate, make_eval
@@ -29,6 +29,7 @@ from jaxvid.evaluate.meter import Meter
 from jaxvid.evaluate.suite import Score
 from jaxvid.recorder import Recorder
 from jaxvid.run import claim
+from jaxvid.shapes import expect
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -149,7 +150,9 @@ def advance(
             evaluation(job, eval_step, state, start, signal_at, record)
         if start >= end:
             return state
-        train_step = parallel.make_step(job.method.train_step, job.mesh, mode).lower(state, put(example)).compile()
+        lowered = parallel.make_step(job.method.train_step, job.mesh, mode).lower(state, put(example))
+        check_step(lowered.out_info, state)
+        train_step = lowered.compile()
         record.say_memory(train_step)
         with job.train_batches(start) as batches:
             on_device = ahead(batches, put)
@@ -166,6 +169,8 @@ def advance(
                     record.step(*finite(*unlogged.pop(0)))
                 if not saving:
                     continue
+                if state.step != step:
+                    raise ValueError(f"train_step left state.step at {state.step} after step {step}: it has to add 1.")
                 checkpointer.save(state)
                 if evaluating and not signal_at(step):
                     evaluation(job, eval_step, state, step, signal_at, record)
@@ -187,11 +192,22 @@ def evaluation(
         record.evaluation(step, found, job.plain.warnings(found.scalars))
 
 
+def check_step(found: Any, state: TrainState) -> None:
+    """Raises ValueError, which names the entry, for shapes that a `train_step` may not return."""
+    if [type(each) for each in found] != [TrainState, dict] if isinstance(found, tuple) else True:
+        raise ValueError(f"train_step returned {type(found).__name__}, expected (TrainState, dict of metrics).")
+    before, after = described(state), described(found[0])
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            was, now = (entries.get(name, "absent") for entries in (before, after))
+            raise ValueError(f"train_step made of {name}, {was}, {now}: shapes and dtypes stay what init made them.")
+    for name, value in found[1].items():
+        expect("[]", **{f"the metric {name} of train_step": value})
+
+
 def finite(step: int, metrics: Metrics) -> tuple[int, dict[str, float]]:
     """Fetches a step's metrics. Raises NotFinite, naming the first that is not."""
     fetched = jax.device_get(metrics)
-    if wrong := [name for name, value in fetched.items() if np.shape(value) != ()]:
-        raise ValueError(f"train_step returns {wrong[0]} of shape {np.shape(fetched[wrong[0]])}, expected a scalar [].")
     values = {name: float(value) for name, value in fetched.items()}
     for name, value in values.items():
         if not math.isfinite(value):
