@@ -47,45 +47,38 @@ def _call(
 
 
 def for_player(options: Mapping[str, Any], player: str) -> dict[str, Any]:
-    """The fields of one player's optimizer: those of all players, or its own in `options["players"][player]`.
+    """The fields of a player's optimizer: those of all players, and before them its own in `options["players"]`.
 
     Raises:
       ValueError: the player's own fields have a name that there is not.
     """
     shared = {name: value for name, value in options.items() if name != "players"}
-    own = dict(options["players"].get(player, {}))
+    own = options["players"].get(player, {})
     for name in own:
         choice(f"a field of optim.players.{player}", name, shared)
     return {**shared, **own}
 
 
-def _place(options: Mapping[str, Any], player: str, field: str) -> str:
-    """Where a field of a player's optimizer stands in the config, for errors."""
-    return f"optim.players.{player}.{field}" if field in options["players"].get(player, {}) else f"optim.{field}"
-
-
-def make_schedule(options: Mapping[str, Any], steps: int, player: str = "") -> optax.Schedule:
-    """The learning rate of a player over its optimizer steps.
+def make_schedule(options: Mapping[str, Any], steps: int, field: str = "optim.schedule") -> optax.Schedule:
+    """The learning rate over optimizer steps.
 
     Args:
-      options: `config.optim`, of which this reads `learning_rate` (the peak), `schedule` (the name of a function in
-        `optax.schedules`) and `schedule_arguments` for it. Unless given a length, a warm-up takes 1/20 of the run, and
-        a decay ends with it.
+      options: `learning_rate` (the peak), `schedule` (the name of a function in `optax.schedules`) and
+        `schedule_arguments` for it. Unless given a length, a warm-up takes 1/20 of the run, and a decay ends with it.
       steps: optimizer steps of the run.
-      player: whose own fields in `options["players"]` come before those of all players.
+      field: where the schedule stands in the config, for errors.
 
     Raises:
       ValueError: optax has no such schedule or argument.
     """
-    own = for_player(options, player)
-    rate = own["learning_rate"]
+    rate, name = options["learning_rate"], options["schedule"]
     return _call(
         _schedules(),
-        _place(options, player, "schedule"),
-        own["schedule"],
-        own["schedule_arguments"],
+        field,
+        name,
+        options["schedule_arguments"],
         value=rate,
-        init_value=0.0 if own["schedule"].startswith("warmup") else rate,
+        init_value=0.0 if name.startswith("warmup") else rate,
         peak_value=rate,
         warmup_steps=steps // 20,
         decay_steps=steps,
@@ -97,46 +90,45 @@ def make_optimizer(options: Mapping[str, Any], steps: int, player: str = "") -> 
     """Clipping, the optimizer and gradient accumulation of one player.
 
     Args:
-      options: `config.optim`, as for `make_schedule`; besides `name` (a function in optax), `arguments` for it, `clip`
-        (the global norm that gradients are clipped to; 0 for none), `accumulate` (train steps per optimizer step) and
-        `ema_decay`.
+      options: `config.optim`: as for `make_schedule`; `name` (a function in optax), `arguments` for it, `clip` (the
+        global norm that gradients are clipped to; 0 for none), `accumulate` (train steps per optimizer step),
+        `ema_decay`, and by player the fields in which it differs in `players`.
       steps: train steps of the run in which the player learns.
-      player: whose own fields in `options["players"]` come before those of all players.
+      player: whose optimizer.
 
     Raises:
       ValueError: optax has no such function or argument, or a number is out of its range.
     """
-    own = for_player(options, player)
-    name, every = own["name"], own["accumulate"]
+    fields = for_player(options, player)
+
+    def place(field: str) -> str:
+        return f"optim.players.{player}.{field}" if field in options["players"].get(player, {}) else f"optim.{field}"
+
+    name, every = fields["name"], fields["accumulate"]
     for field, wanted, holds in (
         ("accumulate", f"1 to the {steps} train.steps", 1 <= every <= steps),
-        ("learning_rate", "0 or more, and finite", 0 <= own["learning_rate"] < math.inf),
-        ("clip", "a norm above 0, or 0 for none", own["clip"] >= 0),
-        ("ema_decay", "0 <= decay < 1", 0 <= own["ema_decay"] < 1),
+        ("learning_rate", "0 or more, and finite", 0 <= fields["learning_rate"] < math.inf),
+        ("clip", "a norm above 0, or 0 for none", fields["clip"] >= 0),
+        ("ema_decay", "0 <= decay < 1", 0 <= fields["ema_decay"] < 1),
     ):
         if not holds:
-            raise ValueError(f"{_place(options, player, field)} is {own[field]}, expected {wanted}.")
-    schedule = make_schedule(options, max(1, steps // every), player)
-    place = _place(options, player, "name")
-    optimizer = _call(_optimizers(), place, name, own["arguments"], learning_rate=schedule)
+            raise ValueError(f"{place(field)} is {fields[field]}, expected {wanted}.")
+    schedule = make_schedule(fields, max(1, steps // every), place("schedule"))
+    optimizer = _call(_optimizers(), place("name"), name, fields["arguments"], learning_rate=schedule)
     try:
         number = jax.ShapeDtypeStruct((1, 1), jnp.float32)
         jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x), number)
     except TypeError as error:
-        raise ValueError(f"{place} {name} needs more than gradients, which no method here gives it.") from error
-    if own["clip"] > 0:
-        optimizer = optax.chain(optax.clip_by_global_norm(own["clip"]), optimizer)
+        raise ValueError(f"{place('name')} {name} needs more than gradients, which no method here gives it.") from error
+    if fields["clip"] > 0:
+        optimizer = optax.chain(optax.clip_by_global_norm(fields["clip"]), optimizer)
     if every > 1:
         return optax.MultiSteps(optimizer, every_k_schedule=every).gradient_transformation()
     return optimizer
 
 
 def make_optimizers(options: Mapping[str, Any], steps: Mapping[str, int]) -> dict[str, optax.GradientTransformation]:
-    """`make_optimizer` for every player of a method.
-
-    Args:
-      options: `config.optim`.
-      steps: by player, the train steps in which it learns.
+    """`make_optimizer` for every player of a method: `steps` by player.
 
     Raises:
       ValueError: as `make_optimizer`, or `options["players"]` has a player that the method does not train.
@@ -148,5 +140,5 @@ def make_optimizers(options: Mapping[str, Any], steps: Mapping[str, int]) -> dic
 
 def ema_decay(options: Mapping[str, Any], player: str = "") -> float:
     """The decay per train step that amounts to a player's `ema_decay` per optimizer step."""
-    own = for_player(options, player)
-    return own["ema_decay"] ** (1 / own["accumulate"])
+    fields = for_player(options, player)
+    return fields["ema_decay"] ** (1 / fields["accumulate"])

@@ -1,6 +1,8 @@
 """Every recipe, and every variant it names, makes a method."""
 
+import ast
 import re
+from pathlib import Path
 
 import jax
 import pytest
@@ -38,6 +40,20 @@ def test_a_recipe_makes_a_method(name: str) -> None:
 def test_every_recipe_has_a_tiny_variant() -> None:
     stems = {path.stem for path in (ROOT / "configs").glob("*.py")}
     assert {name.partition(":")[0] for name in NAMES if name.endswith(":tiny")} == stems
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_a_recipe_begins_with_its_figures_and_reads_alone(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    lines = ast.get_docstring(tree).splitlines()
+    starts = [line.partition(":")[0] for line in lines[2:] if line and line[0] != " "][:5]
+    assert starts == ["Command", "Device", "Time and memory", "Score", "Samples"] and not lines[1]
+    helpers = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "config_lib"
+    }
+    assert helpers <= {"base", "optimizer", "condition", "tiny"}  # all other fields stand in the recipe
 
 
 def test_an_unknown_variant_is_named() -> None:

@@ -115,16 +115,16 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     setup = Setup(
         config=config,
         generator=make_generator(
-            model.generator,
             size,
+            model.generator,
             encoder=encoder,
             first_frames=condition.first_frames if "first_frames" in condition.on else 0,
             axis_name=axis_name,
             dtype=dtype,
         ),
         discriminator=make_discriminator(
-            model.discriminators,
             size,
+            model.discriminators,
             encoder=encoder,
             conditioning=model.conditioning,
             classes=len(condition.classes) if config.loss.classes else 0,

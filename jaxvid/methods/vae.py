@@ -114,7 +114,7 @@ def make_model(config: ConfigDict) -> VAE:
     dtype = jnp.dtype(choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
     encoder = conditions.make_encoder(config.condition, dtype) if config.condition.on else None
     size = (config.data.frames, config.data.resolution, config.data.resolution)
-    return make_vae(config.model.network, size, encoder, dtype)
+    return make_vae(size, config.model.network, encoder, dtype)
 
 
 def likelihood_of(config: ConfigDict) -> Likelihood:
@@ -207,7 +207,7 @@ def sample(setup: Setup, state: TrainState, batch: Batch, keys: jax.Array) -> ja
     params, temperature = sampled(state), setup.config.sample.temperature
     noise = {name: temperature * each for name, each in parallel.example_noise(keys, setup.shapes).items()}
     condition = encoded_condition(setup, params, batch)
-    return decode(setup, params, bind(setup.model, params).sample_prior(noise, condition), condition)
+    return decode(setup, params, bind(setup.model, params).prior.sample(noise, condition), condition)
 
 
 def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> Evaluated:
@@ -273,7 +273,7 @@ def codec(config: ConfigDict, state: TrainState, given: Batch | None = None) -> 
     @functools.partial(jax.jit, static_argnums=2)
     def draw(params: dict, keys: jax.Array, frames: int) -> Latents:
         noise = parallel.example_noise(keys, latent_shapes(model, (frames, *size, 3)))
-        return bind(model, params).sample_prior(noise, condition(params, len(keys)))
+        return bind(model, params).prior.sample(noise, condition(params, len(keys)))
 
     def condition(params: dict, clips: int) -> jax.Array | None:
         vector = bind(model, params).encode_conditions(conditions.take(config.condition, given or {}))
@@ -287,6 +287,6 @@ def codec(config: ConfigDict, state: TrainState, given: Batch | None = None) -> 
     decode = jax.jit(
         lambda params, z: jnp.clip(mean(bind(model, params).decode(z, condition(params, clips(z)))), -1, 1)
     )
-    prior = jax.jit(lambda params, z: bind(model, params).prior_of(z, condition(params, clips(z))))
+    prior = jax.jit(lambda params, z: bind(model, params).prior(z, condition(params, clips(z))))
     shapes = latent_shapes(model, (config.data.frames, *size, 3))
     return Codec(shapes, *(functools.partial(function, params) for function in (encode, decode, prior, draw)))

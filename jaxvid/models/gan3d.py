@@ -16,7 +16,7 @@ class Generator(nn.Module):
       noise: how many normal numbers a video is made of.
     """
 
-    preserve_adopted_names = True  # of submodules: they stand in the names of parameters
+    preserve_adopted_names = True  # a submodule's own name leads to its parameters
 
     compositor: Compositor
     noise: int = 100

@@ -20,6 +20,8 @@ from jaxvid.nn.norm import Deviation, Normalization
 from jaxvid.shapes import expect
 
 INITIAL_VARIANCE = 1 / 16  # of the videos of an untrained generator, about
+GRADIENT_FEATURES = 64  # of the layer before the colors of a `ColorGradient`
+HEAD_FEATURES = 256  # of the layer before the logits, where there is one
 Noise = dict[str, jax.Array]
 
 
@@ -150,28 +152,25 @@ class Renderer(nn.Module):
 
 
 class ColorGradient(nn.Module):
-    """Codes [B,1,D] -> a frame [B,1,H,W,channels] in [-1, 1], float32: a bilinear gradient between four corner colors.
+    """Codes [B,1,D] -> a frame [B,1,H,W,3] in [-1, 1], float32: a bilinear gradient between the colors of its corners.
 
     Attributes:
       size: (H, W).
       soft: softsign instead of tanh, whose gradient does not vanish at black and white: saturated colors come back, as
         they do by themselves where a condition says which are wanted.
-      hidden: features of the layer between.
     """
 
     size: tuple[int, int]
     soft: bool = False
-    hidden: int = 64
-    channels: int = 3
     dtype: Any = None
 
     @nn.compact
     def __call__(self, codes: jax.Array, train: bool) -> jax.Array:
-        hidden = leaky_relu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=variance_preserving())(codes[:, 0]))
-        to_corners = nn.Dense(4 * self.channels, dtype=self.dtype, kernel_init=variance_preserving(0.3))
-        corners = to_corners(hidden).astype(jnp.float32)
+        to_hidden = nn.Dense(GRADIENT_FEATURES, dtype=self.dtype, kernel_init=variance_preserving())
+        to_corners = nn.Dense(4 * 3, dtype=self.dtype, kernel_init=variance_preserving(0.3))
+        corners = to_corners(leaky_relu(to_hidden(codes[:, 0]))).astype(jnp.float32)
         colors = nn.soft_sign(4 * corners) if self.soft else nn.tanh(corners)
-        return color_gradient(colors.reshape(-1, 2, 2, self.channels), self.size)
+        return color_gradient(colors.reshape(-1, 2, 2, 3), self.size)
 
 
 class Compositor(nn.Module):
@@ -187,7 +186,7 @@ class Compositor(nn.Module):
         become alike, and a discriminator that follows the colors teaches no outlines.
     """
 
-    preserve_adopted_names = True  # of submodules: they stand in the names of parameters
+    preserve_adopted_names = True  # a submodule's own name leads to its parameters
 
     renderer: nn.Module
     background: nn.Module | None = None
@@ -289,13 +288,12 @@ class Head(nn.Module):
     """Features [B,N,D] and a condition [B,F] or None -> logits [B,N], and logits of `classes` [B,N,K] if there are any.
 
     A condition is either projected (Miyato and Koyama, 2018: its map's inner product with the features is added to the
-    logit) or concatenated to the features, before one more dense layer of `width`.
+    logit) or concatenated to the features, before one more dense layer.
     """
 
     classes: int = 0
     projection: bool = True
     spectral: bool = False
-    width: int = 256
     dtype: Any = None
 
     @nn.compact
@@ -306,7 +304,7 @@ class Head(nn.Module):
         classes = dense(self.classes, x).astype(jnp.float32) if self.classes else None
         if condition is not None and not self.projection:
             repeated = jnp.broadcast_to(condition[:, None], (*x.shape[:2], condition.shape[-1]))
-            x = leaky_relu(dense(self.width, jnp.concatenate([x, repeated], -1)))
+            x = leaky_relu(dense(HEAD_FEATURES, jnp.concatenate([x, repeated], -1)))
         logits = dense(1, x)[..., 0].astype(jnp.float32)
         if condition is not None and self.projection:
             projected = dense(x.shape[-1], condition)[:, None]
@@ -348,7 +346,7 @@ class Discriminator(nn.Module):
         features = self.trunk(video, train)
         rows = features[-1].reshape(len(video), video.shape[1] if self.frames else 1, -1)
         if self.trunk.pooled:
-            dense = nn.Dense(self.head.width, dtype=self.head.dtype, kernel_init=variance_preserving())
+            dense = nn.Dense(HEAD_FEATURES, dtype=self.head.dtype, kernel_init=variance_preserving())
             rows = leaky_relu(Limited(layer=dense, spectral=self.head.spectral)(rows, train))
         return Critique(*self.head(rows, condition, train), features)
 

@@ -1,5 +1,7 @@
 """Builders of GANs' networks from plain options: a generator, and a panel of discriminators.
 
+Of both builders, `size` is (frames, height, width) of the videos, `encoder` that of the conditions (None where there
+are none), `axis_name` the mapped axis under pmap, and `dtype` that of computing (parameters stay float32).
 Errors name the fields where a recipe has them: `model.generator`, `model.discriminators`, `model.conditioning`.
 """
 
@@ -32,8 +34,8 @@ CHANGE_VARIANCE = 1e-4  # of the changes from a given frame, before training
 
 
 def make_generator(
-    options: Mapping[str, Any],
     size: Triple,
+    options: Mapping[str, Any],
     encoder: ConditionEncoder | None = None,
     first_frames: int = 0,
     axis_name: str | None = None,
@@ -44,11 +46,7 @@ def make_generator(
     Args:
       options: `name`, one of "conv", "recurrent", "layered" and "dense", and the fields of that network; see
         configs/gan3d.py, gan_rnn.py, acgan.py and pixel_gan.py.
-      size: frames, height and width of the videos.
-      encoder: of the conditions; None where there are none.
       first_frames: how many frames are given as a condition; a dense generator makes those that follow.
-      axis_name: the mapped axis under pmap; None under jit.
-      dtype: of computing; parameters and statistics stay float32.
 
     Raises:
       ValueError: sizes do not fit, or a field has no such value.
@@ -72,7 +70,7 @@ def make_generator(
         return Renderer(size=size, **stages, channels=channels, **shared)
 
     foreground_size = (1, *[options["foreground_size"]] * 2) if name == "layered" else size
-    compositor = make_compositor(options, size, foreground_size, renderer, dtype)
+    compositor = make_compositor(size, options, foreground_size, renderer, dtype)
     if name == "conv":
         return Conditioned(network=Generator(compositor=compositor, noise=options["noise"]), encoder=encoder)
     network = {"recurrent": RecurrentGenerator, "layered": LayeredGenerator}[name](
@@ -86,13 +84,9 @@ def make_generator(
 
 
 def make_compositor(
-    options: Mapping[str, Any],
-    size: Triple,
-    foreground_size: Triple,
-    renderer: Callable[..., Renderer],
-    dtype: Any,
+    size: Triple, options: Mapping[str, Any], foreground_size: Triple, renderer: Callable[..., Renderer], dtype: Any
 ) -> Compositor:
-    """The compositor of a generator's `options` for videos of `size`; `renderer(size, channels, **changed)` makes one.
+    """The compositor of a generator's `options`; `renderer(size, channels, **changed options)` makes one.
 
     Raises:
       ValueError: `background` and `foreground` do not fit each other, or have no such value.
@@ -120,24 +114,20 @@ def make_compositor(
 
 
 def make_discriminator(
-    panel: Mapping[str, Any],
     size: Triple,
+    panel: Mapping[str, Any],
     encoder: ConditionEncoder | None = None,
     conditioning: str = "projection",
     classes: int = 0,
     axis_name: str | None = None,
     dtype: Any = None,
 ) -> Conditioned:
-    """A panel of discriminators: video and conditions -> a critique of each.
+    """A panel of discriminators: video and conditions -> a critique by each.
 
     Args:
       panel: fields by kind: some of "video", "frames", "recurrent" and "dense"; see configs/gan3d.py.
-      size: frames, height and width of the videos.
-      encoder: of the conditions; None where there are none.
       conditioning: "projection", "concatenation", or "none": the discriminators do not depend on the conditions.
       classes: of their auxiliary classifiers; 0 for none.
-      axis_name: the mapped axis under pmap; None under jit.
-      dtype: of computing; parameters and statistics stay float32.
 
     Raises:
       ValueError: sizes do not fit, or a field has no such value.

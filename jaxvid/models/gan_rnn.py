@@ -28,7 +28,7 @@ class RecurrentGenerator(nn.Module):
       cell: "gru" or "lstm".
     """
 
-    preserve_adopted_names = True  # of submodules: they stand in the names of parameters
+    preserve_adopted_names = True  # a submodule's own name leads to its parameters
 
     compositor: Compositor
     frames: int
@@ -44,11 +44,19 @@ class RecurrentGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, noise: Noise, condition: jax.Array | None, train: bool) -> jax.Array:
+        content, motion = self.codes(noise, condition)
+        codes = jnp.concatenate([jnp.broadcast_to(content, (*motion.shape[:2], content.shape[-1])), motion], -1)
+        return self.compositor(codes, self.compositor.static_codes(noise["content"], condition), train)
+
+    def codes(self, noise: Noise, condition: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """The content code [B,1,D] and the motion codes [B,T,memory]; both depend on the condition."""
         expect(f"[B,{self.content}]", float, content=noise["content"])
         expect(f"[B,T,{self.motion}]", float, motion=noise["motion"])
-        content, motion = content_and_motion(noise, condition, CELLS[self.cell](self.memory, dtype=self.dtype))
-        codes = jnp.concatenate([repeat_over_time(content, motion.shape[1]), motion], -1)
-        return self.compositor(codes, self.compositor.static_codes(noise["content"], condition), train)
+        content, motion = concatenate(noise["content"], condition)[:, None], noise["motion"]
+        if condition is not None:
+            repeated = jnp.broadcast_to(condition[:, None], (*motion.shape[:2], condition.shape[-1]))
+            motion = jnp.concatenate([motion, repeated], -1)
+        return content, run_cell(CELLS[self.cell](self.memory, dtype=self.dtype), motion)
 
 
 class RecurrentDiscriminator(nn.Module):
@@ -74,21 +82,8 @@ class RecurrentDiscriminator(nn.Module):
         return Critique(*self.head(states[:, -1:], condition, train), (*features, states))
 
 
-def content_and_motion(noise: Noise, condition: jax.Array | None, cell: nn.RNNCellBase) -> tuple[jax.Array, jax.Array]:
-    """The content code [B,D] and, from a recurrent cell, motion codes [B,T,memory]; both depend on the condition."""
-    content, motion = concatenate(noise["content"], condition), noise["motion"]
-    if condition is not None:
-        motion = jnp.concatenate([motion, repeat_over_time(condition, motion.shape[1])], -1)
-    return content, run_cell(cell, motion)
-
-
 def run_cell(cell: nn.RNNCellBase, x: jax.Array) -> jax.Array:
     """The outputs [B,T,memory] of a recurrent cell after each frame of [B,T,D]."""
     states = nn.RNN(cell)(x)
     assert isinstance(states, jax.Array)
     return states
-
-
-def repeat_over_time(x: jax.Array, frames: int) -> jax.Array:
-    """[B,D] -> [B,frames,D], the same in all frames."""
-    return jnp.broadcast_to(x[:, None], (len(x), frames, x.shape[-1]))

@@ -44,11 +44,6 @@ class Gaussian(NamedTuple):
 Gaussians = dict[str, Gaussian]
 
 
-def standard_normal(shape: tuple[int, ...]) -> Gaussian:
-    """Mean 0 and variance 1 everywhere."""
-    return Gaussian(jnp.zeros(shape), jnp.zeros(shape))
-
-
 class GaussianDense(nn.Module):
     """Features [..., F] -> Gaussian over [..., features], by one dense layer; log variances start about `shift`."""
 
@@ -180,7 +175,7 @@ class LayeredDecoder(nn.Module):
       size: height and width.
     """
 
-    preserve_adopted_names = True  # of submodules: they stand in the names of parameters
+    preserve_adopted_names = True  # a submodule's own name leads to its parameters
 
     renderer: FrameDecoder
     size: tuple[int, int]
@@ -243,7 +238,7 @@ class StandardPrior(nn.Module):
 
     def __call__(self, z: Latents, condition: jax.Array | None) -> Gaussians:
         """The prior at latents z, in their shapes."""
-        return {name: standard_normal(part.shape) for name, part in z.items()}
+        return {name: Gaussian(jnp.zeros(part.shape), jnp.zeros(part.shape)) for name, part in z.items()}
 
     def sample(self, noise: Latents, condition: jax.Array | None) -> Latents:
         """Standard normal noise -> latents: itself."""
@@ -308,14 +303,15 @@ class VAE(nn.Module):
     """Encoder, decoder, prior (Kingma and Welling 2014); conditional as by Sohn et al. (2015).
 
     Attributes:
-      encoder: (video, train) -> posterior Gaussians; it sees in the video what the condition says.
+      encoder: (video, train) -> posterior Gaussians; not of the condition, which shows in the video.
       decoder: (latents, train) -> video, or logits of it.
-      prior: (latents, condition) -> prior Gaussians, and `sample`.
+      prior: (latents, condition) -> prior Gaussians, each given the latents before it; `sample`: (standard normal noise
+        in the shapes of the latents, condition) -> latents.
       condition_encoder: conditions -> `nn.condition.Encoded`, whose vector [B,F] decoder and prior depend on; None
         where there are no conditions.
     """
 
-    preserve_adopted_names = True  # of submodules: they stand in the names of parameters
+    preserve_adopted_names = True  # a submodule's own name leads to its parameters
 
     encoder: nn.Module
     decoder: nn.Module
@@ -349,14 +345,6 @@ class VAE(nn.Module):
     def decode(self, z: Latents, condition: jax.Array | None = None, train: bool = False) -> jax.Array:
         """Latents and a condition [B,F] or None -> video [B,T,H,W,C], or logits of it, not clipped."""
         return self.decoder(z if condition is None else {**z, "condition": condition}, train)
-
-    def prior_of(self, z: Latents, condition: jax.Array | None = None) -> Gaussians:
-        """The prior of each latent, given those before it."""
-        return self.prior(z, condition)
-
-    def sample_prior(self, noise: Latents, condition: jax.Array | None = None) -> Latents:
-        """Standard normal noise, in the shapes of the latents -> latents of the prior."""
-        return self.prior.sample(noise, condition)
 
 
 def means(posterior: Gaussians) -> Latents:

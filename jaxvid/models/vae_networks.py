@@ -1,8 +1,7 @@
-"""Builders of VAEs from plain options, by name."""
+"""Builders of VAEs from plain options, by name. Errors name fields where a recipe has them: in `model.network`."""
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,106 +14,79 @@ from jaxvid.names import choice
 from jaxvid.nn.condition import ConditionEncoder
 
 Size = tuple[int, int, int]  # frames, height, width
+Options = Mapping[str, Any]
 
 
-def frame(size: Size, dtype: Any, *, width: int, hidden: int, strides: tuple[int, ...], dim: int) -> vae.VAE:
+def frame(size: Size, options: Options, dtype: Any) -> vae.VAE:
     """Every frame alone: `dim` latents each, independent and standard normal."""
-    shared = {"width": width, "hidden": hidden, "strides": strides, "dtype": dtype}
+    shared = {**pick(options, "width", "hidden", "strides"), "dtype": dtype}
+    encoder, decoder = vae.FrameEncoder(dim=options["dim"], **shared), vae.FrameDecoder(size=size[1:], **shared)
+    return vae.VAE(encoder=encoder, decoder=decoder, prior=vae.StandardPrior())
+
+
+def temporal(size: Size, options: Options, dtype: Any) -> vae.VAE:
+    """`content` latents a clip and `motion` latents a frame, whose prior is recurrent."""
+    if options["hidden"] % options["heads"]:
+        raise ValueError(
+            f"model.network.hidden {options['hidden']} must be a multiple of model.network.heads {options['heads']}."
+        )
+    shared = {**pick(options, "width", "hidden", "strides"), "dtype": dtype}
+    encoder = vae.TemporalEncoder(**pick(options, "content", "motion", "heads"), **shared)
     decoder = vae.FrameDecoder(size=size[1:], **shared)
-    return vae.VAE(encoder=vae.FrameEncoder(dim=dim, **shared), decoder=decoder, prior=vae.StandardPrior())
+    return vae.VAE(encoder=encoder, decoder=decoder, prior=vae.RecurrentPrior(memory=options["memory"]))
 
 
-def temporal(
-    size: Size,
-    dtype: Any,
-    *,
-    width: int,
-    hidden: int,
-    strides: tuple[int, ...],
-    heads: int,
-    content: int,
-    motion: int,
-    memory: int,
-) -> vae.VAE:
-    """`content` latents a clip and `motion` latents a frame, whose prior is recurrent.
-
-    Raises:
-      ValueError: `hidden` is no multiple of `heads`.
-    """
-    if hidden % heads:
-        raise ValueError(f"model.network.hidden {hidden} must be a multiple of model.network.heads {heads}.")
-    shared = {"width": width, "hidden": hidden, "strides": strides, "dtype": dtype}
-    encoder = vae.TemporalEncoder(content=content, motion=motion, heads=heads, **shared)
-    decoder = vae.FrameDecoder(size=size[1:], **shared)
-    return vae.VAE(encoder=encoder, decoder=decoder, prior=vae.RecurrentPrior(memory=memory))
-
-
-def layered(
-    size: Size,
-    dtype: Any,
-    *,
-    width: int,
-    hidden: int,
-    strides: tuple[int, ...],
-    foreground_size: int,
-    heads: int,
-    content: int,
-    motion: int,
-    memory: int,
-) -> vae.VAE:
-    """`temporal`, whose content renders a square foreground and a background, and whose motion places the former.
-
-    Raises:
-      ValueError: `foreground_size` is no multiple of 4, or as `temporal`.
-    """
-    if foreground_size % 4:
-        raise ValueError(f"model.network.foreground_size is {foreground_size}, expected a multiple of 4.")
-    codes = {"heads": heads, "content": content, "motion": motion, "memory": memory}
-    model = temporal(size, dtype, width=width, hidden=hidden, strides=strides, **codes)
-    shared = {"width": width, "hidden": hidden, "strides": (2, 2), "dtype": dtype}
-    side = (foreground_size, foreground_size)
+def layered(size: Size, options: Options, dtype: Any) -> vae.VAE:
+    """`temporal`, whose content renders a square foreground and a background, and whose motion places the former."""
+    side = options["foreground_size"]
+    if side % 4:
+        raise ValueError(f"model.network.foreground_size is {side}, expected a multiple of 4.")
+    fields = {**pick(options, "width", "hidden"), "strides": (2, 2), "channels": 1, "dtype": dtype}
     # The name of its parameters decides their initial values.
-    renderer = vae.FrameDecoder(size=side, channels=1, **shared, name="painter")
-    return model.clone(decoder=vae.LayeredDecoder(renderer=renderer, size=size[1:], dtype=dtype))
+    renderer = vae.FrameDecoder(size=(side, side), **fields, name="painter")
+    decoder = vae.LayeredDecoder(renderer=renderer, size=size[1:], dtype=dtype)
+    return temporal(size, options, dtype).clone(decoder=decoder)
 
 
-def grid(size: Size, dtype: Any, *, width: int, blocks: int, dim: int, downsample: tuple[int, int, int]) -> vae.VAE:
-    """A grid of latents that is smaller by `downsample` (frames, height, width), independent and standard normal.
-
-    Raises:
-      ValueError: the video does not divide by `downsample`, or `width` is no multiple of 8.
-    """
-    if len(downsample) != 3 or any(s % f for s, f in zip(size, downsample, strict=True)):
-        raise ValueError(f"model.network.downsample {downsample} does not divide frames, height and width {size}.")
+def grid(size: Size, options: Options, dtype: Any) -> vae.VAE:
+    """A grid of latents that is smaller by `downsample` (frames, height, width), independent and standard normal."""
+    width, factors = options["width"], options["downsample"]
+    if len(factors) != 3 or any(s % f for s, f in zip(size, factors, strict=True)):
+        raise ValueError(f"model.network.downsample {factors} does not divide frames, height and width {size}.")
     if width % 8:
         raise ValueError(f"model.network.width is {width}, expected a multiple of 8.")
-    stacks = [vqvae.ResidualStack(blocks=blocks, dtype=dtype) for _ in range(2)]  # one each: a shared one shares values
-    encoder = vqvae.Encoder(stack=stacks[0], width=width, features=2 * dim, downsample=downsample, dtype=dtype)
-    decoder = vqvae.Decoder(stack=stacks[1], width=width, upsample=downsample, dtype=dtype)
-    return vae.VAE(
-        encoder=vae.GridEncoder(network=encoder), decoder=vae.GridDecoder(network=decoder), prior=vae.StandardPrior()
-    )
+    stacks = [vqvae.ResidualStack(blocks=options["blocks"], dtype=dtype) for _ in range(2)]  # not one, shared by both
+    shared = {"width": width, "dtype": dtype}
+    to_grid = vqvae.Encoder(stack=stacks[0], features=2 * options["dim"], downsample=factors, **shared)
+    to_video = vqvae.Decoder(stack=stacks[1], upsample=factors, **shared)
+    encoder, decoder = vae.GridEncoder(network=to_grid), vae.GridDecoder(network=to_video)
+    return vae.VAE(encoder=encoder, decoder=decoder, prior=vae.StandardPrior())
 
 
-NETWORKS: dict[str, Callable[..., vae.VAE]] = {"frame": frame, "temporal": temporal, "layered": layered, "grid": grid}
+CODES = ("width", "hidden", "strides", "heads", "content", "motion", "memory")
+# By name, a builder and the fields of its options.
+NETWORKS: dict[str, tuple[Callable[[Size, Options, Any], vae.VAE], tuple[str, ...]]] = {
+    "frame": (frame, ("width", "hidden", "strides", "dim")),
+    "temporal": (temporal, CODES),
+    "layered": (layered, ("foreground_size", *CODES)),
+    "grid": (grid, ("width", "blocks", "dim", "downsample")),
+}
 
 
-def make_vae(
-    options: Mapping[str, Any], size: Size, encoder: ConditionEncoder | None = None, dtype: Any = None
-) -> vae.VAE:
+def make_vae(size: Size, options: Options, encoder: ConditionEncoder | None = None, dtype: Any = None) -> vae.VAE:
     """The VAE that `options` describe.
 
     Args:
-      options: `name`, one of NETWORKS, and the arguments of that function.
       size: frames, height and width of the videos.
+      options: `name`, one of NETWORKS, and the fields of that network.
       encoder: of the conditions; None where there are none.
       dtype: of computing; parameters and latents stay float32.
 
     Raises:
-      ValueError: sizes do not fit, or a field has no such value. It names the field as one of `model.network`.
+      ValueError: sizes do not fit, or a field has no such value.
     """
     name = choice("model.network.name", options["name"], NETWORKS)
-    known = inspect.getfullargspec(NETWORKS[name]).kwonlyargs
+    build, known = NETWORKS[name]
     for field in {*options, *known} - {"name"}:
         choice(f"a field of model.network {name}", field, known)
         if field not in options:
@@ -129,7 +101,12 @@ def make_vae(
         )
     if encoder:
         encoder = encoder.clone(name="condition")  # the name of its parameters decides their initial values
-    return NETWORKS[name](size, dtype, **{field: options[field] for field in known}).clone(condition_encoder=encoder)
+    return build(size, options, dtype).clone(condition_encoder=encoder)
+
+
+def pick(options: Options, *names: str) -> dict[str, Any]:
+    """Some of the options."""
+    return {name: options[name] for name in names}
 
 
 def latent_shapes(model: vae.VAE, shape: tuple[int, int, int, int]) -> dict[str, tuple[int, ...]]:

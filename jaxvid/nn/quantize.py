@@ -1,6 +1,6 @@
 """Vector quantizers behind one interface: `quantizer(z, train) -> Quantized`, and `lookup(indices)` back to z space.
 
-What a quantizer remembers lives in the collection "codebook", so that a restored run continues and never starts over;
+The state of a quantizer lives in the collection "codebook", so that a restored run continues and never starts over;
 it changes only where `train` is true. Distances, entropies, losses and statistics are float32 for any dtype of z.
 `axis_name` names the mapped axis of devices that share the batch, one contiguous slice each; it is None under jit.
 """
@@ -39,7 +39,7 @@ class EMAVectorQuantizer(nn.Module):
     """Codebook learned by exponential moving averages (van den Oord et al. 2017, appendix A.1).
 
     The first training batch sets it by k-means. With `warm_up`, so does each of the first warm_up + 1, and z passes the
-    first warm_up unquantized: an encoder that is held to few codes from the start learns to say little.
+    first warm_up unquantized: an encoder that starts with a small number of codes learns to use no more.
 
     A code whose average rows per step fall below `revive_below` times the fair share (rows / codes) starts anew with
     that share, from a row of z drawn in proportion to its squared error, as in k-means++ (Arthur and Vassilvitskii
@@ -98,7 +98,7 @@ class EMAVectorQuantizer(nn.Module):
     def _learn(self, rows: jax.Array, indices: jax.Array, embedding: jax.Array, key: jax.Array) -> jax.Array:
         """Moves the averages towards this batch, revives dead codes, and returns how many there were."""
         fair_share = rows.shape[0] * psum(1, self.axis_name) / self.codes
-        # A batch of the warm-up stands for itself: an average with what was before would keep empty codes alive.
+        # In the warm-up a batch replaces the averages, which would keep empty codes alive.
         decay = jnp.where(self.step.value <= self.warm_up, 0.0, self.decay)
         counts, sums = _statistics(rows, indices, self.codes, self.axis_name)
         size = decay * self.cluster_size.value + (1 - decay) * counts

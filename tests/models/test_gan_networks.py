@@ -41,7 +41,7 @@ def recurrent(frames: int, cell: str = "gru") -> RecurrentGenerator:
 
 
 def gradient(side: int) -> ColorGradient:
-    return ColorGradient(size=(side, side), hidden=4)
+    return ColorGradient(size=(side, side))
 
 
 def layered(frames: int, gradients: bool = False) -> LayeredGenerator:

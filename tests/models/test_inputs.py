@@ -20,7 +20,7 @@ from jaxvid.nn.quantize import FSQ
 FRAME = (1, 2, 2)
 VIDEO, KEY = jnp.zeros((2, 4, 8, 8, 3)), jax.random.key(0)
 TRUNK = Trunk(widths=(8,), factors=(FRAME,), norm="none")
-VAE = make_vae({"name": "frame", "width": 4, "hidden": 8, "strides": (2,), "dim": 6}, (4, 8, 8))
+VAE = make_vae((4, 8, 8), {"name": "frame", "width": 4, "hidden": 8, "strides": (2,), "dim": 6})
 GENERATOR = {
     "name": "recurrent",
     "content": 3,
@@ -109,7 +109,7 @@ def test_checks_pass_under_vmap_and_grad(name: str) -> None:
             r"noise is .* \[B,5\]",
         ),
         (
-            make_generator(GENERATOR, (4, 8, 8)),
+            make_generator((4, 8, 8), GENERATOR),
             ({"content": jnp.zeros((2, 3)), "motion": jnp.zeros((2, 2))}, {}, False),
             r"motion is float32 \[2,2\], expected float \[B,T,2\]",
         ),

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from jaxvid.models import vae
-from jaxvid.models.vae_networks import frame, latent_shapes, layered, temporal
+from jaxvid.models.vae_networks import latent_shapes, make_vae
 
 SIZE = (4, 8, 8)
 NETWORK = {"width": 4, "hidden": 8, "strides": (2, 2), "heads": 2, "content": 5, "motion": 3, "memory": 8}
 MODELS: dict[str, Callable[[], vae.VAE]] = {
-    "frame": lambda: frame(SIZE, None, width=4, hidden=8, strides=(2,), dim=6),
-    "temporal": lambda: temporal(SIZE, None, **NETWORK),
-    "layered": lambda: layered(SIZE, None, foreground_size=8, **NETWORK),
+    "frame": lambda: make_vae(SIZE, {"name": "frame", "width": 4, "hidden": 8, "strides": (2,), "dim": 6}),
+    "temporal": lambda: make_vae(SIZE, {"name": "temporal", **NETWORK}),
+    "layered": lambda: make_vae(SIZE, {"name": "layered", "foreground_size": 8, **NETWORK}),
 }
 CODES = {"content": (5,), "motion": (4, 3)}
 SHAPES = {"frame": {"frames": (4, 6)}, "temporal": CODES, "layered": CODES}
@@ -44,7 +44,11 @@ def method(name: str, function: str) -> Callable:
     variables = structure.unflatten(
         [np.float32(s) * random(i, *leaf.shape) for i, (s, leaf) in enumerate(zip(spread, leaves, strict=True))]
     )
-    return lambda *inputs: model.apply(variables, *inputs, method=function)
+    functions = {
+        "prior": lambda model, z: model.prior(z, None),
+        "sample": lambda model, noise: model.prior.sample(noise, None),
+    }
+    return lambda *inputs: model.apply(variables, *inputs, method=functions.get(function, function))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -52,7 +56,7 @@ def test_shapes(name: str) -> None:
     def everything(video: jax.Array) -> tuple:
         posterior = method(name, "encode")(video)
         z = {key: gaussian.mean for key, gaussian in posterior.items()}
-        functions = ("prior_of", "sample_prior", "decode")
+        functions = ("prior", "sample", "decode")
         return posterior, *(method(name, function)(z) for function in functions)
 
     posterior, prior, drawn, video = jax.eval_shape(everything, jnp.zeros((2, *SIZE, 3)))
@@ -116,7 +120,7 @@ def test_the_recurrent_prior_is_causal_in_time_and_through_the_content(name: str
     z = {"content": normal(0, 1, 5), "motion": normal(1, 1, 4, 3)}
 
     def predicted(part: jax.Array) -> jax.Array:
-        prior = method("temporal", "prior_of")({**z, name: part})[name]
+        prior = method("temporal", "prior")({**z, name: part})[name]
         return jnp.stack(prior).reshape(2, steps, -1).sum((0, 2))
 
     jacobian = compiled(jax.jacobian(predicted))(z[name]).reshape(steps, steps, -1)
@@ -126,8 +130,8 @@ def test_the_recurrent_prior_is_causal_in_time_and_through_the_content(name: str
 
 def test_latents_of_the_recurrent_prior_are_distributed_as_it_says() -> None:
     noise = {"content": normal(0, 2, 5), "motion": normal(1, 2, 7, 3)}  # of any number of frames
-    z = compiled(method("temporal", "sample_prior"))(noise)
-    for name, gaussian in compiled(method("temporal", "prior_of"))(z).items():
+    z = compiled(method("temporal", "sample"))(noise)
+    for name, gaussian in compiled(method("temporal", "prior"))(z).items():
         np.testing.assert_allclose(gaussian.sample(noise[name]), z[name], rtol=1e-5, atol=1e-5)
 
 
