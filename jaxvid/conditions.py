@@ -164,9 +164,7 @@ class Text(Condition):
         warn_of_cut(texts, options.words)
         if unknown := sorted(set(text_lib.build_vocabulary(texts)) - set(options.vocabulary)):
             near = ", ".join(f"{word} (nearest: {nearest(word, options.vocabulary)})" for word in unknown)
-            warnings.warn(
-                f"not in the model's vocabulary, which reads them as unknown: {near}", stacklevel=3
-            )
+            warnings.warn(f"not in the model's vocabulary, which reads them as unknown: {near}", stacklevel=3)
 
 
 class Video(Condition):

@@ -125,7 +125,10 @@ class Recorder:
         self.say(f"evaluation at step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in sorted(found.scalars.items())))
         for warning in warnings:
             self.say(f"warning: {warning}")
-        panels, caption = [video[: self._config.eval.videos] for video in found.panels.values()], " | ".join(found.panels)
+        panels, caption = (
+            [video[: self._config.eval.videos] for video in found.panels.values()],
+            " | ".join(found.panels),
+        )
         if panels:
             strip = images.film_strip(panels, list(found.panels), f"{caption}, step {step}")
             grid, stem = images.grid(panels), self._workdir / "samples" / f"step_{step:07d}"
