@@ -27,30 +27,18 @@ Panel = Sequence[Critique]  # of several discriminators on the same videos
 
 
 class Game(NamedTuple):
-    """What two sides play for. A weight of 0 costs nothing.
+    """What two sides play for. A weight of 0 costs nothing."""
 
-    adversarial: a name in `losses.ADVERSARIAL`.
-    smoothing: one-sided: the target of real videos is 1 - smoothing.
-    gradient_penalty: weight of (norm - 1)^2 of gradients between real and generated videos.
-    r1: weight of norm^2 / 2 of gradients at real videos.
-    penalized: every n-th video of a batch has its gradient penalized.
-    lecam: weight of LeCam's regularizer.
-    feature_matching: weight of the distance between mean features of real and generated videos.
-    classes: weight of the auxiliary classifier's cross-entropy.
-    instance_noise: standard deviation of noise on all that is judged, falling to 0 over the run.
-    augment: of all that is judged: names in `nn.augment.POLICIES`.
-    """
-
-    adversarial: str
-    smoothing: float = 0.0
-    gradient_penalty: float = 0.0
-    r1: float = 0.0
-    penalized: int = 1
-    lecam: float = 0.0
-    feature_matching: float = 0.0
-    classes: float = 0.0
-    instance_noise: float = 0.0
-    augment: tuple[str, ...] = ()
+    adversarial: str  # a name in `losses.ADVERSARIAL`
+    smoothing: float = 0.0  # one-sided: the target of real videos is 1 - smoothing
+    gradient_penalty: float = 0.0  # weight of (norm - 1)^2 of gradients between real and generated videos
+    r1: float = 0.0  # weight of norm^2 / 2 of gradients at real videos
+    penalized: int = 1  # every n-th video of a batch has its gradient penalized
+    lecam: float = 0.0  # weight of LeCam's regularizer
+    feature_matching: float = 0.0  # weight of the distance between mean features of real and generated videos
+    classes: float = 0.0  # weight of the auxiliary classifier's cross-entropy
+    instance_noise: float = 0.0  # standard deviation of noise on all that is judged, falling to 0 over the run
+    augment: tuple[str, ...] = ()  # of all that is judged: names in `nn.augment.POLICIES`
 
     @property
     def loss(self) -> losses.Adversarial:
@@ -160,7 +148,8 @@ def update_averages(
     averages: Mapping[str, jax.Array], real: Panel, fake: Panel, axis_name: str | None
 ) -> Mapping[str, jax.Array]:
     """Moves the averages towards the mean logits of a batch, over all devices."""
-    means = {"real": over(logits_of, real).mean() / len(real), "fake": over(logits_of, fake).mean() / len(fake)}
+    panels = {"real": real, "fake": fake}
+    means = {name: over(lambda c: c.logits, panel).mean() / len(panel) for name, panel in panels.items()}
     return optax.incremental_update(parallel.pmean(means, axis_name), averages, 1 - LECAM_DECAY)
 
 
@@ -177,11 +166,6 @@ def scores(game: Game, real: Panel, fake: Panel) -> Metrics:
 def over(value: Callable[..., jax.Array], *panels: Panel) -> jax.Array:
     """The sum over a panel's members of `value` of their critiques [B,N], averaged over the parts: [B]."""
     return jnp.stack([value(*critiques).mean(1) for critiques in zip(*panels, strict=True)]).sum(0)
-
-
-def logits_of(critique: Critique) -> jax.Array:
-    """[B,N]."""
-    return critique.logits
 
 
 def summed_logits(panel: Panel) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import traceback
@@ -91,6 +92,11 @@ class Method(NamedTuple):
     frozen: Mapping[str, Any] = {}
     warnings: Callable[[Mapping[str, float]], list[str]] = no_warnings
     headline: tuple[str, ...] = ("loss",)
+
+
+def bind(setup: Any, **functions: Callable) -> dict[str, Any]:
+    """The fields of a `Method` that are functions of a setup: {name: its function with the setup as first argument}."""
+    return {name: functools.partial(function, setup) for name, function in functions.items()}
 
 
 def find_method(name: str) -> ModuleType:

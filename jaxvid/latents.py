@@ -26,22 +26,16 @@ PIXEL_BITS = 8
 
 
 class Codec(NamedTuple):
-    """A trained VAE as compiled functions.
+    """A trained VAE as compiled functions, for any number of frames; of a grid, multiples of its factor.
 
-    latents: {name: shape of one clip's}; "content" [D] and "motion" [T,D], or "frames" [T,D], or "grid" [T,H,W,D].
-    encode: video [B,T,H,W,3], uint8 or float in [-1, 1] -> posterior of each latent.
-    decode: latents -> video [B,T,H,W,3] float32 in [-1, 1].
-    prior: latents -> prior of each latent; that of a frame is given the frames before it where the prior is recurrent.
-    draw: (keys [B], frames) -> latents of the prior, each clip's from its own key.
-
-    Any number of frames serves, multiples of the grid's factor for a grid.
+    Latents are "content" [D] and "motion" [T,D], or "frames" [T,D], or "grid" [T,H,W,D].
     """
 
-    latents: dict[str, tuple[int, ...]]
-    encode: Callable[[jax.Array], Gaussians]
-    decode: Callable[[Latents], jax.Array]
-    prior: Callable[[Latents], Gaussians]
-    draw: Callable[[jax.Array, int], Latents]
+    latents: dict[str, tuple[int, ...]]  # {name: shape of one clip's}
+    encode: Callable[[jax.Array], Gaussians]  # video [B,T,H,W,3], uint8 or float in [-1, 1] -> the posterior of each
+    decode: Callable[[Latents], jax.Array]  # latents -> video [B,T,H,W,3] float32 in [-1, 1]
+    prior: Callable[[Latents], Gaussians]  # latents -> the prior of each, that of a frame after those before it
+    draw: Callable[[jax.Array, int], Latents]  # (keys [B], frames) -> latents of the prior, a clip's from its own key
 
 
 def information(codec: Codec, video: jax.Array) -> dict[str, jax.Array]:
@@ -117,18 +111,12 @@ def swap(content: Latents, motion: Latents) -> Latents:
 
 
 class Compression(NamedTuple):
-    """What compressing clips came to.
+    """What compressing clips came to."""
 
-    file_bits: of the whole file.
-    ideal_bits: that an arithmetic coder with the model's prior would need, [B].
-    raw_bits: of the clips as uint8.
-    psnr: in dB of what `decompress` makes of it, [B].
-    """
-
-    file_bits: int
-    ideal_bits: np.ndarray
-    raw_bits: int
-    psnr: np.ndarray
+    file_bits: int  # of the whole file
+    ideal_bits: np.ndarray  # that an arithmetic coder with the model's prior would need, [B]
+    raw_bits: int  # of the clips as uint8
+    psnr: np.ndarray  # in dB of what `decompress` makes of it, [B]
 
 
 def compress(codec: Codec, video: jax.Array, path: str | Path, step: float = 1.0) -> Compression:

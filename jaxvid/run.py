@@ -27,31 +27,20 @@ class Run(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What a mode of `jaxvid.sample` makes.
+    """What a mode of `jaxvid.sample` makes."""
 
-    panels: by name, uint8 [N,T,H,W,3], drawn side by side; the last is the model's, and names the files.
-    captions: by name, what is written beside each of the N.
-    note: a sentence to print.
-    """
-
-    panels: dict[str, np.ndarray]
-    captions: dict[str, list[str]] = {}
-    note: str = ""
+    panels: dict[str, np.ndarray]  # uint8 [N,T,H,W,3], drawn side by side; the last is the model's, and names the files
+    captions: dict[str, list[str]] = {}  # by name, what is written beside each of the N
+    note: str = ""  # a sentence to print
 
 
 class Mode(NamedTuple):
-    """What `jaxvid.sample --mode` does with a run; a method's module exports its own by name as `MODES`.
+    """What `jaxvid.sample --mode` does with a run; a method's module exports its own by name as `MODES`."""
 
-    make: (run, the command line) -> Output.
-    videos: how many --video it needs.
-    takes: which of the options num, seed, frames and batch_size it reads.
-    options: those of its own, as keyword arguments of `add_argument`.
-    """
-
-    make: Callable[[Run, argparse.Namespace], Output]
-    videos: int = 0
-    takes: tuple[str, ...] = ()
-    options: Mapping[str, Mapping[str, Any]] = {}
+    make: Callable[[Run, argparse.Namespace], Output]  # from the run and the command line
+    videos: int = 0  # how many --video it needs
+    takes: tuple[str, ...] = ()  # which of the options num, seed, frames and batch_size it reads
+    options: Mapping[str, Mapping[str, Any]] = {}  # those of its own, as keyword arguments of `add_argument`
 
 
 def saved_config(workdir: str | Path) -> ConfigDict:

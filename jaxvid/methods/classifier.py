@@ -46,14 +46,8 @@ class Setup(NamedTuple):
 
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
-    """The functions of a classifier, which makes no videos.
-
-    Args:
-      config: with `data`, `model`, `condition`, `optim` and `train.steps`; see `configs/classifier.py`.
-      axis_name: the mapped axis under pmap; None under jit.
-
-    Raises:
-      ValueError: a field has no such value.
+    """The functions of a classifier, which makes no videos; `configs/classifier.py` documents the fields. Raises
+    ValueError for what cannot work.
     """
     setup = Setup(
         config=config,
@@ -61,13 +55,8 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         optimizers=optim.make_optimizers(config.optim, {PLAYER: config.train.steps}),
         axis_name=axis_name,
     )
-    bind = functools.partial
-    return Method(
-        init=bind(init, setup),
-        train_step=bind(train_step, setup),
-        eval_step=bind(eval_step, setup),
-        headline=("loss", "accuracy"),
-    )
+    bound = core.bind(setup, init=init, train_step=train_step, eval_step=eval_step)
+    return Method(**bound, headline=("loss", "accuracy"))
 
 
 def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:

@@ -48,18 +48,12 @@ class Setup(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """What a player learns from at once.
+    """What a player learns from at once."""
 
-    video: real, [B,T,H,W,C] in [-1, 1].
-    conditions: of the videos, from `conditions.take`.
-    label: [B], where the data have classes.
-    keys: one for each.
-    """
-
-    video: jax.Array
-    conditions: dict[str, jax.Array]
-    label: Any
-    keys: jax.Array
+    video: jax.Array  # real, [B,T,H,W,C] in [-1, 1]
+    conditions: dict[str, jax.Array]  # of the videos, from `conditions.take`
+    label: Any  # [B], where the data have classes
+    keys: jax.Array  # [B]
 
 
 def check(config: ConfigDict) -> None:
@@ -97,15 +91,7 @@ def check(config: ConfigDict) -> None:
 
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
-    """The functions of a GAN.
-
-    Args:
-      config: with `data`, `model`, `loss`, `condition`, `optim`, `sample` and `train`; see `configs/gan3d.py`.
-      axis_name: the mapped axis under pmap; None under jit.
-
-    Raises:
-      ValueError: sizes do not fit, or a field has no such value.
-    """
+    """The functions of a GAN; `configs/gan3d.py` documents the fields. Raises ValueError for what cannot work."""
     game = adversarial.make_game(config.loss)
     check(config)
     model, condition, size = config.model, config.condition, (config.data.frames, *[config.data.resolution] * 2)
@@ -135,15 +121,8 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         optimizers=optim.make_optimizers(config.optim, steps),
         axis_name=axis_name,
     )
-    bind = functools.partial
-    return Method(
-        init=bind(init, setup),
-        train_step=bind(train_step, setup),
-        eval_step=bind(eval_step, setup),
-        sample=bind(sample, setup),
-        warnings=warnings,
-        headline=("d_loss", "g_loss"),
-    )
+    bound = core.bind(setup, init=init, train_step=train_step, eval_step=eval_step, sample=sample)
+    return Method(**bound, warnings=warnings, headline=("d_loss", "g_loss"))
 
 
 def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:

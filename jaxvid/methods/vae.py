@@ -34,50 +34,34 @@ Params = dict[str, Any]  # by player
 
 
 class Setup(NamedTuple):
-    """What stays the same from step to step.
-
-    shapes: of one clip's latents, by name.
-    features: for the perceptual term, or None; see `make`.
-    """
+    """What stays the same from step to step."""
 
     config: ConfigDict
     model: VAE
     likelihood: Likelihood
-    shapes: dict[str, tuple[int, ...]]
+    shapes: dict[str, tuple[int, ...]]  # of one clip's latents, by name
     optimizers: dict[str, optax.GradientTransformation]
-    features: Callable[[jax.Array], jax.Array] | None
+    features: Callable[[jax.Array], jax.Array] | None  # for the perceptual term, see `make`
     axis_name: str | None
 
 
 class Bound(NamedTuple):
-    """The parts of an ELBO.
+    """The parts of an ELBO."""
 
-    output: of the decoder.
-    nll: -log p(x | z) in nats, [B].
-    kl: by latent, in nats for each of its dimensions.
-    moment: of the likelihood's scale, [].
-    """
-
-    output: jax.Array
-    nll: jax.Array
-    kl: dict[str, jax.Array]
-    moment: jax.Array
+    output: jax.Array  # of the decoder
+    nll: jax.Array  # -log p(x | z) in nats, [B]
+    kl: dict[str, jax.Array]  # by latent, in nats for each of its dimensions
+    moment: jax.Array  # of the likelihood's scale, []
 
 
 def make(
     config: ConfigDict, axis_name: str | None = None, features: Callable[[jax.Array], jax.Array] | None = None
 ) -> Method:
-    """The functions of a VAE. `sample` draws from the prior.
+    """The functions of a VAE; `configs/vae.py` documents the fields. Raises ValueError for what cannot work.
 
-    Args:
-      config: with `data`, `model`, `condition`, `optim`, `sample` and `train.steps`; see `configs/vae.py`.
-      axis_name: the mapped axis under pmap; None under jit.
-      features: video [B,T,H,W,C] in [-1, 1] -> features [B,...], for a perceptual term: `model.perceptual` times the
-        mean squared difference of the features of video and reconstruction joins the loss, for each value of the clip,
-        as the likelihood counts. A module of one's own whose `make` passes them is the `config.method` to train with.
-
-    Raises:
-      ValueError: sizes do not fit, or a field has no such value.
+    `features`, video [B,T,H,W,C] in [-1, 1] -> [B,...], add a perceptual term to the loss: `model.perceptual` times the
+    mean squared difference of those of video and reconstruction, for each value of the clip, as the likelihood counts.
+    A module of one's own whose `make` passes them is the `config.method` to train with.
     """
     options = config.model
     numbers = {f"model.{name}": options[name] for name in ("beta", "warm_up", "free_nats", "turn", "perceptual")}
@@ -97,15 +81,8 @@ def make(
         features=features,
         axis_name=axis_name,
     )
-    bind_setup = functools.partial
-    return Method(
-        init=bind_setup(init, setup),
-        train_step=bind_setup(train_step, setup),
-        eval_step=bind_setup(eval_step, setup),
-        sample=bind_setup(sample, setup),
-        reconstruct=bind_setup(reconstruct, setup),
-        headline=("loss", "psnr"),
-    )
+    steps = {"init": init, "train_step": train_step, "eval_step": eval_step}
+    return Method(**core.bind(setup, **steps, sample=sample, reconstruct=reconstruct), headline=("loss", "psnr"))
 
 
 def make_model(config: ConfigDict) -> VAE:

@@ -92,14 +92,8 @@ class Setup(NamedTuple):
 
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
-    """The functions of a VQ-VAE. A tokenizer has no prior, so that it makes no videos of its own.
-
-    Args:
-      config: with `data`, `model`, `optim` and `train.steps`; see `configs/vqvae.py`.
-      axis_name: the mapped axis under pmap; None under jit.
-
-    Raises:
-      ValueError: sizes do not fit, or a field has no such value.
+    """The functions of a VQ-VAE, which has no prior and makes no videos of its own; `configs/vqvae.py` documents the
+    fields. Raises ValueError for what cannot work.
     """
     setup = Setup(
         config=config,
@@ -108,14 +102,8 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         optimizers=optim.make_optimizers(config.optim, {PLAYER: config.train.steps}),
         axis_name=axis_name,
     )
-    bind = functools.partial
-    return Method(
-        init=bind(init, setup),
-        train_step=bind(train_step, setup),
-        eval_step=bind(eval_step, setup),
-        reconstruct=bind(reconstruct, setup),
-        headline=("loss", "psnr"),
-    )
+    bound = core.bind(setup, init=init, train_step=train_step, eval_step=eval_step, reconstruct=reconstruct)
+    return Method(**bound, headline=("loss", "psnr"))
 
 
 def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
@@ -181,14 +169,10 @@ def _variables(state: TrainState) -> dict[str, Any]:
 
 
 class Codec(NamedTuple):
-    """A trained tokenizer as two compiled functions.
+    """A trained tokenizer as two compiled functions."""
 
-    encode: video [B,T,H,W,3], uint8 or float in [-1, 1] -> indices [B,T/t,H/h,W/w] int32.
-    decode: indices -> video [B,T,H,W,3] float32 in [-1, 1].
-    """
-
-    encode: Callable[[jax.Array], jax.Array]
-    decode: Callable[[jax.Array], jax.Array]
+    encode: Callable[[jax.Array], jax.Array]  # video [B,T,H,W,3], uint8 or in [-1, 1] -> indices [B,T/t,H/h,W/w] int32
+    decode: Callable[[jax.Array], jax.Array]  # indices -> video [B,T,H,W,3] float32 in [-1, 1]
 
 
 def codec(config: ConfigDict, state: TrainState) -> Codec:
