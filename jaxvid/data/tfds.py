@@ -5,15 +5,16 @@ All that was prepared as ArrayRecord can be read: `tfds build ucf101 --file_form
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import importlib.util
 import io
 import operator
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -124,17 +125,12 @@ class _Encoded:
         return list(images)
 
 
-@contextlib.contextmanager
-def _video_type_of_numpy() -> Iterator[None]:
+def _video_type_of_numpy() -> AbstractContextManager[Any]:
     """`tfds.features.Video` needs two number types of TensorFlow when it is constructed; NumPy provides them here."""
     from tensorflow_datasets.core.features import video_feature
 
-    saved = video_feature.tf
-    video_feature.tf = SimpleNamespace(dtypes=SimpleNamespace(as_dtype=np.dtype), uint8=np.uint8, uint16=np.uint16)
-    try:
-        yield
-    finally:
-        video_feature.tf = saved
+    numbers = SimpleNamespace(dtypes=SimpleNamespace(as_dtype=np.dtype), uint8=np.uint8, uint16=np.uint16)
+    return mock.patch.object(video_feature, "tf", numbers)
 
 
 def _open(dataset: str, path: str) -> Any:
@@ -150,10 +146,8 @@ def _open(dataset: str, path: str) -> Any:
             return tfds.builder_from_directory(path)
         if not dataset:
             raise ValueError("the TFDS data set is missing: set dataset (in a config, data.dataset), say to ucf101")
-        try:
+        with suppress(tfds.core.registered.DatasetNotFoundError):
             return tfds.core.read_only_builder.builder_from_files(dataset, data_dir=path or None)
-        except tfds.core.registered.DatasetNotFoundError:
-            pass
     known = tfds.list_builders(with_community_datasets=False)
     folder = path or tfds.core.constants.DATA_DIR
     if name in known:
@@ -200,14 +194,9 @@ def _find_features(features: Any, name: str) -> _Features:
     labels.sort(key=lambda found: found[0] != ("label",))
     texts = [path for path, feature, n in leaves if isinstance(feature, tfds.features.Text) and path[-1] in TEXT_NAMES]
     actions = [path for path, feature, n in leaves if path[-1:] == ("action",) and n + len(feature.shape or ()) == 2]
-    return _Features(
-        *videos[0],
-        others=[path for path, _, _ in videos[1:]],
-        label=labels[0][0] if labels else None,
-        classes=labels[0][1].names if labels else [],
-        text=texts[0] if texts else None,
-        action=actions[0] if actions else None,
-    )
+    label, classes = (labels[0][0], labels[0][1].names) if labels else (None, [])
+    others, text, action = [path for path, *_ in videos[1:]], next(iter(texts), None), next(iter(actions), None)
+    return _Features(*videos[0], others, label, classes, text, action)
 
 
 def _choose_split(builder: Any, split: str) -> tuple[str, str]:
@@ -216,10 +205,10 @@ def _choose_split(builder: Any, split: str) -> tuple[str, str]:
     if "train" not in splits:
         raise ValueError(f"{builder.info.full_name} has the splits {splits}, none of which is 'train'")
     held_out = next((name for name in ("validation", "test") if name in splits), None)
-    if held_out:
-        return ("train" if split == "train" else held_out), ""
-    chosen = "train[:90%]" if split == "train" else "train[90%:]"
-    return chosen, ", without a split for evaluation of its own"
+    if held_out is None:
+        chosen = "train[:90%]" if split == "train" else "train[90%:]"
+        return chosen, ", without a split for evaluation of its own"
+    return ("train" if split == "train" else held_out), ""
 
 
 def _random_access(builder: Any, split: str, features: _Features) -> Any:

@@ -45,7 +45,6 @@ class VideoInfo:
     timed: bool  # the timestamps are the file's own and identify its frames; otherwise their order does
     codec: str  # FFmpeg's name of the decoder, or Pillow's of the image format
     rotation: int = 0  # counterclockwise degrees (0, 90, 180, 270) by which decoded frames are rotated
-    declared: int = 0  # number of frames according to the header; 0 if it has none
     notes: tuple[str, ...] = ()  # remarks for a report
     images: tuple[str, ...] = ()  # paths of the images, in order, if the video is not one file for FFmpeg
 
@@ -93,7 +92,7 @@ def probe(path: str, decode: bool = False) -> VideoInfo:
         raise DamagedClip(path, "; ".join(["no frame decodes", *notes]))
     rotation = round(frame.rotation / 90) % 4 * 90
     width, height = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
-    return VideoInfo(path, width, height, rate, pts, unit, keyframes, timed, codec, rotation, declared, tuple(notes))
+    return VideoInfo(path, width, height, rate, pts, unit, keyframes, timed, codec, rotation, tuple(notes))
 
 
 def probe_images(path: str, images: Sequence[str], decode: bool = False) -> VideoInfo:
@@ -109,18 +108,16 @@ def probe_images(path: str, images: Sequence[str], decode: bool = False) -> Vide
             codec = (image.format or "image").lower()
     except IMAGE_ERRORS as error:
         raise DamagedClip(images[0], f"it cannot be opened as an image ({error})") from error
-    nothing = np.empty(0, np.int64)
-    numbers = np.arange(len(images))
+    nothing, numbers = np.empty(0, np.int64), np.arange(len(images))
     info = VideoInfo(path, width, height, 0.0, numbers, Fraction(1), nothing, False, codec, images=tuple(images))
-    if decode:
-        for number in range(len(images)):
-            try:
-                _read_image(info, number)
-            except DamagedClip as damage:
-                if number == 0:
-                    raise
-                note = f"{number} of {len(images)} images decode, then {os.path.basename(damage.path)}: {damage.reason}"
-                return replace(info, pts=numbers[:number], notes=(note,))
+    for number in numbers.tolist() if decode else ():
+        try:
+            _read_image(info, number)
+        except DamagedClip as damage:
+            if number == 0:
+                raise
+            note = f"{number} of {len(images)} images decode, then {os.path.basename(damage.path)}: {damage.reason}"
+            return replace(info, pts=numbers[:number], notes=(note,))
     return info
 
 
@@ -230,9 +227,8 @@ def _decode_all(path: str, start: int | None) -> tuple[list[int | None], str]:
     """Timestamps of all frames up to the first that does not decode, and the reason ("" if all decode)."""
     stamps: list[int | None] = []
     try:
-        with _opened(path) as (container, stream):
-            for frame in _decode(path, container, stream, start):
-                stamps.append(frame.pts)
+        for frame in _decode(path, start):
+            stamps.append(frame.pts)
     except DamagedClip as damage:
         return stamps, damage.reason
     return stamps, ""
@@ -240,29 +236,27 @@ def _decode_all(path: str, start: int | None) -> tuple[list[int | None], str]:
 
 def _frames(info: VideoInfo, start: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
     """(timestamp as in `info.pts`, frame) from the keyframe at `start` on, or the beginning; none if it cannot seek."""
-    with _opened(info.path) as (container, stream):
-        if start is not None and start > info.keyframes[0]:
-            container.seek(int(start), stream=stream)
-        for number, frame in enumerate(_decode(info.path, container, stream, start)):
-            if not info.timed:
-                yield number, frame
-            elif frame.pts is not None:
-                yield frame.pts, frame
+    for number, frame in enumerate(_decode(info.path, start, start is not None and start > info.keyframes[0])):
+        if not info.timed:
+            yield number, frame
+        elif frame.pts is not None:
+            yield frame.pts, frame
 
 
-def _decode(path: str, container: InputContainer, stream: VideoStream, start: int | None) -> Iterator[av.VideoFrame]:
+def _decode(path: str, start: int | None, seek: bool = False) -> Iterator[av.VideoFrame]:
     """Frames from the keyframe `start` on; DamagedClip at the first damaged one."""
     arrived = start is None
-    for packet in container.demux(stream):
-        arrived = arrived or (packet.is_keyframe and packet.pts == start)
-        if not arrived:
-            continue
-        if packet.is_corrupt:
-            raise DamagedClip(path, "the data of a frame is incomplete")
-        for frame in packet.decode():
-            if frame.is_corrupt:
-                raise DamagedClip(path, "a frame is damaged")
-            yield frame
+    with _opened(path) as (container, stream):
+        if seek:
+            container.seek(int(start or 0), stream=stream)
+        for packet in container.demux(stream):
+            arrived = arrived or (packet.is_keyframe and packet.pts == start)
+            if arrived and packet.is_corrupt:
+                raise DamagedClip(path, "the data of a frame is incomplete")
+            for frame in packet.decode() if arrived else ():
+                if frame.is_corrupt:
+                    raise DamagedClip(path, "a frame is damaged")
+                yield frame
 
 
 def _resized(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
@@ -281,9 +275,8 @@ def _read_image(info: VideoInfo, index: int) -> np.ndarray:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I;16"):  # Pillow would clip 16-bit gray to white
-                rgb = np.repeat((np.asarray(upright) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
-            else:
-                rgb = np.asarray(upright.convert("RGB"))
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            rgb = np.asarray(upright.convert("RGB"))
     except IMAGE_ERRORS as error:
         raise DamagedClip(path, f"the image does not decode ({error})") from error
     if rgb.shape[:2] != (info.height, info.width):

@@ -356,7 +356,7 @@ def test_real_videos_are_as_their_manifest_says(shared):
         size = (info.height, info.width) if info.rotation % 180 else (info.width, info.height)
         assert size == (entry["w"], entry["h"]), entry["file"]
         assert len(info.pts) == entry["frames"], entry["file"]
-        assert info.declared == entry["header_frames"], entry["file"]
+        assert bool(info.notes) == (entry["header_frames"] not in (0, entry["frames"])), entry["file"]
         assert info.rotation == -entry["rotation"][0] % 360 or info.rotation == entry["rotation"][0] % 360, entry[
             "file"
         ]
