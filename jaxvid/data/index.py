@@ -121,21 +121,20 @@ def find_videos(root: str, sequences: bool) -> Listing:
         for path in inner:
             (links if os.path.islink(path) else folders).append(path)
         images = sorted((path for path in paths if _ending(path) in IMAGE_ENDINGS), key=natural)
-        videos = [path for path in paths if _ending(path) in (*VIDEO_ENDINGS, "") and path not in inner]
-        foreign.update(_ending(path) for path in set(paths) - {*inner, *images, *videos})
-        if sequences and _is_sequence(images) and not videos and not inner:
+        files = [path for path in paths if _ending(path) in (*VIDEO_ENDINGS, "") and path not in inner]
+        foreign.update(_ending(path) for path in set(paths) - {*inner, *images, *files})
+        if sequences and _is_sequence(images) and not files and not inner:
             candidates.append((folder, tuple(images)))
         else:
-            candidates += [(path, ()) for path in videos] + [(path, (path,)) for path in images if path not in inner]
-    real_files: set[str] = set()
-    found: dict[str, tuple[str, ...]] = {}
+            candidates += [(path, ()) for path in files] + [(path, (path,)) for path in images if path not in inner]
+    found: dict[str, tuple[str, tuple[str, ...]]] = {}  # by the path without links
     for path, frames in sorted(candidates, key=lambda candidate: os.path.islink(candidate[0])):
         if not os.path.isfile(path) and not os.path.isdir(path):
             skipped.append((_name(path, root), "it is a link to nothing, or no regular file"))
-        elif os.path.realpath(path) not in real_files:
-            real_files.add(os.path.realpath(path))
-            found[_name(path, root)] = frames
-    return Listing({name: found[name] for name in sorted(found, key=natural)}, sorted(skipped), foreign, len(visited))
+        else:
+            found.setdefault(os.path.realpath(path), (_name(path, root), frames))
+    videos = dict(sorted(found.values(), key=lambda video: natural(video[0])))
+    return Listing(videos, sorted(skipped), foreign, len(visited))
 
 
 def natural(name: str) -> list[Any]:

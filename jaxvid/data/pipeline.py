@@ -137,8 +137,8 @@ def train_batches(
     Raises ValueError at once for arguments out of range, and while iterating for clips that cannot be batched, or for
     too many damaged ones.
     """
-    reader = _Reader(source, resolution, _Order(len(source), seed), Damaged(), seed)
-    return _batches(reader, batch_size, start, workers, threads, process_index, process_count)
+    reader = _Reader(source, batch_size, resolution, process_index, process_count, Damaged(), seed)
+    return _batches(reader, start, workers, threads)
 
 
 def eval_batches(
@@ -156,39 +156,27 @@ def eval_batches(
     As train_batches, with `mask` float32 [B/P]: 0 for repeated clips that fill the last batch and for substitutes of
     damaged clips, so that no clip counts twice; 1 for all others.
     """
-    examples = min(examples, len(source))
     # Shuffled, since a folder's clips are sorted by class and file: so any part of them is a sample of the whole.
-    reader = _Reader(source, resolution, _Order(len(source), seed=0), Damaged(), examples=examples)
-    return _batches(reader, batch_size, 0, workers, threads, process_index, process_count)
+    examples = min(examples, len(source))
+    reader = _Reader(source, batch_size, resolution, process_index, process_count, Damaged(), 0, examples)
+    return _batches(reader, 0, workers, threads)
 
 
-def _batches(
-    reader: _Reader,
-    batch_size: int,
-    start: int,
-    workers: int,
-    threads: int | None,
-    process_index: int,
-    process_count: int,
-) -> Batches:
+def _batches(reader: _Reader, start: int, workers: int, threads: int | None) -> Batches:
     """This process's share of the reader's clips, from batch `start` on, read ahead by grain."""
     import grain  # not at the top: grain imports JAX
 
-    if batch_size < 1 or batch_size % process_count:
-        raise ValueError(f"a batch of {batch_size} cannot be shared equally by {process_count} processes")
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index is {process_index}, expected 0 to {process_count - 1}")
-    if len(reader.source) == 0:
-        raise ValueError(f"there is no clip to read: {reader.source.summary()}")
-    rows = batch_size // process_count
-
-    def position(index: int) -> int:
-        batch, row = divmod(index, rows)
-        return batch * batch_size + process_index * rows + row
-
+    source, batch_size = reader.source, reader.batch_size
+    if batch_size < 1 or batch_size % reader.process_count:
+        raise ValueError(f"a batch of {batch_size} cannot be shared equally by {reader.process_count} processes")
+    if not 0 <= reader.process_index < reader.process_count:
+        raise ValueError(f"process_index is {reader.process_index}, expected 0 to {reader.process_count - 1}")
+    if len(source) == 0:
+        raise ValueError(f"there is no clip to read: {source.summary()}")
+    rows = batch_size // reader.process_count
     stop = 2**62 if reader.examples is None else -(-reader.examples // batch_size) * rows
-    clips = grain.MapDataset.range(start * rows, stop).map(position).map(reader.clip_at)
-    stack = functools.partial(_stack, name=reader.source.summary())
+    clips = grain.MapDataset.range(start * rows, stop).map(reader.clip_at)
+    stack = functools.partial(_stack, name=source.summary())
     if workers == 0:
         threads = min(16, 2 * (os.cpu_count() or 1)) if threads is None else threads
         # Threads share the clips of a batch: memory is about three batches for any number of threads.
@@ -218,44 +206,35 @@ def _ignoring_interrupts(batches: Iterable[Clip]) -> Iterator[Clip]:
         iterator.close()
 
 
-class _Order:
-    """A new shuffle of `length` clips in each epoch: the clip at any position of an endless stream."""
-
-    def __init__(self, length: int, seed: int):
-        self._arguments = length, seed
-        self._epochs: dict[int, np.ndarray] = {}
-        self._lock = threading.Lock()
-
-    def __getitem__(self, position: int) -> int:
-        length, seed = self._arguments
-        epoch, place = divmod(position, length)
-        with self._lock:
-            if epoch not in self._epochs:
-                while len(self._epochs) > 1:  # two are kept: threads may be reading the end of the previous epoch
-                    del self._epochs[min(self._epochs)]
-                # grain's index_shuffle takes milliseconds per call for a source of few clips.
-                self._epochs[epoch] = np.random.default_rng([seed, epoch]).permutation(length).astype(np.uint32)
-            return int(self._epochs[epoch][place])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Order, self._arguments
+@functools.lru_cache(maxsize=4)  # threads may be reading the end of the previous epoch, and evaluation has its own
+def _shuffled(length: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of `length` clips in an epoch, uint32 [length]."""
+    # grain's index_shuffle takes milliseconds per call for a source of few clips.
+    return np.random.default_rng([seed, epoch]).permutation(length).astype(np.uint32)
 
 
 class _Reader(NamedTuple):
-    """What gives the clip at each position of a stream."""
+    """What gives each clip of this process's share of a stream."""
 
     source: Source
+    batch_size: int
     resolution: int
-    order: _Order
+    process_index: int
+    process_count: int
     damaged: Damaged
-    seed: int = 0  # of training
-    examples: int | None = None  # of evaluation
+    seed: int
+    examples: int | None = None  # of evaluation; None for training
 
-    def clip_at(self, position: int) -> Clip:
+    def clip_at(self, number: int) -> Clip:
+        rows = self.batch_size // self.process_count
+        position = number // rows * self.batch_size + self.process_index * rows + number % rows
+        place = position if self.examples is None else position % self.examples
+        epoch, place = divmod(place, len(self.source))
+        index = int(_shuffled(len(self.source), self.seed, epoch)[place])
         if self.examples is None:
             rng = np.random.default_rng([self.seed, position, 1])  # 1: not the stream of the shuffle of that epoch
-            return random_crop(self.read(self.order[position], rng)[0], self.resolution, rng)
-        clip, replaced = self.read(self.order[position % self.examples], np.random.default_rng(position))
+            return random_crop(self.read(index, rng)[0], self.resolution, rng)
+        clip, replaced = self.read(index, np.random.default_rng(position))
         mask = np.float32(position < self.examples and not replaced)
         return center_crop(clip, self.resolution) | {"mask": np.asarray(mask)}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from jaxvid.metrics import i3d, inception
 from jaxvid.metrics.tensor_bundle import masked_crc32c
 
-NETWORKS = ("inception", "i3d")
+NETWORKS = {"inception": inception, "i3d": i3d}
 STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
 # The towers of TensorFlow's graph.
 TOWERS = {
@@ -53,11 +53,10 @@ class Naming(NamedTuple):
     from_tensorflow: bool  # kernels are [*kernel, in, out], vectors may be [1,1,1,1,C]
 
 
-@lru_cache(maxsize=2)
+@cache
 def shapes(network: str) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor of "inception" (472 tensors) or "i3d" (287), by name."""
-    found = {"inception": inception, "i3d": i3d}[network].torch_shapes()
-    return dict(sorted(found.items()))
+    return dict(sorted(NETWORKS[network].torch_shapes().items()))
 
 
 def convert(tensors: Mapping[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
@@ -142,7 +141,7 @@ def _naming(tensors: Mapping[str, np.ndarray]) -> Naming:
     return best
 
 
-@lru_cache(maxsize=1)
+@cache
 def _namings() -> tuple[Naming, ...]:
     fid, videogpt = ({name: name for name in shapes(network)} for network in NETWORKS)
     return (

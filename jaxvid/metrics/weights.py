@@ -15,22 +15,17 @@ from safetensors.numpy import save_file
 
 from jaxvid.command import Parser, attempt
 from jaxvid.files import cache_folder, replacing
-from jaxvid.metrics import i3d, inception
 from jaxvid.metrics.convert import NETWORKS, convert, identify, shapes
 from jaxvid.metrics.weight_file import WeightFileError, errors_named, fetch, parse
 from jaxvid.names import choice
 
 FORMAT = "jaxvid weights 1"
+FID_WEIGHTS = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights"
+KINETICS_I3D = "https://raw.githubusercontent.com/google-deepmind/kinetics-i3d/master/data/checkpoints"
 # Download links, and sizes.
 SOURCES = {
-    "inception": (
-        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-        "95.5 MB",
-    ),
-    "i3d": (
-        "https://raw.githubusercontent.com/google-deepmind/kinetics-i3d/master/data/checkpoints/rgb_scratch/model.ckpt",
-        "50.8 MB",
-    ),
+    "inception": (f"{FID_WEIGHTS}/pt_inception-2015-12-05-6726825d.pth", "95.5 MB"),
+    "i3d": (f"{KINETICS_I3D}/rgb_scratch/model.ckpt", "50.8 MB"),
 }
 
 
@@ -83,7 +78,7 @@ def load(network: str, path: str | Path | None = None) -> tuple[dict[str, Any], 
             raise ValueError(f"it contains the weights of {info.network}, not of {network}")
         if info.digest != _digest(tensors) or {name: t.shape for name, t in tensors.items()} != shapes(network):
             raise ValueError("its weights do not match its digest: it is damaged, delete it and convert them again")
-    return {"inception": inception, "i3d": i3d}[network].from_torch(tensors), info
+    return NETWORKS[network].from_torch(tensors), info
 
 
 def save(source: str, path: str | Path | None = None) -> tuple[Path, WeightInfo]:
