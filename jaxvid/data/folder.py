@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,9 +34,8 @@ class Folder:
     Splits: `train/` and the first of `val/`, `valid/`, `validation/`, `test/`, `eval/`, if both exist; otherwise a hash
     of the file names holds out a share of the files, or a share of the clips if there is only one file.
 
-    Clips do not overlap. With `stride`, a clip consists of every stride-th frame. With `fps`, it consists of the frames
-    nearest to t, t + 1/fps, ... by presentation time; a clip that would repeat a frame is left out, and so is a video
-    of a lower rate.
+    Clips do not overlap. They consist of every stride-th frame or, with `fps`, of the frames nearest to t, t + 1/fps,
+    ... by presentation time; a clip that would repeat a frame is left out, and so is a video of a lower rate.
 
     Attributes:
       classes: their names, in natural order; empty if there are no sub-folders.
@@ -131,10 +130,9 @@ class Folder:
         index, listing = self.index, self.index.listing
         if not listing.videos:
             others = ", ".join(f"{number} {ending}" for ending, number in listing.foreign.most_common(5)) or "no files"
-            return (
-                f"no video in {index.root}: searched {plural(listing.folders, 'folder')} and found {others}; "
-                f"videos end in {' '.join(VIDEO_ENDINGS)}, images in {' '.join(IMAGE_ENDINGS)}"
-            )
+            endings = f"videos end in {' '.join(VIDEO_ENDINGS)}, images in {' '.join(IMAGE_ENDINGS)}"
+            searched = f"searched {plural(listing.folders, 'folder')} and found {others}"
+            return f"no video in {index.root}: {searched}; {endings}"
         problems = []
         if index.videos:
             name = max(index.videos, key=lambda name: len(index.videos[name].pts))
@@ -222,9 +220,7 @@ def check_settings(path: str, frames: int, resolution: int, stride: int, fps: fl
     return root
 
 
-def _split(
-    usable: Sequence[str], found: Collection[str], holdout: float
-) -> tuple[list[str], list[str], dict[str, str]]:
+def _split(usable: list[str], found: Collection[str], holdout: float) -> tuple[list[str], list[str], dict[str, str]]:
     """Names for training, names for evaluation, and for each the folder ("", "train/", ...) of its classes."""
     tops = {name.split("/")[0] if "/" in name else "" for name in found}
     evaluation = next((folder for folder in EVAL_FOLDERS if folder in tops), None)

@@ -130,10 +130,9 @@ class Records:
         """See `Source.summary`."""
         about = self._about
         size = f"{self.frames} frames of short side {about['resolution']}"
-        return (
-            f"records {self._folder}: {len(self):,} clips of {size} in {len(about['shards'])} shards,"
-            f" {len(self.classes)} classes, {about['left_out']} damaged clips left out; written from {about['source']}"
-        )
+        clips = f"{len(self):,} clips of {size} in {len(about['shards'])} shards, {len(self.classes)} classes"
+        origin = f"{about['left_out']} damaged clips left out; written from {about['source']}"
+        return f"records {self._folder}: {clips}, {origin}"
 
     def _checked(self, shard: Mapping[str, Any]) -> Path:
         file = self._folder / shard["file"]

@@ -280,7 +280,7 @@ def _table(glyph: str) -> np.ndarray:
     axis = (np.arange(GRID) + 0.5) * (2 * EXTENT / GRID) - EXTENT
     x, y = np.meshgrid(axis, axis)
     if glyph.isdigit():
-        distance = _to_line(_digit(int(glyph)), x, y) - 0.17
+        distance = _to_line(DIGITS[int(glyph)], x, y) - 0.17
     else:
         # A hole off the center shows the orientation: otherwise a circle would not visibly spin.
         hole = 0.22 - np.sqrt(x * x + (y + 0.42) ** 2)
@@ -322,18 +322,16 @@ def _ellipse(x: float, y: float, rx: float, ry: float, start: int, stop: int, n:
     return [(x + rx * float(COSINE[k % TURN]), y + ry * float(COSINE[(k - TURN // 4) % TURN])) for k in steps]
 
 
-def _digit(digit: int) -> list[tuple[float, float]]:
-    """The stroke of a digit, within 0.6 x 0.9 to each side of the origin."""
-    if digit == 9:
-        return [(-x, -y) for x, y in _digit(6)]
-    return {
-        0: _ellipse(0, 0, 0.5, 0.82, 0, 360, 25),
-        1: [(-0.32, -0.5), (0.06, -0.82), (0.06, 0.82)],
-        2: [*_ellipse(0, -0.36, 0.46, 0.46, 190, 390), (-0.48, 0.82), (0.5, 0.82)],
-        3: [*_ellipse(-0.02, -0.42, 0.42, 0.4, 205, 450), *_ellipse(-0.02, 0.4, 0.48, 0.42, 271, 515)],
-        4: [(0.24, 0.82), (0.24, -0.82), (-0.54, 0.32), (0.58, 0.32)],
-        5: [(0.44, -0.82), (-0.36, -0.82), (-0.42, -0.08), *_ellipse(-0.02, 0.28, 0.5, 0.52, 222, 505)],
-        6: [(0.3, -0.82), (-0.16, -0.36), *_ellipse(0, 0.34, 0.48, 0.48, 195, 555, 25)],
-        7: [(-0.5, -0.82), (0.5, -0.82), (-0.12, 0.82)],
-        8: [*_ellipse(0, -0.42, 0.38, 0.4, 90, 450, 21), *_ellipse(0, 0.42, 0.46, 0.42, 270, 630, 21)],
-    }[digit]
+# The strokes of the digits, within 0.6 x 0.9 to each side of the origin; a 9 is a 6 upside down.
+DIGITS = {
+    0: _ellipse(0, 0, 0.5, 0.82, 0, 360, 25),
+    1: [(-0.32, -0.5), (0.06, -0.82), (0.06, 0.82)],
+    2: [*_ellipse(0, -0.36, 0.46, 0.46, 190, 390), (-0.48, 0.82), (0.5, 0.82)],
+    3: [*_ellipse(-0.02, -0.42, 0.42, 0.4, 205, 450), *_ellipse(-0.02, 0.4, 0.48, 0.42, 271, 515)],
+    4: [(0.24, 0.82), (0.24, -0.82), (-0.54, 0.32), (0.58, 0.32)],
+    5: [(0.44, -0.82), (-0.36, -0.82), (-0.42, -0.08), *_ellipse(-0.02, 0.28, 0.5, 0.52, 222, 505)],
+    6: [(0.3, -0.82), (-0.16, -0.36), *_ellipse(0, 0.34, 0.48, 0.48, 195, 555, 25)],
+    7: [(-0.5, -0.82), (0.5, -0.82), (-0.12, 0.82)],
+    8: [*_ellipse(0, -0.42, 0.38, 0.4, 90, 450, 21), *_ellipse(0, 0.42, 0.46, 0.42, 270, 630, 21)],
+}
+DIGITS[9] = [(-x, -y) for x, y in DIGITS[6]]

@@ -152,14 +152,10 @@ def _open(dataset: str, path: str) -> Any:
     folder = path or tfds.core.constants.DATA_DIR
     if name in known:
         build = f"tfds build {dataset} --file_format=array_record --data_dir={folder}"
-        raise ValueError(
-            f"TFDS data set {dataset!r} is not prepared in {folder}: run `{build}` once (that needs TensorFlow;"
-            " training does not), or set data.path to the data_dir that holds it"
-        )
-    raise ValueError(
-        f"TFDS knows no data set {dataset!r}, nor is one prepared in {folder}: did you mean {nearest(name, known)!r}?"
-        " All are listed in https://www.tensorflow.org/datasets/catalog"
-    )
+        remedy = f"run `{build}` once (that needs TensorFlow; training does not), or set data.path to its data_dir"
+        raise ValueError(f"TFDS data set {dataset!r} is not prepared in {folder}: {remedy}")
+    others = f"did you mean {nearest(name, known)!r}? All are listed in https://www.tensorflow.org/datasets/catalog"
+    raise ValueError(f"TFDS knows no data set {dataset!r}, nor is one prepared in {folder}: {others}")
 
 
 def _leaves(feature: Any, path: Keys = (), sequence: int = 0) -> Iterator[tuple[Keys, Any, int]]:
@@ -218,12 +214,11 @@ def _random_access(builder: Any, split: str, features: _Features) -> Any:
     try:
         return builder.as_data_source(split, decoders=decoders if features.encoded else None)
     except NotImplementedError as error:
-        folder = builder.data_path
-        raise ValueError(
-            f"{builder.info.full_name} is prepared in {folder} as {builder.info.file_format.value}, which cannot be"
-            " read in random order: run once (that needs TensorFlow; training does not)"
-            f" `tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record`"
-        ) from error
+        folder, form = builder.data_path, builder.info.file_format.value
+        command = f"tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record"
+        remedy = f"run once (that needs TensorFlow; training does not) `{command}`"
+        found = f"{builder.info.full_name} is prepared in {folder} as {form}"
+        raise ValueError(f"{found}, which cannot be read in random order: {remedy}") from error
 
 
 def _value(example: Any, path: Keys) -> Any:

@@ -157,12 +157,11 @@ def _stylegan_names() -> dict[str, str]:
     """Names of the TorchScript module: they follow TensorFlow's graph, flattened in the blocks of the kind E."""
     parts = {"conv.weight": "weight", "bn.bias": "beta", "bn.running_mean": "mean", "bn.running_var": "var"}
     names = {"fc.weight": "output.weight", "fc.bias": "output.bias"}
-    for name in shapes("inception"):
-        unit, kind, leaf = name.rpartition(".")[0].rpartition(".")[0], *name.split(".")[-2:]
-        if f"{kind}.{leaf}" in parts and kind != "fc":
+    for unit, kind, leaf in (name.rsplit(".", 2) for name in shapes("inception") if not name.startswith("fc.")):
+        if f"{kind}.{leaf}" in parts:
             block, _, rest = inception_graph_name(unit).partition("/")
             path = [block, rest.replace("/", "_" if block in ("mixed_9", "mixed_10") else ".")]
-            names[name] = ".".join(["layers", *filter(None, path), parts[f"{kind}.{leaf}"]])
+            names[f"{unit}.{kind}.{leaf}"] = ".".join(["layers", *filter(None, path), parts[f"{kind}.{leaf}"]])
     return names
 
 
@@ -180,14 +179,12 @@ def inception_graph_name(unit: str) -> str:
 
 
 def _hassony2_names() -> dict[str, str]:
-    names = {}
-    for name in shapes("i3d"):
-        unit, _, rest = name.partition(".conv3d.") if ".conv3d." in name else name.partition(".bn.")
-        block, _, branch = unit.partition(".")
-        path = block.lower() + (f".branch_{branch[1]}" + {"": "", "a": ".0", "b": ".1"}[branch[2:]] if branch else "")
-        path = "conv3d_0c_1x1" if unit == "logits" else path
-        names[name] = f"{path}.{'conv3d' if '.conv3d.' in name else 'batch3d'}.{rest}"
-    return names
+    def renamed(name: str) -> str:
+        name = re.sub("^logits", "conv3d_0c_1x1", name.lower().replace(".bn.", ".batch3d."))
+        unit = {"": "", "a": "0.", "b": "1."}
+        return re.sub(r"\.b(\d)([ab]?)\.", lambda found: f".branch_{found[1]}.{unit[found[2]]}", name)
+
+    return {name: renamed(name) for name in shapes("i3d")}
 
 
 def _tensorflow_names() -> dict[str, str]:

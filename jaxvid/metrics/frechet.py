@@ -5,6 +5,7 @@ All arithmetic is float64 on the host. Features are [N,d], one row per image or 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -49,10 +50,7 @@ class Statistics:
 
 
 def as_features(features: Any, name: str = "features", least: int = 1) -> np.ndarray:
-    """The features as an array [N,d] of their own dtype, one row per sample.
-
-    Raises ValueError for another shape, for N below `least`, and for NaN or infinity.
-    """
+    """Features [N,d] of any dtype as an array; ValueError for another shape, N below `least`, and NaN or infinity."""
     array = np.asarray(features)
     expect(f"[N>={least},d>=1]", **{name: array})
     # The extremes propagate NaN and infinity, and need no array of N x d flags.
@@ -92,10 +90,7 @@ def accumulate(batches: Iterable[Any]) -> Statistics:
 
 
 def merge(a: Statistics, b: Statistics) -> Statistics:
-    """Statistics of both sets together (Chan et al. 1979, eq. 2.1).
-
-    Raises ValueError where they differ in d, or where a count is unknown.
-    """
+    """Statistics of both sets together (Chan et al. 1979, eq. 2.1); ValueError for another d or an unknown count."""
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"Only statistics of equal dimension merge, got {a.mean.size} and {b.mean.size}.")
     if a.count is None or b.count is None:
@@ -212,8 +207,7 @@ def confidence_interval(
     Args:
       metric: function of features [N1,d] and [N2,d] that is defined for half as many, too.
       real, fake: one row per sample, at least 4 each; their dimensions may differ if the metric allows it.
-      seed: of the halves; the same seed gives the same interval.
-      level: probability to cover, between 0 and 1.
+      seed, level: of the halves; and the probability to cover, between 0 and 1.
       resamples: pairs of halves, at least 2; the width is known to about 1 / sqrt(2 resamples).
 
     Raises ValueError for an argument out of range, or as `as_features`.
@@ -259,12 +253,10 @@ def _integer(path: str | os.PathLike[str], name: str, array: np.ndarray | None) 
 def _factor(covariance: np.ndarray) -> np.ndarray:
     """F [d,rank] with F F^T = covariance; directions of rounding errors alone are left out."""
     rounding = len(covariance) * np.finfo(np.float64).eps
-    try:
+    with contextlib.suppress(np.linalg.LinAlgError):
         factor = np.linalg.cholesky(covariance)  # far faster than eigenvectors, if the rank is full
         if np.square(np.diagonal(factor)).min() > rounding * np.trace(covariance):
             return factor
-    except np.linalg.LinAlgError:
-        pass
     values, vectors = np.linalg.eigh(covariance)
     kept = values > values[-1] * rounding
     return vectors[:, kept] * np.sqrt(values[kept])

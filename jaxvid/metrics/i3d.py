@@ -112,10 +112,8 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
 def torch_keys() -> dict[Path, str]:
     """Key in the state dict of piergiaj's and VideoGPT's I3D of every parameter, by path: ("logits", "bias") etc."""
     kinds = {"kernel": "conv3d.weight", **NORM}
-    return {
-        path: "logits.conv3d.bias" if path == ("logits", "bias") else ".".join(path[:-1]) + f".{kinds[path[-1]]}"
-        for path in _shapes()
-    }
+    keys = {path: f"{'.'.join(path[:-1])}.{kinds[path[-1]]}" for path in _shapes()}
+    return {**keys, ("logits", "bias"): "logits.conv3d.bias"}
 
 
 def torch_shapes() -> dict[str, tuple[int, ...]]:

@@ -36,10 +36,8 @@ def ssim(prediction: jax.Array, target: jax.Array, data_range: float = 2.0) -> j
     """
     expect_equal(f"[B,...,H>={WINDOW},W>={WINDOW},C]", prediction=prediction, target=target)
     shape = prediction.shape
-    planes = [
-        jnp.moveaxis(x.astype(jnp.float32) / data_range, -1, -3).reshape(-1, *shape[-3:-1])
-        for x in (prediction, target)
-    ]
+    scaled = (jnp.moveaxis(x.astype(jnp.float32) / data_range, -1, -3) for x in (prediction, target))
+    planes = [x.reshape(-1, *shape[-3:-1]) for x in scaled]
     # Variances are differences of means, which lose fewer digits around zero.
     center = jnp.mean(planes[1], axis=(1, 2), keepdims=True)
     x, y = (plane - center for plane in planes)

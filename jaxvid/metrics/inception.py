@@ -100,10 +100,8 @@ class ConvUnit(nn.Module):
 
 def torch_keys() -> dict[Path, str]:
     """Key in pytorch-fid's state dict of every parameter, by path: ("fc", "bias") etc."""
-    return {
-        path: f"fc.{LINEAR[path[1]]}" if path[0] == "fc" else ".".join(path[:-1]) + f".{UNIT[path[-1]]}"
-        for path in parameter_shapes(Inception(), (1, SIZE, SIZE, 3))
-    }
+    paths = parameter_shapes(Inception(), (1, SIZE, SIZE, 3))
+    return {path: FC.get(path) or f"{'.'.join(path[:-1])}.{UNIT[path[-1]]}" for path in paths}
 
 
 def torch_shapes() -> dict[str, tuple[int, ...]]:
@@ -255,4 +253,4 @@ BLOCKS: dict[str, Callable[[Callable[..., Layer]], Branches]] = {
 }
 NORM = {"scale": "bn.weight", "bias": "bn.bias", "mean": "bn.running_mean", "var": "bn.running_var"}
 UNIT = {"kernel": "conv.weight", **NORM}
-LINEAR = {"kernel": "weight", "bias": "bias"}
+FC: dict[Path, str] = {("fc", "kernel"): "fc.weight", ("fc", "bias"): "fc.bias"}

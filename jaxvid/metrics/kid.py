@@ -41,8 +41,7 @@ def kid(real: Any, fake: Any, subsets: int = 100, subset_size: int = 1000, seed:
     rng = np.random.RandomState(seed)
     values = []
     for _ in range(subsets):
-        drawn_fake = fake[rng.choice(len(fake), subset_size, replace=False)]
-        drawn_real = real[rng.choice(len(real), subset_size, replace=False)]
+        drawn_fake, drawn_real = (x[rng.choice(len(x), subset_size, replace=False)] for x in (fake, real))
         values.append(polynomial_mmd(drawn_real, drawn_fake))
     return float(np.mean(values)), float(np.std(values))
 

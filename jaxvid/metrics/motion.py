@@ -2,8 +2,7 @@
 
 FVD depends mostly on single frames: it hardly changes when sharp frames move wrongly (Ge et al. 2024). The Frechet
 distance between the `motion_features` of real and of fake clips, called Frechet motion distance here, depends on motion
-almost alone:
-`frechet_distance(statistics(motion_features(real)), statistics(motion_features(fake)))`.
+almost alone.
 """
 
 from __future__ import annotations
@@ -36,15 +35,13 @@ def motion_features(video: jax.Array) -> jax.Array:
         Re sum_pt s_p(t + 1) conj(s_p(t)) / sqrt(e_p(t + 1) e_p(t))  /  sum_pt sqrt(e_p(t + 1) e_p(t)),    lag = 1.
 
     Windows come 1, 2 and 4 per side, with waves of 1/2, 1/3 and 1/5 of the frame in four directions; lags are 1 and 2.
-    Brightness, contrast, inverted or rotated colors and a symmetric blur cancel, up to rounding and to the `noise`,
-    which is the contribution of noise of 4 gray levels to e. In a clip of 2 frames, lag 2 is replaced by lag 1 and the
-    steadiness is 1.
+    Brightness, contrast, inverted or rotated colors and a symmetric blur cancel, up to rounding and to the `noise` of 4
+    gray levels in e. In a clip of 2 frames, lag 2 is replaced by lag 1 and the steadiness is 1.
 
-    Limits: displacements of more than half a wavelength alias. Windows are averaged, so the place of a motion within
-    the frame does not matter, and a single event, such as a swap of two frames, has little weight. Strong noise lowers
-    all coherences. Reversed clips differ only as far as their velocities and accelerations do. Velocities are in frame
-    sizes per frame: compare clips of the same frame rate, field of view and T. Waves alias in frames of less than 10
-    pixels.
+    Limits: displacements of more than half a wavelength alias, and waves in frames of less than 10 pixels. Windows are
+    averaged: the place of a motion does not matter, and a single event, such as two frames swapped, has little weight.
+    Strong noise lowers all coherences. Reversed clips differ only as far as their velocities and accelerations do.
+    Velocities are in frame sizes per frame: compare clips of the same frame rate, field of view and T.
 
     Raises ValueError if video is not uint8 [B,T,H,W,C] with T >= 2.
     """

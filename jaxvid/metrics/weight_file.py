@@ -64,10 +64,10 @@ def parse(source: str | Path, parts: list[bytes]) -> dict[str, np.ndarray]:
     """
     head, start = parts[0], parts[0][:1000].lstrip().lower()
     with errors_named(source):
-        if len(parts) == 2 or head.endswith(TABLE_MAGIC):
-            if len(parts) != 2:
-                raise ValueError("it is the index of a TensorFlow checkpoint: its name has to end in .index")
+        if len(parts) == 2:
             return read_bundle(*parts)
+        if head.endswith(TABLE_MAGIC):
+            raise ValueError("it is the index of a TensorFlow checkpoint: its name has to end in .index")
         if head.startswith((b"PK\x03\x04", b"\x80")):
             return read_torch(head)
         if head[8:9] == b"{":
