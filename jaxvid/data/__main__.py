@@ -52,13 +52,13 @@ def report(train: Folder, held_out: Folder, decoded: bool) -> str:
     """
     index = train.index
     videos = index.videos
-    foreign = sum(index.listing.foreign.values())
-    endings = ", ".join(f"{number} {ending}" for ending, number in index.listing.foreign.most_common(6))
+    foreign = sum(index.foreign.values())
+    endings = ", ".join(f"{number} {ending}" for ending, number in index.foreign.most_common(6))
     others = f", and {plural(foreign, 'other file')} ignored ({endings})" if foreign else ""
     undetected = "damage within files is not detected"
     seconds = [len(info.pts) / info.fps for info in videos.values() if info.fps]
     facts = [
-        ("found", f"{plural(len(videos), 'readable video')} in {plural(index.listing.folders, 'folder')}{others}"),
+        ("found", f"{plural(len(videos), 'readable video')} in {plural(index.folders, 'folder')}{others}"),
         ("checked", "every frame was decoded" if decoded else f"packets only (--quick): {undetected}"),
         ("sizes", _most(f"{info.width}x{info.height}" for info in videos.values())),
         ("frame rates", _most(f"{info.fps:.4g}" for info in videos.values() if info.fps) or "none, these are images"),

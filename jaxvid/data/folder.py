@@ -79,7 +79,7 @@ class Folder:
         usable = [name for name in starts if len(starts[name])]
         if not usable:
             raise ValueError(self._nothing_usable())
-        train, held_out, prefixes = _split(usable, self.index.listing.videos, holdout)
+        train, held_out, prefixes = _split(usable, self.index.found, holdout)
         unused = "it is outside of train/ and of the folder for evaluation"
         self.skipped += [(name, unused) for name in usable if name not in prefixes]
         usable = [name for name in usable if name in prefixes]
@@ -102,10 +102,7 @@ class Folder:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Clip `index`: video uint8 [T,h,w,3] with short side `resolution`, label int32 [], text str [].
-
-        Raises DamagedClip if one of its frames does not decode, IndexError if there is no such clip.
-        """
+        """Video uint8 [T,h,w,3], label int32 [] and text str []; DamagedClip, or IndexError past the last clip."""
         number, start = self.clips[index]
         indices = clip_indices(self.videos[number], start, self.frames, self.stride, self.fps)
         return {
@@ -127,11 +124,11 @@ class Folder:
 
     def _nothing_usable(self) -> str:
         """The reason why no file gives a clip, in one sentence."""
-        index, listing = self.index, self.index.listing
-        if not listing.videos:
-            others = ", ".join(f"{number} {ending}" for ending, number in listing.foreign.most_common(5)) or "no files"
+        index = self.index
+        if not index.found:
+            others = ", ".join(f"{number} {ending}" for ending, number in index.foreign.most_common(5)) or "no files"
             endings = f"videos end in {' '.join(VIDEO_ENDINGS)}, images in {' '.join(IMAGE_ENDINGS)}"
-            searched = f"searched {plural(listing.folders, 'folder')} and found {others}"
+            searched = f"searched {plural(index.folders, 'folder')} and found {others}"
             return f"no video in {index.root}: {searched}; {endings}"
         problems = []
         if index.videos:
@@ -141,7 +138,7 @@ class Folder:
         for reason, number in Counter(reason for _, reason in index.skipped).most_common():
             names = [show(name) for name, its_reason in index.skipped if its_reason == reason]
             problems.append(f"{number} x {reason}: {', '.join(names[:3])}{', ...' if number > 3 else ''}")
-        return f"none of {plural(len(listing.videos), 'file')} in {index.root} gives a clip: {'; '.join(problems)}"
+        return f"none of {plural(len(index.found), 'file')} in {index.root} gives a clip: {'; '.join(problems)}"
 
 
 def clip_starts(info: VideoInfo, frames: int, stride: int, fps: float) -> np.ndarray:
@@ -262,8 +259,8 @@ def _read_captions(root: str, index: Index) -> dict[str, str]:
         name, text = (row.get("file"), row.get("text")) if isinstance(row, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(text, str):
             raise ValueError(f"{place}: expected the columns (or keys) 'file' and 'text', found {row!r}")
-        if name not in index.listing.videos:
-            meant = nearest(name, index.listing.videos)
+        if name not in index.found:
+            meant = nearest(name, index.found)
             raise ValueError(f"{place}: there is no video {name!r}, the nearest name is {meant!r}")
         if name in captions:
             raise ValueError(f"{place}: {name!r} has a caption already, and one each is expected")

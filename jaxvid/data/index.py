@@ -38,23 +38,15 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Listing:
-    """The files below a folder that may be videos."""
-
-    videos: dict[str, tuple[str, ...]]  # name below the folder, with "/" -> its images, () for a file that FFmpeg reads
-    skipped: list[tuple[str, str]]  # (name, reason) of broken links and of folders that cannot be entered
-    foreign: Counter[str]  # number of other files, by ending; hidden files are not counted
-    folders: int  # that were searched
-
-
-@dataclass(frozen=True)
 class Index:
-    """The videos below `root` with their properties, by name, and those left out, as (name, reason)."""
+    """The files below the folder `root` that may be videos, and the properties of those that are."""
 
     root: str
-    listing: Listing
+    found: dict[str, tuple[str, ...]]  # name below the folder, with "/" -> its images, () for a file that FFmpeg reads
+    skipped: list[tuple[str, str]]  # (name, reason) of broken links, unreadable folders, and files that are no videos
+    foreign: Counter[str]  # number of other files, by ending; hidden files are not counted
+    folders: int  # that were searched
     videos: dict[str, VideoInfo]
-    skipped: list[tuple[str, str]]
 
 
 def build_index(root: str, sequences: bool, workers: int | None = None, decode: bool = False) -> Index:
@@ -69,37 +61,37 @@ def build_index(root: str, sequences: bool, workers: int | None = None, decode: 
       workers: threads; None for one per processor core, at most 16.
       decode: decode every frame of every file, and do not use the cache.
     """
-    listing = find_videos(root, sequences)
-    stamps = {name: _stamp(root, name, images) for name, images in listing.videos.items()}
+    index = find_videos(root, sequences)
+    stamps = {name: _stamp(root, name, images) for name, images in index.found.items()}
     cache = _cache_path(root, sequences)
     cached = {} if decode else _load(cache)
     videos = {
-        name: replace(info, path=os.path.join(root, name), images=listing.videos[name])
+        name: replace(info, path=os.path.join(root, name), images=index.found[name])
         for name, (stamp, info) in cached.items()
         if stamps.get(name) == stamp
     }
-    skipped = list(listing.skipped)
 
     def probed(name: str) -> VideoInfo | DamagedClip:
-        path, images = os.path.join(root, name), listing.videos[name]
+        path, images = os.path.join(root, name), index.found[name]
         try:
             return probe_images(path, images, decode) if images else probe(path, decode)
         except DamagedClip as damage:
             return damage
 
-    new = [name for name in listing.videos if name not in videos]
+    new = [name for name in index.found if name not in videos]
     for name, result in in_parallel(probed, new, workers, "decoded" if decode else "indexed"):
         if isinstance(result, DamagedClip):
-            skipped.append((name, result.reason))
+            index.skipped.append((name, result.reason))
         else:
             videos[name] = result
     if not decode and (new or len(cached) > len(videos)):
         _save(cache, {name: (stamps[name], info) for name, info in videos.items()})
-    return Index(root, listing, {name: videos[name] for name in listing.videos if name in videos}, skipped)
+    index.videos.update({name: videos[name] for name in index.found if name in videos})
+    return index
 
 
-def find_videos(root: str, sequences: bool) -> Listing:
-    """Possible videos below `root`: files with a known ending, or with none.
+def find_videos(root: str, sequences: bool) -> Index:
+    """An index of possible videos below `root`: files with a known ending, or with none.
 
     Links are followed; each real file counts once, under its own name if that is below the folder.
     """
@@ -133,8 +125,8 @@ def find_videos(root: str, sequences: bool) -> Listing:
             skipped.append((_name(path, root), "it is a link to nothing, or no regular file"))
         else:
             found.setdefault(os.path.realpath(path), (_name(path, root), frames))
-    videos = dict(sorted(found.values(), key=lambda video: natural(video[0])))
-    return Listing(videos, sorted(skipped), foreign, len(visited))
+    possible = dict(sorted(found.values(), key=lambda video: natural(video[0])))
+    return Index(root, possible, sorted(skipped), foreign, len(visited), {})
 
 
 def natural(name: str) -> list[Any]:
@@ -204,12 +196,12 @@ def _save(cache: Path, videos: dict[str, tuple[list[int], VideoInfo]]) -> None:
         counts = {"pts": len(info.pts), "keyframes": len(info.keyframes)}
         table[name] = entry | counts | {"stamp": stamp, "time_base": info.time_base.as_integer_ratio()}
     text = json.dumps({"format": CACHE_FORMAT, "videos": table}).encode()
-    nothing = np.empty(0, np.int64)
-    pts = np.concatenate([nothing, *(info.pts for _, info in videos.values())])
-    keyframes = np.concatenate([nothing, *(info.keyframes for _, info in videos.values())])
+    arrays: dict[str, Any] = {"text": np.frombuffer(text, np.uint8)}
+    for field in ("pts", "keyframes"):
+        arrays[field] = np.concatenate([np.empty(0, np.int64), *(getattr(info, field) for _, info in videos.values())])
     try:
         with replacing(cache) as temporary, open(temporary, "wb") as file:  # a path would be given the suffix .npz
-            np.savez_compressed(file, text=np.frombuffer(text, np.uint8), pts=pts, keyframes=keyframes)
+            np.savez_compressed(file, **arrays)
     except OSError as error:
         logging.warning("The index of the videos cannot be cached in %s: %s", cache.parent, error)
 

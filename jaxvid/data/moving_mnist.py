@@ -30,8 +30,7 @@ class MovingMNIST:
     such as "3_7"; and `text`, such as "digits 3 and 7". The same (seed, split, index) is the same clip.
 
     Args:
-      frames: T >= 1 (the paper: 20).
-      resolution: R >= 32 (the paper: 64); digits keep their 28 pixels.
+      frames, resolution: T >= 1 and R >= 32 (the paper: 20 and 64); digits keep their 28 pixels.
       split: "train" or "eval".
       path: a folder with MNIST's IDX files, plain or .gz; "" reads TFDS' `mnist`. If it contains only the test files,
         their last tenth is used for evaluation and the rest for training.

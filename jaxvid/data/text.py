@@ -8,6 +8,7 @@ import re
 import unicodedata
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -106,10 +107,8 @@ class TextSource:
 def sampled(source: Source) -> Iterator[Clip]:
     """Up to SAMPLED clips, evenly spread over the source, without the damaged ones."""
     for index in np.unique(np.linspace(0, len(source) - 1, SAMPLED).astype(int)).tolist():
-        try:
+        with suppress(DamagedClip):  # training logs it
             yield source[index]
-        except DamagedClip:  # training logs it
-            continue
 
 
 def captions(source: Source) -> list[str]:

@@ -169,7 +169,7 @@ def inception_graph_name(unit: str) -> str:
     """Name of a unit in TensorFlow's graph of 2015: "Mixed_5b.branch5x5_2" is "mixed/tower/conv_1"."""
     block, _, layer = unit.partition(".")
     if not layer:
-        return _numbered("conv", list(STEM).index(block))
+        return _numbered("conv", STEM.index(block))
     ((branch, number, side),) = re.findall(r"^(branch(?:_pool|[0-9x]+(?:dbl)?))(?:_(\d))?([ab]?)$", layer)
     towers = {"branch3x3dbl": "tower"} if block == "Mixed_6a" else TOWERS
     # A branch of a single layer has no tower, except for the one behind the pool.

@@ -109,8 +109,7 @@ def save(path: str | os.PathLike[str], statistics: Statistics, **metadata: str |
     preprocessing, frames, stride, resolution.
     Raises ValueError for fewer than 2 samples, and for metadata with the name of one of the arrays.
     """
-    taken = sorted(set(ARRAYS) & set(metadata))
-    if taken:
+    if taken := sorted(set(ARRAYS) & set(metadata)):
         raise ValueError(f"A file of statistics has arrays called {taken}: choose other names for the metadata.")
     arrays: dict[str, Any] = {"mu": statistics.mean, "sigma": statistics.covariance(ddof=1), "ddof": 1, **metadata}
     if statistics.count is not None:
@@ -122,9 +121,8 @@ def save(path: str | os.PathLike[str], statistics: Statistics, **metadata: str |
 def load(path: str | os.PathLike[str]) -> tuple[Statistics, dict[str, Any]]:
     """Statistics and metadata from a file of `save`, or from one with only `mu` and `sigma` (pytorch-fid and others).
 
-    The sigma of the latter is assumed to be divided by N - 1; the count is None, so distances need ddof=1.
-    Raises ValueError for a file that is no such .npz, with wrong shapes or values that are not finite; OSError where it
-    cannot be opened. Nothing in the file is executed.
+    The sigma of the latter is assumed to be divided by N - 1; the count is None, so distances need ddof=1. Nothing in
+    the file is executed. Raises ValueError where it is damaged or something else, OSError where it cannot be opened.
     """
     with open(path, "rb") as file:
         try:

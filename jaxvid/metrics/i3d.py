@@ -35,7 +35,6 @@ POOLS: dict[str, tuple[Triple, Triple]] = {
     "Mixed_4b": ((3, 3, 3), (2, 2, 2)),
     "Mixed_5b": ((2, 2, 2), (2, 2, 2)),
 }
-TF_NORM = {"bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
 
 
 class I3D(nn.Module):
@@ -140,7 +139,8 @@ def _shapes() -> dict[Path, tuple[int, ...]]:
 
 def _tf_name(path: Path) -> str:
     *units, leaf = path
-    kinds = {"kernel": "conv_3d/w", **{field: f"batch_norm/{name}" for field, name in TF_NORM.items()}}
+    kinds = {"kernel": "conv_3d/w", "bias": "batch_norm/beta"}
+    kinds |= {"mean": "batch_norm/moving_mean", "var": "batch_norm/moving_variance"}
     if units == ["logits"]:
         place, kinds = "Logits/Conv3d_0c_1x1", {"kernel": "conv_3d/w", "bias": "conv_3d/b"}
     elif len(units) == 1:

@@ -168,13 +168,8 @@ def _unit(
     name: str, features: int, window: tuple[int, int] = (1, 1), stride: int = 1, padding: str = "SAME", *, dtype: Any
 ) -> ConvUnit:
     """A unit with the padding of PyTorch: "SAME" is used only with stride 1 and odd windows, where both agree."""
-    convolve = partial(
-        lax.conv_general_dilated,
-        window_strides=(stride, stride),
-        padding=padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=lax.Precision.HIGHEST,
-    )
+    settings: dict[str, Any] = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": lax.Precision.HIGHEST}
+    convolve = partial(lax.conv_general_dilated, window_strides=(stride, stride), padding=padding, **settings)
     return ConvUnit(features, window, convolve, dtype=dtype, name=name)
 
 

@@ -55,15 +55,10 @@ def resize_and_crop(images: jax.Array, size: int) -> jax.Array:
 def _apply(images: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
     """Rows [h,H] and columns [w,W] of images [..., H, W, C]."""
     x = images.astype(jnp.float32)
-    if not _is_identity(rows):
-        x = jnp.einsum("hH,...HWc->...hWc", jnp.float32(rows), x, precision=lax.Precision.HIGHEST)
-    if not _is_identity(columns):
-        x = jnp.einsum("wW,...HWc->...Hwc", jnp.float32(columns), x, precision=lax.Precision.HIGHEST)
+    for matrix, product in ((rows, "hH,...HWc->...hWc"), (columns, "wW,...HWc->...Hwc")):
+        if not np.array_equal(matrix, np.eye(len(matrix))):
+            x = jnp.einsum(product, jnp.float32(matrix), x, precision=lax.Precision.HIGHEST)
     return x
-
-
-def _is_identity(matrix: np.ndarray) -> bool:
-    return matrix.shape[0] == matrix.shape[1] and bool((matrix == np.eye(len(matrix))).all())
 
 
 def _matrix(inputs: int, outputs: int, method: str) -> np.ndarray:

@@ -62,9 +62,7 @@ class _Tensor(NamedTuple):
 
 
 class _Name(NamedTuple):
-    """A global that the pickle names: "module name"."""
-
-    name: str
+    name: str  # of a global, "module name"
 
 
 class _Dict(dict[Any, Any]):

@@ -121,16 +121,14 @@ def _bytes(source: str) -> bytes | None:
 
 def _download(url: str) -> bytes | None:
     """The bytes of a URL, with a line of progress; None if the server has no such file."""
-    parts: list[bytes] = []
-    received = 0
+    data = bytearray()
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             total = int(response.headers.get("Content-Length") or 0)
-            while received <= MAX_BYTES and (part := response.read(CHUNK_BYTES)):
-                parts.append(part)
-                received += len(part)
+            while len(data) <= MAX_BYTES and (part := response.read(CHUNK_BYTES)):
+                data += part
                 if sys.stderr.isatty():
-                    print(f"\r{received / 1e6:.1f} of {total / 1e6:.1f} MB", end="", file=sys.stderr, flush=True)
+                    print(f"\r{len(data) / 1e6:.1f} of {total / 1e6:.1f} MB", end="", file=sys.stderr, flush=True)
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None
@@ -142,8 +140,8 @@ def _download(url: str) -> bytes | None:
         raise WeightFileError(url, f"the download fails ({reason})") from error
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    if received > MAX_BYTES:
+    if len(data) > MAX_BYTES:
         raise WeightFileError(url, f"it is larger than {MAX_BYTES >> 20} MiB")
-    if total and received != total:
-        raise WeightFileError(url, f"only {received} of its {total} bytes arrived")
-    return b"".join(parts)
+    if total and len(data) != total:
+        raise WeightFileError(url, f"only {len(data)} of its {total} bytes arrived")
+    return bytes(data)

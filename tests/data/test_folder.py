@@ -95,7 +95,7 @@ def test_hidden_and_foreign_files_are_ignored(tree):
         (root / name).write_text("text")
     train, held_out = both(root)
     assert sorted(used(train) + used(held_out)) == ["UPPER.MP4", "a.mp4", "b.mp4", "no_ending", "wrong.avi"]
-    assert train.skipped == [] and train.index.listing.foreign == {".txt": 1, ".csv": 2, ".safetensors": 1}
+    assert train.skipped == [] and train.index.foreign == {".txt": 1, ".csv": 2, ".safetensors": 1}
 
 
 def test_links_end_and_each_real_file_counts_once(tree, tmp_path):
@@ -510,9 +510,7 @@ def test_bad_folders(bad):
     assert used(train) == used(held_out) == ["a/ok.mp4"]
     train, held_out = both(bad / "dir_some_bad", frames=16)
     assert len(used(train)) + len(used(held_out)) == 8 and train.classes == ["cls_a", "cls_b"]
-    assert train.skipped == [("cls_a/zero.mp4", "the file is empty (0 bytes)")] and train.index.listing.foreign == {
-        ".txt": 1
-    }
+    assert train.skipped == [("cls_a/zero.mp4", "the file is empty (0 bytes)")] and train.index.foreign == {".txt": 1}
     assert _read_all(train)[0] + _read_all(held_out)[0] >= 14
     assert used(both(bad / "dir_dirname.mp4", frames=16)[0]) == ["inner.mp4"]
 
