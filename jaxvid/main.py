@@ -54,6 +54,8 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
         recipe = recipe_of(plain).partition(":")[0]
         if not Path(recipe).is_file():
             raise UsageError(f"--config {recipe} is no file; the recipes are in the folder configs/.")
+        if not isinstance(plain.config, ConfigDict):
+            raise UsageError(f"--config {recipe} is a recipe whose get_config returns no ConfigDict.")
         fields = config_lib.flatten({"config": plain.config})
         for name in (match[1] for match in map(OVERRIDE.match, arguments) if match):
             if name not in fields and not any(field.startswith(f"{name}.") for field in fields):
@@ -72,8 +74,9 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
 
 def plainly(error: str) -> str:
     """What absl says of a flag, in words that do not need Python."""
-    error = error.rpartition("\nValueError: ")[2].strip()  # a recipe's own comes wrapped, behind its traceback
     for pattern, words in (
+        (r"(?s).*\nValueError: ", ""),  # a recipe's own comes wrapped, behind its traceback
+        (r"(?s).*\nTypeError: ", "--config is a recipe that fails with TypeError: "),
         (r"invalid literal for int\(\).*", "expected a whole number"),
         (r"could not convert string to float.*", "expected a number"),
         (r"\('Non-boolean argument.*", "expected true or false"),
@@ -81,7 +84,7 @@ def plainly(error: str) -> str:
         (r"^Unknown command line flag '((train|data|model|optim|eval)\..*?)'.*", r"--\1: did you mean --config.\1?"),
     ):
         error = re.sub(pattern, words, error)
-    return error
+    return error.strip()
 
 
 def joined(arguments: Sequence[str]) -> list[str]:
@@ -139,12 +142,12 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("Stopped; what was saved stays.", file=sys.stderr)
         return 130
+    except (UsageError, ValueError, FileNotFoundError) as error:
+        print(f"jaxvid: {error}", file=sys.stderr)
+        return 2
     except (NotFinite, OSError) as error:
         print(f"jaxvid: {error}", file=sys.stderr)
         return 1
-    except (UsageError, ValueError) as error:
-        print(f"jaxvid: {error}", file=sys.stderr)
-        return 2
     return 0
 
 

@@ -35,11 +35,17 @@ def complete(config: ConfigDict, source: Source, player: str) -> ConfigDict:
     """
     config = conditions.complete(config, source).copy_and_resolve_references()
     entry = config[player]
-    if entry.sha256:  # from the run that goes on, see `recall`
+    if entry.config:  # from the run that goes on, see `recall`
         return config
     run = _load(player, entry.path)
-    entry.config, entry.step = run.config, int(run.state.step)
-    entry.sha256 = checkpoint.sha256(_sampled(run.state), run.state.collections)
+    digest = checkpoint.sha256(_sampled(run.state), run.state.collections)
+    for field, found in {"step": int(run.state.step), "sha256": digest}.items():
+        if entry[field] not in (found, 0, ""):
+            raise ValueError(
+                f"{player}.{field} is {entry[field]}, and the newest checkpoint in {entry.path} has {found}."
+            )
+        entry[field] = found
+    entry.config = run.config
     return config
 
 
@@ -50,8 +56,9 @@ def recall(config: ConfigDict, workdir: str | Path) -> ConfigDict:
         return config
     for player, saved in run_lib.saved_config(workdir).items():
         entry = config.get(player)
-        if _is_reference(saved) and _is_reference(entry) and saved.path == entry.path and not Path(saved.path).exists():
-            config[player] = saved
+        if _is_reference(saved) and _is_reference(entry) and saved.path == entry.path:
+            if not (Path(saved.path) / "config.json").exists():
+                config[player] = saved
     return config
 
 
@@ -113,3 +120,5 @@ def _load(player: str, path: str) -> run_lib.Run:
             f"{player}.path is {path}, and no trained run is there ({error}) Train it first, or name another with "
             f"--config.{player}.path=DIR."
         ) from error
+    except ValueError as error:
+        raise ValueError(f"{player}.path is {path}, which cannot be loaded: {error}") from error

@@ -16,6 +16,7 @@ from conftest import ROOT
 from PIL import Image
 
 from jaxvid.core import TrainState
+from jaxvid.main import UsageError, parse
 from jaxvid.run import load
 
 pytestmark = pytest.mark.xdist_group("main")  # one worker, one compilation cache
@@ -183,3 +184,16 @@ def test_what_cannot_work_is_said_in_a_sentence(arguments: list[str], sentence: 
     code, output = run(arguments, environment)
     assert code in (1, 2) and sentence in output and "Traceback" not in output, output
     assert len(output.strip().splitlines()) <= 3
+
+
+def test_a_recipe_that_fails_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.py"
+    for body, message in {
+        "c.data.frames = 'x'": "fails with TypeError: Could not override field 'frames'",
+        "return None": "whose get_config returns no ConfigDict",
+    }.items():
+        head = "from jaxvid import config\n\ndef get_config(variant=''):\n    c = config.base()\n"
+        path.write_text(f"{head}    {body}\n    return c\n")
+        with pytest.raises(UsageError, match=message) as error:
+            parse(["main", "--config", str(path)])
+        assert "\n" not in str(error.value)

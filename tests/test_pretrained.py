@@ -141,3 +141,26 @@ def test_a_changed_digest_or_array_is_noticed_on_restore(trained: Path, tmp_path
     gone = {"gain": run.state.params["gain"]}
     with pytest.raises(ValueError, match="no frozen player tokenizer"):
         checkpoint.verify(run.state.replace(params=gone), run.method.frozen)
+
+
+def test_a_step_that_the_config_names_is_the_one_that_is_loaded(tokenizer: Path, tmp_path: Path) -> None:
+    config = config_of(tokenizer)
+    config.tokenizer.step = 1
+    with pytest.raises(ValueError, match="tokenizer.step is 1, and the newest checkpoint in .* has 2"):
+        train(config, tmp_path)
+
+
+def test_a_folder_that_was_emptied_is_not_needed_either(tokenizer: Path, tmp_path: Path) -> None:
+    copy, workdir = tmp_path / "tokenizer", tmp_path / "run"
+    shutil.copytree(tokenizer, copy)
+    train(config_of(copy), workdir)
+    shutil.rmtree(copy)
+    copy.mkdir()
+    assert int(train(config_of(copy), workdir).step) == 4
+
+
+def test_one_that_cannot_be_loaded_is_named(tokenizer: Path, tmp_path: Path) -> None:
+    shutil.copytree(tokenizer, tmp_path / "copy")
+    (tmp_path / "copy" / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="tokenizer.path is .*copy, which cannot be loaded: .* is damaged"):
+        train(config_of(tmp_path / "copy"), tmp_path / "run")
