@@ -20,20 +20,13 @@ class Classifier(nn.Module):
     The colors of a clip are centered and scaled. Then come convolutions with group norm and SiLU, and the mean and the
     maximum of every channel over space, but not over time: a shape is the same wherever it is, but a turn from left to
     up is another motion than one from up to left. Two dense layers follow.
-
-    Attributes:
-      classes: how many.
-      widths: channels of each convolution, multiples of 8.
-      strides: (time, height, width) of each convolution.
-      features: size of the penultimate layer.
-      dtype: of the convolutions.
     """
 
-    classes: int
-    widths: Sequence[int]
-    strides: Sequence[Triple]
-    features: int = 256
-    dtype: Any = None
+    classes: int  # how many
+    widths: Sequence[int]  # channels of each convolution, multiples of 8
+    strides: Sequence[Triple]  # (time, height, width) of each convolution
+    features: int = 256  # size of the penultimate layer
+    dtype: Any = None  # of the convolutions
 
     @nn.compact
     def __call__(self, video: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -10,16 +10,12 @@ from jaxvid.shapes import expect
 
 
 class Generator(nn.Module):
-    """{"video": noise [B,noise]} and a condition [B,F] or None -> video [B,T,H,W,C], rendered from one code.
-
-    Attributes:
-      noise: how many normal numbers a video is made of.
-    """
+    """{"video": noise [B,noise]} and a condition [B,F] or None -> video [B,T,H,W,C], rendered from one code."""
 
     preserve_adopted_names = True  # a submodule's own name leads to its parameters
 
     compositor: Compositor
-    noise: int = 100
+    noise: int = 100  # how many normal numbers a video is made of
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
         """By name, the shape of one video's noise."""

@@ -38,15 +38,11 @@ def kernel_size(factor: Triple) -> Triple:
 
 
 class Upsample(nn.Module):
-    """Features [B,T,H,W,C] -> [B,T*t,H*h,W*w,features] for factor (t,h,w): a transposed convolution of that stride.
-
-    Attributes:
-      gain: of the variance, from leaky features to the output, before training.
-    """
+    """Features [B,T,H,W,C] -> [B,T*t,H*h,W*w,features] for factor (t,h,w): a transposed convolution of that stride."""
 
     features: int
     factor: Triple
-    gain: float = 1.0
+    gain: float = 1.0  # of the variance, from leaky features to the output, before training
     dtype: Any = None
 
     @nn.compact
@@ -114,19 +110,15 @@ class Renderer(nn.Module):
     width, the last to pixels.
 
     Attributes:
-      size: (T, H, W), multiples of the product of the factors.
       widths, factors: of the stages, as many of each.
-      norm: one of `nn.norm.NORMS`.
-      residual: stages are `ResidualUpsample` instead of single transposed convolutions.
-      modulated: the codes also set the styles of every `Activation`.
     """
 
-    size: Triple
+    size: Triple  # (T, H, W), multiples of the product of the factors
     widths: Sequence[int]
     factors: Sequence[Triple]
-    norm: str = "batch"
-    residual: bool = False
-    modulated: bool = False
+    norm: str = "batch"  # one of `nn.norm.NORMS`
+    residual: bool = False  # stages are `ResidualUpsample` instead of single transposed convolutions
+    modulated: bool = False  # the codes also set the styles of every `Activation`
     channels: int = 3
     axis_name: str | None = None
     dtype: Any = None
@@ -155,12 +147,11 @@ class ColorGradient(nn.Module):
     """Codes [B,1,D] -> a frame [B,1,H,W,3] in [-1, 1], float32: a bilinear gradient between the colors of its corners.
 
     Attributes:
-      size: (H, W).
       soft: softsign instead of tanh, whose gradient does not vanish at black and white: saturated colors come back, as
         they do by themselves where a condition says which are wanted.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, int]  # (H, W)
     soft: bool = False
     dtype: Any = None
 

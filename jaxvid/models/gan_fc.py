@@ -21,11 +21,10 @@ class DenseGenerator(nn.Module):
     One dense layer of `width` features for the noise, one for the condition, and one from their sum to all pixels.
 
     Attributes:
-      size: (T, H, W, C).
       variance: of the videos before training, about. Pixels that start black or white are long in changing.
     """
 
-    size: tuple[int, int, int, int]
+    size: tuple[int, int, int, int]  # (T, H, W, C)
     noise: int = 100
     width: int = 512
     variance: float = INITIAL_VARIANCE

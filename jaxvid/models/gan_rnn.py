@@ -20,22 +20,16 @@ class RecurrentGenerator(nn.Module):
 
     The content code [B,content] is the same in all frames; a recurrent network turns noise [B,T,motion] into the motion
     code of each. Every frame is rendered from both, and from the condition, which the recurrent network reads too.
-
-    Attributes:
-      compositor: whose renderer has factors 1 in time; its static frames depend on the content alone.
-      frames: T where the noise is drawn by `noise_shapes`.
-      memory: features of the recurrent network.
-      cell: "gru" or "lstm".
     """
 
     preserve_adopted_names = True  # a submodule's own name leads to its parameters
 
-    compositor: Compositor
-    frames: int
+    compositor: Compositor  # whose renderer has factors 1 in time; its static frames depend on the content alone
+    frames: int  # T where the noise is drawn by `noise_shapes`
     content: int = 50
     motion: int = 10
-    memory: int = 64
-    cell: str = "gru"
+    memory: int = 64  # features of the recurrent network
+    cell: str = "gru"  # "gru" or "lstm"
     dtype: Any = None
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -60,16 +54,11 @@ class RecurrentGenerator(nn.Module):
 
 
 class RecurrentDiscriminator(nn.Module):
-    """Video [B,T,H,W,3] and a condition [B,F] or None -> a critique of the whole, from a GRU over its frames.
+    """Video [B,T,H,W,3] and a condition [B,F] or None -> a critique of the whole, from a GRU over its frames."""
 
-    Attributes:
-      trunk: of factors 1 in time.
-      memory: features of a frame, and of the GRU.
-    """
-
-    trunk: Trunk
+    trunk: Trunk  # of factors 1 in time
     head: Head
-    memory: int = 128
+    memory: int = 128  # features of a frame, and of the GRU
     dtype: Any = None
 
     @nn.compact

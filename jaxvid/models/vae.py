@@ -169,16 +169,12 @@ class LayeredDecoder(nn.Module):
     From the content (and a condition, where there is one) come the mask of the foreground, and the corner colors of
     foreground and background; from the motion the place, the size and the turn of the foreground in each frame. So
     appearance and motion are separate by construction, and outlines stay sharp while they move.
-
-    Attributes:
-      renderer: of one square frame of one channel: logits of the mask.
-      size: height and width.
     """
 
     preserve_adopted_names = True  # a submodule's own name leads to its parameters
 
-    renderer: FrameDecoder
-    size: tuple[int, int]
+    renderer: FrameDecoder  # of one square frame of one channel: logits of the mask
+    size: tuple[int, int]  # height and width
     channels: int = 3
     dtype: Any = None
 
@@ -303,8 +299,6 @@ class VAE(nn.Module):
     """Encoder, decoder, prior (Kingma and Welling 2014); conditional as by Sohn et al. (2015).
 
     Attributes:
-      encoder: (video, train) -> posterior Gaussians; not of the condition, which shows in the video.
-      decoder: (latents, train) -> video, or logits of it.
       prior: (latents, condition) -> prior Gaussians, each given the latents before it; `sample`: (standard normal noise
         in the shapes of the latents, condition) -> latents.
       condition_encoder: conditions -> `nn.condition.Encoded`, whose vector [B,F] decoder and prior depend on; None
@@ -313,8 +307,8 @@ class VAE(nn.Module):
 
     preserve_adopted_names = True  # a submodule's own name leads to its parameters
 
-    encoder: nn.Module
-    decoder: nn.Module
+    encoder: nn.Module  # (video, train) -> posterior Gaussians; not of the condition, which shows in the video
+    decoder: nn.Module  # (latents, train) -> video, or logits of it
     prior: nn.Module
     condition_encoder: nn.Module | None = None
 

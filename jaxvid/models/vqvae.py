@@ -104,12 +104,11 @@ class VQVAE(nn.Module):
 
     Attributes:
       encoder, decoder: z = encoder(video, train), video = decoder(z, train).
-      quantizer: one of `nn.quantize`.
     """
 
     encoder: nn.Module
     decoder: nn.Module
-    quantizer: nn.Module
+    quantizer: nn.Module  # one of `nn.quantize`
 
     def __call__(self, video: jax.Array, train: bool) -> tuple[jax.Array, Quantized]:
         """Video [B,T,H,W,C] in [-1, 1] -> its reconstruction and the quantizer's output."""

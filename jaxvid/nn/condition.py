@@ -52,20 +52,18 @@ class ConditionEncoder(nn.Module):
       embedding, or any other name: float [B,E], of a text or anything else.
 
     Attributes:
-      features: F.
       frames, videos: names of conditions that are one vector a frame, or videos.
-      action_scale: divides the A components of "action".
       reads: which of "vector", "words" and "frames" the model reads. There are parameters for these alone.
 
     Raises ValueError where there is no condition, where one has another shape, or where none of `reads` depends on it.
     """
 
-    features: int = 64
+    features: int = 64  # F
     classes: int = 0
     vocabulary: int = 0
     frames: tuple[str, ...] = ("action",)
     videos: tuple[str, ...] = ("first_frames", "input")
-    action_scale: tuple[float, ...] = ()
+    action_scale: tuple[float, ...] = ()  # divides the A components of "action"
     reads: tuple[str, ...] = ("vector",)
     dtype: Any = None
 
