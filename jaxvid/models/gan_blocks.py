@@ -209,16 +209,11 @@ def concatenate(noise: jax.Array, condition: jax.Array | None) -> jax.Array:
 
 
 class Critique(NamedTuple):
-    """A discriminator's output for N parts of each video: the whole (N=1), or its frames.
+    """A discriminator's output for N parts of each video: the whole (N=1), or its frames."""
 
-    logits: [B,N], above 0 for real.
-    classes: logits of the classes [B,N,K]; None without an auxiliary classifier.
-    features: of all layers, for feature matching.
-    """
-
-    logits: jax.Array
-    classes: jax.Array | None
-    features: tuple[jax.Array, ...]
+    logits: jax.Array  # [B,N], above 0 for real
+    classes: jax.Array | None  # logits of the classes [B,N,K]; None without an auxiliary classifier
+    features: tuple[jax.Array, ...]  # of all layers, for feature matching
 
 
 class Limited(nn.Module):
