@@ -17,9 +17,11 @@ H100 a step takes 3.7 ms), not run to its end.
 `:64`, `:128`: residual blocks for 16x64x64 and 16x128x128 videos of anything, for accelerators; not run to their end
 (`:64` takes 0.9 s a step on two CPU cores; after 300 steps on 16 videos samples are textures).
 `:wgan`: Wasserstein critics with a gradient penalty (Gulrajani et al., 2017), four steps of theirs to one of the
-generator. Not run to its end: WGAN_FACTS
-`:regularized`: a hinge game whose discriminators are held back by all that there is: spectral norm, LeCam, feature
-matching, instance noise, augmentation. Not run to its end: REGULARIZED_FACTS
+generator. Not run to its end: after 400 steps the critics tell 79 % of the pairs apart, and samples are color
+gradients, some with a dark spot.
+`:regularized`: a hinge game, projected classes, and all regularizers at once: spectral norm, LeCam, feature matching,
+instance noise, augmentation. Not run to its end: after 200 steps the discriminators still tell 99 % of the pairs apart,
+and samples are color gradients with specks.
 `:tiny`: seconds, for tests.
 """
 
@@ -143,10 +145,11 @@ def wgan(config: ConfigDict) -> None:
 
 
 def regularized(config: ConfigDict) -> None:
-    """Regularizers of the discriminators, all at once."""
+    """Regularizers of the discriminators, all at once; they project the class (Miyato and Koyama, 2018)."""
+    config.model.conditioning = "projection"
     for options in config.model.discriminators.values():
         options.spectral = True
-    config.loss.update(adversarial="hinge", r1=0.0, lecam=0.1, feature_matching=1.0, instance_noise=0.1)
+    config.loss.update(adversarial="hinge", r1=0.0, lecam=0.1, feature_matching=1.0, classes=0.0, instance_noise=0.1)
     config.loss.augment = ("color", "translation", "cutout")
 
 

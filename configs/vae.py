@@ -21,7 +21,8 @@ colors. On an H100 a step of 64 frames takes 1.6 ms.
 one CPU core beside other work 6 min 20 s, 0.9 GB: an ELBO of 194 thousand nats per clip (of 16x64x64x3 values), KL
 6591, PSNR 27.8 dB; in reconstructions outlines are right, thin lines soft.
 `:turns`: the default with a Laplace likelihood, a few free nats, and encoder and decoder that learn in turns, as in
-variational EM. Not run to its end: TURNS_FACTS
+variational EM. Not run to its end: after 400 steps, of a KL whose weight still grows, PSNR is 19.9 dB, and
+reconstructions have the color of the background alone.
 `:mnist`: moving MNIST with a Bernoulli likelihood; set data.path to MNIST's files, or prepare TFDS' mnist. Nobody has
 run it yet.
 `:tiny`: seconds, for tests.
