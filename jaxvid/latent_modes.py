@@ -24,8 +24,8 @@ def codec_of(run: Run, arguments: argparse.Namespace) -> Codec:
     if "label" in run.config.condition.on and not arguments.label:
         raise ValueError("The model was trained with labels: name the class of the videos (--label).")
     values = conditions.from_arguments(arguments, run.config)
-    given = conditions.from_user(run.config, 1, **values)
-    return find_method(run.config.method).codec(run.config, run.state, jax.tree.map(jnp.asarray, given))
+    rows = jax.tree.map(jnp.asarray, conditions.from_user(run.config, 1, **values))
+    return find_method(run.config.method).codec(run.config, run.state, rows)
 
 
 def read_pairs(run: Run, arguments: argparse.Namespace, frames: int) -> tuple[jax.Array, jax.Array]:

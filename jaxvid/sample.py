@@ -28,7 +28,8 @@ import numpy as np
 from flax.errors import ScopeParamShapeError
 from ml_collections import ConfigDict
 
-from jaxvid import conditions, images, parallel
+from jaxvid import conditions as conditions_lib
+from jaxvid import images, parallel
 from jaxvid import run as run_lib
 from jaxvid.command import Parser, attempt, plain_logs
 from jaxvid.core import Batch, TrainState, find_method
@@ -56,7 +57,7 @@ def draw(
       run: from `jaxvid.run.load`; `run.remake(run, {"sample.temperature": 0.8})` changes an option of `config.sample`.
       num: N, the number of videos.
       seed: of the noise, in [0, 2^32).
-      frames: T; that of the training clips if not given. Recurrent models make any.
+      frames: T; by default that of the training clips. Recurrent models make any.
       batch_size: of the compiled program, which fills up the last batch and cuts it.
       **values: of the conditions label, text, embedding, first_frames, action or input, as `conditions.from_user`
         takes them.
@@ -70,7 +71,8 @@ def draw(
     """
     check(num, seed, batch_size, frames)
     run = of_length(run, frames)
-    return np.concatenate(list(samples(run, conditions.from_user(run.config, num, **values), num, seed, batch_size)))
+    conditions = conditions_lib.from_user(run.config, num, **values)
+    return np.concatenate(list(samples(run, conditions, num, seed, batch_size)))
 
 
 def reconstruct(run: Run, video: np.ndarray, batch_size: int = BATCH_SIZE, **values: Any) -> np.ndarray:
@@ -87,8 +89,8 @@ def reconstruct(run: Run, video: np.ndarray, batch_size: int = BATCH_SIZE, **val
     Raises:
       ValueError: the model makes no reconstructions, or a condition is not what it was trained with.
     """
-    given = conditions.from_user(run.config, len(video), **values)
-    return np.concatenate(list(reconstructions(run, video, given, batch_size)))
+    conditions = conditions_lib.from_user(run.config, len(video), **values)
+    return np.concatenate(list(reconstructions(run, video, conditions, batch_size)))
 
 
 def check(num: int, seed: int, batch_size: int, frames: int | None) -> None:
@@ -111,19 +113,19 @@ def of_length(run: Run, frames: int | None) -> Run:
         raise ValueError(f"This model makes videos of {trained} frames, and none of {frames}: {error}") from error
 
 
-def samples(run: Run, given: Mapping[str, np.ndarray], num: int, seed: int, batch_size: int) -> Iterator[np.ndarray]:
+def samples(run: Run, conditions: dict[str, np.ndarray], num: int, seed: int, batch_size: int) -> Iterator[np.ndarray]:
     """The videos of `draw` in batches, under conditions [num, ...] from `conditions.from_user`."""
     if run.method.sample is None:
-        raise ValueError("This model makes no videos of its own: it reconstructs given ones (--mode reconstruct).")
+        raise ValueError("This model makes no videos of its own: it reconstructs videos (--mode reconstruct).")
     try:
-        one = {name: value[:1] for name, value in given.items()}
+        one = {name: value[:1] for name, value in conditions.items()}
         jax.eval_shape(run.method.sample, run.state, one, jax.random.key(0)[None])
     except ScopeParamShapeError as error:
         frames = run.config.data.frames
         raise ValueError(f"This model makes videos of its training length alone, and none of {frames}.") from error
     program, key = sampler(run.method.sample), jax.random.key(seed)
     for numbers, count in batches_of(num, batch_size):
-        rows = {name: value[numbers % num] for name, value in given.items()}
+        rows = {name: value[numbers % num] for name, value in conditions.items()}
         video = program(run.state, rows, key, numbers)
         size = run.config.data.resolution
         expect(f"[{batch_size},{run.config.data.frames},{size},{size},1|3]", float, sample=video)
@@ -131,14 +133,14 @@ def samples(run: Run, given: Mapping[str, np.ndarray], num: int, seed: int, batc
 
 
 def reconstructions(
-    run: Run, video: np.ndarray, given: Mapping[str, np.ndarray], batch_size: int
+    run: Run, video: np.ndarray, conditions: dict[str, np.ndarray], batch_size: int
 ) -> Iterator[np.ndarray]:
     """The videos of `reconstruct` in batches."""
     if run.method.reconstruct is None:
         raise ValueError("This model makes no reconstructions: it is sampled from (--mode sample).")
     program = compiled(run.method.reconstruct)
     for numbers, count in batches_of(len(video), batch_size):
-        rows = {name: value[numbers % len(video)] for name, value in {"video": video, **given}.items()}
+        rows = {name: value[numbers % len(video)] for name, value in {"video": video, **conditions}.items()}
         made = program(run.state, rows)
         expect(f"[{','.join(map(str, rows['video'].shape))}]", float, reconstruction=made)
         yield np.asarray(made)[:count]
@@ -171,19 +173,19 @@ def new_videos(run: Run, arguments: argparse.Namespace) -> Output:
     options = {name: getattr(arguments, name) for name in run.config.get("sample", {})}
     changes = {f"sample.{k}": tuple(v) if isinstance(v, list) else v for k, v in options.items() if v is not None}
     run = of_length(run_lib.remake(run, changes), arguments.frames)
-    values = conditions.from_arguments(arguments, run.config)
-    given = conditions.from_user(run.config, arguments.num, **values)
-    videos = collected(samples(run, given, arguments.num, arguments.seed, arguments.batch_size), arguments.num)
-    return Output({"sample": videos}, conditions.captions(run.config, values, given))
+    values = conditions_lib.from_arguments(arguments, run.config)
+    conditions = conditions_lib.from_user(run.config, arguments.num, **values)
+    videos = collected(samples(run, conditions, arguments.num, arguments.seed, arguments.batch_size), arguments.num)
+    return Output({"sample": videos}, conditions_lib.captions(run.config, values, conditions))
 
 
 def reconstructed(run: Run, arguments: argparse.Namespace) -> Output:
-    """Given videos, and what the model makes of them."""
+    """Videos of the user, and their reconstructions."""
     video = read_videos(arguments.video[0], run.config.data.frames, run.config.data)
-    values = conditions.from_arguments(arguments, run.config)
-    given = conditions.from_user(run.config, len(video), **values)
-    output = collected(reconstructions(run, video, given, arguments.batch_size), len(video))
-    captions = conditions.captions(run.config, values, given)
+    values = conditions_lib.from_arguments(arguments, run.config)
+    conditions = conditions_lib.from_user(run.config, len(video), **values)
+    output = collected(reconstructions(run, video, conditions, arguments.batch_size), len(video))
+    captions = conditions_lib.captions(run.config, values, conditions)
     return Output({"original": video, "reconstruction": output}, captions)
 
 
@@ -283,7 +285,7 @@ def make_parser(modes: Mapping[str, Mode], config: ConfigDict) -> Parser:
     parser.add_argument("--batch_size", type=int, help="made at once (default: 16)")
     parser.add_argument("--video", metavar="PATH", action="append", default=[], help="video, image, folder or array")
     parser.add_argument("--output", metavar="DIR", help="receives what is written (default: WORKDIR/generated)")
-    conditions.add_arguments(parser)
+    conditions_lib.add_arguments(parser)
     for name, value in config.get("sample", {}).items():
         form: dict[str, Any] = {"type": type(value)}
         if isinstance(value, bool):

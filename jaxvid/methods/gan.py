@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from jaxvid import adversarial, conditions, core, losses, optim, parallel
+from jaxvid import adversarial, core, losses, optim, parallel
+from jaxvid import conditions as conditions_lib
 from jaxvid.adversarial import Game
 from jaxvid.core import Batch, Evaluated, Method, Metrics, Profile, TrainState, normalize
 from jaxvid.models.gan_blocks import Conditioned, Critique
@@ -78,7 +79,7 @@ def check(config: ConfigDict) -> None:
             f"loss.penalized is {loss.penalized}, expected at least 1 (every video) and at most as many as the "
             f"discriminator sees in a step, {batch_size // loss.n_critic}."
         )
-    conditions.check(config.condition, config.data.frames)
+    conditions_lib.check(config.condition, config.data.frames)
     judged = ("first_frames", "label") if loss.classes else ("first_frames",)
     ignored = [name for name in config.condition.on if name not in judged]
     if config.model.conditioning == "none" and ignored:
@@ -96,7 +97,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     check(config)
     model, condition, size = config.model, config.condition, (config.data.frames, *[config.data.resolution] * 2)
     dtype = jnp.dtype(choice("model.dtype", model.dtype, ("float32", "bfloat16")))
-    encoder = conditions.make_encoder(condition, dtype) if condition.on else None
+    encoder = conditions_lib.make_encoder(condition, dtype) if condition.on else None
     steps = {GENERATOR: config.train.steps, DISCRIMINATOR: config.train.steps * config.loss.n_critic}
     setup = Setup(
         config=config,
@@ -128,12 +129,12 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
 def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
     """`Method.init`."""
     generator_key, discriminator_key, key = jax.random.split(key, 3)
-    given = jax.tree.map(lambda x: x[:1], conditions.take(setup.config.condition, batch))
+    conditions = jax.tree.map(lambda x: x[:1], conditions_lib.take(setup.config.condition, batch))
     noise = parallel.example_noise(generator_key[None], setup.noise_shapes)
     video = normalize(batch["video"][:1])
     collections = {
-        GENERATOR: dict(setup.generator.init(generator_key, noise, given, train=False)),
-        DISCRIMINATOR: dict(setup.discriminator.init(discriminator_key, video, given, train=False)),
+        GENERATOR: dict(setup.generator.init(generator_key, noise, conditions, train=False)),
+        DISCRIMINATOR: dict(setup.discriminator.init(discriminator_key, video, conditions, train=False)),
     }
     params = {player: collections[player].pop("params") for player in PLAYERS}
     extra = {"lecam": adversarial.initial_averages()} if setup.game.lecam else {}
@@ -144,18 +145,18 @@ def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainStat
     """`Method.train_step`."""
     video, config, axis_name = normalize(batch["video"]), setup.config, setup.axis_name
     keys = parallel.example_keys(core.step_key(state), len(video), axis_name)
-    everything = Examples(video, conditions.take(config.condition, batch), batch.get("label"), keys)
+    everything = Examples(video, conditions_lib.take(config.condition, batch), batch.get("label"), keys)
     for turn in range(config.loss.n_critic):
         # Every n-th row, since contiguous shares would move rows between devices.
-        examples = jax.tree.map(lambda rows, i=turn: rows[i :: config.loss.n_critic], everything)
+        share = jax.tree.map(lambda rows, i=turn: rows[i :: config.loss.n_critic], everything)
         make_videos = functools.partial(
-            generate, setup, state.collections[GENERATOR], keys=examples.keys, given=examples.conditions, train=True
+            generate, setup, state.collections[GENERATOR], keys=share.keys, conditions=share.conditions, train=True
         )
         fake, backward, collections = jax.vjp(make_videos, state.params[GENERATOR], has_aux=True)
         state = state.replace(collections={**state.collections, GENERATOR: collections})
-        state, d_metrics = learn_discriminator(setup, state, fake, examples)
-    towards, g_metrics = jax.grad(generator_loss, argnums=2, has_aux=True)(setup, state, fake, examples)
-    (grads,) = backward(towards)
+        state, d_metrics = learn_discriminator(setup, state, fake, share)
+    to_fake, g_metrics = jax.grad(generator_loss, argnums=2, has_aux=True)(setup, state, fake, share)
+    (grads,) = backward(to_fake)
     state, g_norm = core.apply_gradients(state, GENERATOR, grads, setup.optimizers[GENERATOR], axis_name)
     state = core.update_ema(state.replace(step=state.step + 1), GENERATOR, optim.ema_decay(config.optim, GENERATOR))
     norms = {"d_norm": d_metrics.pop("d_norm"), "g_norm": g_norm}
@@ -163,28 +164,28 @@ def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainStat
 
 
 def generate(
-    setup: Setup, collections: Any, params: Any, keys: jax.Array, given: Batch, train: bool, temperature: float = 1.0
+    setup: Setup, collections: Any, params: Any, keys: jax.Array, conditions: Batch, train: bool, temperature: float = 1
 ) -> tuple[jax.Array, dict[str, Any]]:
-    """Videos [B,T,H,W,C], which begin with first_frames where those are given, and the generator's collections."""
+    """Videos [B,T,H,W,C], which begin with the first_frames of the conditions, and the generator's collections."""
     noise = parallel.example_noise(keys, setup.noise_shapes)
     if temperature != 1:
         noise = {name: temperature * each for name, each in noise.items()}
     changing = list(collections) if train else []
     variables = {"params": params, **collections}
-    video, changed = setup.generator.apply(variables, noise, given, train=train, mutable=changing)
-    if "first_frames" in given:
-        first = given["first_frames"]
+    video, changed = setup.generator.apply(variables, noise, conditions, train=train, mutable=changing)
+    if "first_frames" in conditions:
+        first = conditions["first_frames"]
         video = jnp.concatenate([first, video[:, first.shape[1] :]], 1)
     return video, {**collections, **changed}
 
 
 def judge(
-    setup: Setup, collections: Any, params: Any, video: jax.Array, given: Batch, train: bool = True
+    setup: Setup, collections: Any, params: Any, video: jax.Array, conditions: Batch, train: bool = True
 ) -> tuple[tuple[Critique, ...], dict[str, Any]]:
     """The panel's critiques, and the discriminator's collections."""
     changing = list(collections) if train else []
     variables = {"params": params, **collections}
-    critiques, changed = setup.discriminator.apply(variables, video, given, train=train, mutable=changing)
+    critiques, changed = setup.discriminator.apply(variables, video, conditions, train=train, mutable=changing)
     return critiques, {**collections, **changed}
 
 
@@ -211,18 +212,18 @@ def discriminator_loss(
     setup: Setup, state: TrainState, params: Any, real: jax.Array, fake: jax.Array, examples: Examples
 ) -> tuple[jax.Array, tuple[dict[str, Any], dict[str, Any], Metrics]]:
     """The mean loss of videos as they are judged; new collections, new `extra`, and what is to be logged."""
-    game, given, old = setup.game, examples.conditions, state.collections[DISCRIMINATOR]
-    of_real, collections = judge(setup, old, params, real, given)
-    of_fake, collections = judge(setup, collections, params, fake, given)
+    game, conditions, old = setup.game, examples.conditions, state.collections[DISCRIMINATOR]
+    of_real, collections = judge(setup, old, params, real, conditions)
+    of_fake, collections = judge(setup, collections, params, fake, conditions)
     total, metrics = adversarial.discriminator_loss(game, of_real, of_fake, examples.label, state.extra.get("lecam"))
     extra = state.extra
     if game.lecam:
         extra = {"lecam": adversarial.update_averages(extra["lecam"], of_real, of_fake, setup.axis_name)}
     subset = slice(None, None, game.penalized)  # strided as the shares of `train_step` are
-    some = jax.tree.map(lambda rows: rows[subset], given)
+    penalized = jax.tree.map(lambda rows: rows[subset], conditions)
 
     def critic(video: jax.Array) -> jax.Array:
-        return adversarial.summed_logits(judge(setup, old, params, video, some)[0])
+        return adversarial.summed_logits(judge(setup, old, params, video, penalized)[0])
 
     penalty, penalties = adversarial.penalties(
         game, critic, real[subset], fake[subset], fold_keys(examples.keys[subset], 3)
@@ -250,18 +251,18 @@ def generator_loss(setup: Setup, state: TrainState, fake: jax.Array, examples: E
 def sample(setup: Setup, state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
     """`Method.sample`."""
     params, collections = core.sampled_params(state, GENERATOR), state.collections[GENERATOR]
-    given = conditions.take(setup.config.condition, batch)
-    return generate(setup, collections, params, keys, given, False, setup.config.sample.temperature)[0]
+    conditions = conditions_lib.take(setup.config.condition, batch)
+    return generate(setup, collections, params, keys, conditions, False, setup.config.sample.temperature)[0]
 
 
 def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> Evaluated:
     """`Method.eval_step`: how well the discriminator tells held-out videos from samples, and how samples differ."""
     loss, condition, real = setup.config.loss, setup.config.condition, normalize(batch["video"])
-    given = conditions.take(condition, batch)
+    conditions = conditions_lib.take(condition, batch)
     keys = parallel.example_keys(key, len(real))
     fake = sample(setup, state, batch, keys)
     params, collections = state.params[DISCRIMINATOR], state.collections[DISCRIMINATOR]
-    of_real, of_fake = (judge(setup, collections, params, video, given, False)[0] for video in (real, fake))
+    of_real, of_fake = (judge(setup, collections, params, video, conditions, False)[0] for video in (real, fake))
     scalars = {
         **adversarial.scores(setup.game, of_real, of_fake),
         "diversity": losses.mean_absolute_error(fake, jnp.roll(fake, 1, 0)),

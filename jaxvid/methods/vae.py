@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from jaxvid import conditions, core, losses, optim, parallel
+from jaxvid import conditions as conditions_lib
+from jaxvid import core, losses, optim, parallel
 from jaxvid.core import Batch, Evaluated, Method, Metrics, Profile, TrainState, normalize
 from jaxvid.latent_modes import MODES
 from jaxvid.latents import Codec
@@ -69,7 +70,7 @@ def make(
         if number < 0:
             raise ValueError(f"{field} is {number}, expected 0 or more.")
     if options.perceptual and features is None:
-        raise ValueError(f"model.perceptual is {options.perceptual}, expected 0 unless features are given to make().")
+        raise ValueError(f"model.perceptual is {options.perceptual}, expected 0 unless make() is called with features.")
     model, size = make_model(config), (config.data.frames, config.data.resolution, config.data.resolution)
     steps = max(1, config.train.steps // (2 if options.turn else 1))
     setup = Setup(
@@ -87,9 +88,9 @@ def make(
 
 def make_model(config: ConfigDict) -> VAE:
     """The module of `config.model`. Raises ValueError where sizes do not fit, or a field has no such value."""
-    conditions.check(config.condition, config.data.frames)
+    conditions_lib.check(config.condition, config.data.frames)
     dtype = jnp.dtype(choice("model.dtype", config.model.dtype, ("float32", "bfloat16")))
-    encoder = conditions.make_encoder(config.condition, dtype) if config.condition.on else None
+    encoder = conditions_lib.make_encoder(config.condition, dtype) if config.condition.on else None
     size = (config.data.frames, config.data.resolution, config.data.resolution)
     return make_vae(size, config.model.network, encoder, dtype)
 
@@ -103,18 +104,19 @@ def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
     """`Method.init`."""
     params_key, key = jax.random.split(key)
     noise = {name: jnp.zeros((1, *shape)) for name, shape in setup.shapes.items()}
-    given = jax.tree.map(lambda x: x[:1], conditions.take(setup.config.condition, batch))
-    params = setup.model.init(params_key, normalize(batch["video"][:1]), noise, train=False, conditions=given)["params"]
+    conditions = jax.tree.map(lambda x: x[:1], conditions_lib.take(setup.config.condition, batch))
+    video = normalize(batch["video"][:1])
+    params = setup.model.init(params_key, video, noise, train=False, conditions=conditions)["params"]
     players = {ENCODER: params.pop("encoder"), DECODER: params}
     return core.new_state(key, players, setup.optimizers, averaged=PLAYERS, extra={"moment": jnp.ones(())})
 
 
 def bound(setup: Setup, params: Params, batch: Batch, keys: jax.Array, moment: jax.Array | None = None) -> Bound:
     """The evidence lower bound of a batch, under one sample of the posterior for each clip."""
-    video, given = normalize(batch["video"]), conditions.take(setup.config.condition, batch)
+    video, conditions = normalize(batch["video"]), conditions_lib.take(setup.config.condition, batch)
     power = setup.likelihood.power
     noise = parallel.example_noise(keys, setup.shapes)
-    posterior, prior, output = bind(setup.model, params)(video, noise, train=True, conditions=given)
+    posterior, prior, output = bind(setup.model, params)(video, noise, train=True, conditions=conditions)
     if moment is None:  # that of these videos, as a constant: the gradient is that of the likeliest scale's NLL
         error = jnp.abs(jax.lax.stop_gradient(output) - video)
         moment = parallel.pmean(jnp.mean(error**power), setup.axis_name)
@@ -169,7 +171,7 @@ def decode(setup: Setup, params: Params, z: Latents, condition: jax.Array | None
 
 def encoded_condition(setup: Setup, params: Params, batch: Batch) -> jax.Array | None:
     """What decoder and prior depend on, [B,F]; None without conditions."""
-    return bind(setup.model, params).encode_conditions(conditions.take(setup.config.condition, batch))
+    return bind(setup.model, params).encode_conditions(conditions_lib.take(setup.config.condition, batch))
 
 
 def reconstruct(setup: Setup, state: TrainState, batch: Batch) -> jax.Array:
@@ -237,12 +239,12 @@ def sampled(state: TrainState) -> Params:
     return {player: core.sampled_params(state, player) for player in PLAYERS}
 
 
-def codec(config: ConfigDict, state: TrainState, given: Batch | None = None) -> Codec:
+def codec(config: ConfigDict, state: TrainState, conditions: Batch | None = None) -> Codec:
     """The VAE of a trained run, with the parameters that it is sampled with.
 
     Args:
       config, state: of the run.
-      given: conditions [1, ...] of a model that was trained with them, from `conditions.from_user`: those of all clips.
+      conditions: of a model that was trained with them, [1, ...] from `conditions.from_user`: those of all clips.
     """
     model, params, size = make_model(config), sampled(state), [config.data.resolution] * 2
     mean = likelihood_of(config).mean
@@ -253,7 +255,7 @@ def codec(config: ConfigDict, state: TrainState, given: Batch | None = None) -> 
         return bind(model, params).prior.sample(noise, condition(params, len(keys)))
 
     def condition(params: dict, clips: int) -> jax.Array | None:
-        vector = bind(model, params).encode_conditions(conditions.take(config.condition, given or {}))
+        vector = bind(model, params).encode_conditions(conditions_lib.take(config.condition, conditions or {}))
         return None if vector is None else jnp.repeat(vector, clips, 0)
 
     def clips(z: Latents) -> int:
