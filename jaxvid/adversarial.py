@@ -53,7 +53,7 @@ def make_game(options: Mapping[str, Any]) -> Game:
     for name in game.augment:
         choice("an item of loss.augment", name, POLICIES)
     for name, value in options.items():
-        if isinstance(value, float) and value < 0:
+        if isinstance(value, float) and not value >= 0:
             raise ValueError(f"loss.{name} is {value}, expected 0 or more.")
     if game.smoothing and game.adversarial not in SMOOTHED:
         raise ValueError(f"loss.smoothing is for {', '.join(SMOOTHED)}, not for {game.adversarial}: set it to 0.")

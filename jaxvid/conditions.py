@@ -415,6 +415,8 @@ def array_of(value: Any, name: str, shape: tuple[int | None, ...]) -> np.ndarray
     if rows.ndim != len(shape) + 1 or any(a not in (None, b) for a, b in zip(shape, rows.shape[1:], strict=True)):
         expected = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{name} is {list(value.shape)}, expected [{expected}], or [n, {expected}] for several.")
+    if value.dtype.kind not in "fiu" or not np.isfinite(value).all():
+        raise ValueError(f"{name} holds {value.dtype}, some of it not finite or not real, expected finite numbers.")
     return rows
 
 

@@ -54,7 +54,10 @@ def saved_config(workdir: str | Path) -> ConfigDict:
     if not path.is_file():
         raise FileNotFoundError(f"{workdir} has no config.json; expected the work folder of a run of jaxvid.main.")
     try:
-        return config_lib.from_dict(json.loads(path.read_text()))
+        fields = json.loads(path.read_text())
+        if not isinstance(fields, dict) or "method" not in fields:
+            raise ValueError("it holds no config")
+        return config_lib.from_dict(fields)
     except ValueError as error:
         raise ValueError(f"{path} is damaged: put back what it was, or name another --workdir.") from error
 

@@ -220,6 +220,8 @@ def test_users_may_give_embeddings_frames_and_actions(table: str) -> None:
         (("first_frames",), {"first_frames": np.zeros((0, 8, 8, 3), np.uint8)}, "has 0 frames"),
         (("first_frames",), {"first_frames": np.full((1, 8, 8, 3), 200.0)}, r"beyond \[-1, 1\]"),
         (("action",), {"action": np.ones((3, 2))}, r"\[3, 2\], expected \[4, 2\]"),
+        (("action",), {"action": np.full((4, 2), np.nan)}, "action holds float64, some of it not finite or not real"),
+        (("action",), {"action": np.ones((4, 2), complex)}, "action holds complex128, .* expected finite numbers"),
     ],
 )
 def test_users_are_told_what_cannot_be(on: tuple, given: dict, sentence: str) -> None:

@@ -26,6 +26,8 @@ def unconditional(name: str) -> ConfigDict:
         ({"loss.adversarial": "hing"}, "loss.adversarial .* did you mean hinge"),
         ({"loss.augment": ("colour",)}, "an item of loss.augment .* did you mean color"),
         ({"loss.r1": -1.0}, "loss.r1 is -1.0, expected 0 or more"),
+        ({"loss.r1": float("nan")}, "loss.r1 is nan, expected 0 or more"),
+        ({"sample.temperature": float("nan")}, "sample.temperature is nan, expected 0 or more"),
         ({"loss.adversarial": "hinge", "loss.smoothing": 0.1}, "loss.smoothing is for .* not for hinge"),
         ({"loss.smoothing": 0.6}, "expected less than 0.5"),
         ({"loss.n_critic": 3}, "batch_size 8 is shared by the loss.n_critic 3 .* a multiple"),

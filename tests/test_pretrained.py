@@ -161,6 +161,7 @@ def test_a_folder_that_was_emptied_is_not_needed_either(tokenizer: Path, tmp_pat
 
 def test_one_that_cannot_be_loaded_is_named(tokenizer: Path, tmp_path: Path) -> None:
     shutil.copytree(tokenizer, tmp_path / "copy")
-    (tmp_path / "copy" / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="tokenizer.path is .*copy, which cannot be loaded: .* is damaged"):
-        train(config_of(tmp_path / "copy"), tmp_path / "run")
+    for damaged in ("{", "[]", "3", "{}"):
+        (tmp_path / "copy" / "config.json").write_text(damaged)
+        with pytest.raises(ValueError, match="tokenizer.path is .*copy, which cannot be loaded: .* is damaged"):
+            train(config_of(tmp_path / "copy"), tmp_path / "run")

@@ -60,7 +60,7 @@ class Examples(NamedTuple):
 def check(config: ConfigDict) -> None:
     """Raises ValueError for what no GAN can be trained with."""
     loss, batch_size, temperature = config.loss, config.train.batch_size, config.sample.temperature
-    if temperature < 0:
+    if not temperature >= 0:
         raise ValueError(f"sample.temperature is {temperature}, expected 0 or more.")
     if loss.n_critic < 1 or batch_size % loss.n_critic:
         raise ValueError(

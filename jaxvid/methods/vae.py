@@ -67,7 +67,7 @@ def make(
     options = config.model
     numbers = {f"model.{name}": options[name] for name in ("beta", "warm_up", "free_nats", "turn", "perceptual")}
     for field, number in {**numbers, "sample.temperature": config.sample.temperature}.items():
-        if number < 0:
+        if not number >= 0:
             raise ValueError(f"{field} is {number}, expected 0 or more.")
     if options.perceptual and features is None:
         raise ValueError(f"model.perceptual is {options.perceptual}, expected 0 unless make() is called with features.")
