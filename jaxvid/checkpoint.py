@@ -143,7 +143,7 @@ class Checkpointer:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Says in one sentence what Orbax says in the words of the storage library, of this save or the one before."""
+        """Turns errors of the storage library, of this save or the one before, into one sentence."""
         try:
             yield
         except (ValueError, OSError) as error:
@@ -190,7 +190,7 @@ def verify(state: TrainState, frozen: Mapping[str, Any]) -> None:
     """Raises ValueError for a frozen player (`Method.frozen`) that is missing, or has other arrays than were loaded."""
     for player, reference in frozen.items():
         if player not in state.params:
-            raise ValueError(f"the checkpoint has no frozen player {player}, which {reference.path} should have given.")
+            raise ValueError(f"the checkpoint has no frozen player {player}, which comes from {reference.path}.")
         found = sha256(state.params[player], state.collections.get(player, {}))
         if found != reference.sha256:
             raise ValueError(

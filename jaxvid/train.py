@@ -53,7 +53,7 @@ class Job(NamedTuple):
     config: ConfigDict  # with what the data fill in: the class names and words of a condition
     mesh: Mesh
     method: Method  # made for the mode of `train.parallel`
-    plain: Method  # made without a mapped axis: for initialising and evaluating
+    plain: Method  # made without a mapped axis: for initializing and evaluating
     train_source: data.Source
     eval_source: data.Source
     eval_batches: Callable[[], data.Batches]  # this process's rows of the held-out batches
@@ -72,7 +72,7 @@ def prepare(config: ConfigDict) -> Job:
     """Builds what a run needs from its config, without computing anything yet.
 
     Raises:
-      ValueError: the config or the data cannot work; one sentence says why.
+      ValueError: the config or the data cannot work; the message is one sentence.
     """
     mesh = parallel.make_mesh()
     config_lib.check(config, mesh.size)
@@ -153,7 +153,7 @@ def advance(
         lowered = parallel.make_step(job.method.train_step, job.mesh, mode).lower(state, put(example))
         check_step(lowered.out_info, state)
         train_step = lowered.compile()
-        record.say_memory(train_step)
+        record.log_memory(train_step)
         with job.train_batches(start) as batches:
             on_device = ahead(batches, put)
             record.clock.restart()

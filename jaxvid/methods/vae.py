@@ -128,7 +128,7 @@ def bound(setup: Setup, params: Params, batch: Batch, keys: jax.Array, moment: j
 def objective(
     params: Params, setup: Setup, state: TrainState, batch: Batch, keys: jax.Array
 ) -> tuple[jax.Array, tuple[Metrics, jax.Array]]:
-    """The loss [], with what is to be logged, and the moment of the likelihood's scale."""
+    """The loss [], with the metrics, and the moment of the likelihood's scale."""
     options = setup.config.model
     output, nll, kl, moment = bound(setup, params, batch, keys)
     video = normalize(batch["video"])
