@@ -38,7 +38,7 @@ GENERATOR = {
     # step on, before even surfaces are.
     "background": "gradient",  # between the colors of the corners; or "rendered"
     "foreground": "gradient",  # or "rendered"
-    "static_conditioned": False,  # these layers depend on the class; not where it says nothing of colors
+    "static_conditioned": False,  # these layers depend on the class; False where classes do not determine colors
 }
 VIDEO = {
     "widths": (32, 64, 64),  # channels of the stages
@@ -80,8 +80,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.update(frames=8, resolution=16, stride=2)
     config.model = ConfigDict()
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
-    # Of the discriminators: "none", "projection" or "concatenation". Those that depend on the class reject what a class
-    # has just been seen to look like, and the generator moves on from one clip to another, and makes that alone.
+    # Of the discriminators: "none", "projection" or "concatenation". Those that depend on the class reject what the
+    # generator has just made of a class; it moves on from one clip to another, and makes that alone.
     config.model.conditioning = "none"
     config.model.generator = ConfigDict(GENERATOR)
     config.model.discriminators = ConfigDict({"video": VIDEO, "frames": FRAMES})

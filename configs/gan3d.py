@@ -42,7 +42,7 @@ GENERATOR = {
     # step on, before even surfaces are.
     "background": "gradient",  # between the colors of the corners; or "rendered", or "none": the renderer makes all
     "foreground": "gradient",  # or "rendered"
-    "static_conditioned": False,  # these layers depend on the class; not where it says nothing of colors
+    "static_conditioned": False,  # these layers depend on the class; False where classes do not determine colors
 }
 VIDEO = {
     "widths": (32, 64, 64),  # channels of the stages

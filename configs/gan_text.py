@@ -6,8 +6,8 @@ Time and memory: 9 min 21 s, 1.0 GB.
 Score: configs/classifier.py finds the class of the caption in 95.9 % of 512 samples (93.8 to 97.3 %; 99.0 % of held-out
     clips, chance 2.5 %). The Frechet distance in its features is 28 (untrained 1962, other held-out clips 20), in
     motion features 0.83 (3.0, 0.1).
-Samples: shape, color, background and motion are those of the caption; digits are hard to recognize, and what spins
-    turns too little.
+Samples: shape, color, background and motion are those of the caption; digits are hard to recognize, and spinning
+    shapes turn too little.
 
 Clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second moment; networks as in configs/acgan.py. The
 discriminators project the caption, and also predict the class, where the data have classes. Three in ten of the clauses

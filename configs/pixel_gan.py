@@ -3,9 +3,9 @@
 Command: python -m jaxvid.main --config configs/pixel_gan.py
 Device: two CPU cores.
 Time and memory: 8 min 50 s in all, 1.5 GB.
-Score: mean absolute error (of values in [-1, 1]) on held-out clips 0.0340, the given frames included; to repeat the
-    last given frame leaves 0.0388. Of 512 samples the Frechet distance to held-out clips, in the features of
-    configs/classifier.py, is 301, and of their motion 2.9; before training, when the last given frame is all but
+Score: mean absolute error (of values in [-1, 1]) on held-out clips 0.0340, the first frames included; to repeat the
+    last of these leaves 0.0388. Of 512 samples the Frechet distance to held-out clips, in the features of
+    configs/classifier.py, is 301, and of their motion 2.9; before training, when the last of these is all but
     repeated, 515 and 8.5; of other real clips 20 and 0.1.
 Samples: shapes go where they should in their colors, and get soft on the way.
 
@@ -55,10 +55,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.update(frames=8, resolution=16, stride=2)
     config.model = ConfigDict()
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
-    # Of the discriminator, or "projection", "concatenation"; it sees the given frames in the video.
+    # Of the discriminator, or "projection", "concatenation"; the first frames are part of the video.
     config.model.conditioning = "none"
     config.model.generator = ConfigDict({"name": "dense", "noise": 100, "width": 1024})
-    # Given actions, dense layers of 256 and 128 led to a Frechet distance of 364, not 248.
+    # Conditioned on actions, dense layers of 256 and 128 led to a Frechet distance of 364, not 248.
     config.model.discriminators = ConfigDict({"video": VIDEO})
     config.condition = config_lib.condition(("first_frames",), first_frames=2, features=512)
     config.loss = ConfigDict(LOSS)

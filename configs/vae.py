@@ -6,14 +6,14 @@ Time and memory: 6 min 55 s in all, 1.6 GB.
 Score: over the 64 evaluation clips an ELBO of 22.9 thousand nats per clip (of 8x32x32x3 values in [-1, 1]), of which
     the KL takes 62 (content 22, motion 40), and PSNR 27.7 dB.
 Samples: shapes with the hole that the data's have, which move on steadily over plain backgrounds. In reconstructions
-    colors, sizes, places and motions are right, corners are rounded, and what spins stands still.
+    colors, sizes, places and motions are right, corners are rounded, and spinning shapes do not turn.
 
 Clips of moving shapes, drawn as it goes, 8 frames of 32x32 at every second moment; one code for an outline and its
 colors, one small code a frame for where it is, each with a recurrent prior.
 `:temporal`: the same codes, every frame rendered from both, for videos of anything. On one CPU core beside other work
 6 min 50 s, 1.3 GB: an ELBO of 17.4 thousand nats, KL 54 (content 19, motion 36), PSNR 25.2 dB. Reconstructions and
 samples are round spots of the right color and place that move.
-`:frame`: every frame alone, in the literature's arrangement for 64x64. Its samples are frames without a story: each is
+`:frame`: every frame alone, in the literature's arrangement for 64x64. The frames of its samples are unrelated: each is
 drawn by itself. On one CPU core beside other work 12 min 7 s, 1.2 GB: an ELBO of 34.4 thousand nats per clip (of
 4x64x64x3 values), KL 130, PSNR 25.3 dB; reconstructions are rounded shapes in their places, samples spots of mixed
 colors. On an H100 a step of 64 frames takes 1.6 ms.
@@ -62,7 +62,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.beta = 20.0  # weight of the KL: pixels are not independent, so that 1 leaves samples far from the data
     config.model.warm_up = 600  # steps over which that weight grows from 0
     config.model.free_nats = 0.0  # of KL in every dimension that are free of charge
-    config.model.perceptual = 0.0  # weight of the distance between features, where a method gives make() some
+    config.model.perceptual = 0.0  # weight of the distance between features, if a method calls make() with `features`
     config.model.turn = 0  # steps for which the decoder learns alone, then the encoder; 0: both at every step
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and latents stay float32
     config.condition = config_lib.condition(())  # or some of "label", "text", "first_frames", "action"

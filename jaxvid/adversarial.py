@@ -1,7 +1,7 @@
-"""Adversarial learning: the losses of both sides, regularizers and scores, over the critiques of any discriminators.
+"""Adversarial learning: the losses of both sides, regularizers and scores, over critiques of any discriminators.
 
 A method judges real and generated videos with its own networks, under its own conditions, and passes the critiques
-here; this module knows no network, no optimizer and no state. A critique has logits [B,N] of N parts of each video
+here; this module depends on no network, no optimizer and no state. A critique has logits [B,N] of N parts of each video
 (above 0 for real), logits of classes or None, and the features of all layers: `models.gan_blocks.Critique`.
 """
 
@@ -27,7 +27,7 @@ Panel = Sequence[Critique]  # of several discriminators on the same videos
 
 
 class Game(NamedTuple):
-    """What two sides play for. A weight of 0 costs nothing."""
+    """The losses and regularizers of both sides. A weight of 0 costs nothing."""
 
     adversarial: str  # a name in `losses.ADVERSARIAL`
     smoothing: float = 0.0  # one-sided: the target of real videos is 1 - smoothing
@@ -73,7 +73,7 @@ def augmented(game: Game, video: jax.Array, keys: jax.Array, progress: jax.Array
 def discriminator_loss(
     game: Game, real: Panel, fake: Panel, labels: Any = None, averages: Mapping[str, jax.Array] | None = None
 ) -> tuple[jax.Array, Metrics]:
-    """The loss [B] of critiques of real and generated videos without `penalties`, and what is to be logged, [B] each.
+    """The loss [B] of critiques of real and generated videos without `penalties`, and the metrics, [B] each.
 
     Args:
       game: from `make_game`.
@@ -99,7 +99,7 @@ def discriminator_loss(
 def penalties(
     game: Game, critic: Callable[[jax.Array], jax.Array], real: jax.Array, fake: jax.Array, keys: jax.Array
 ) -> tuple[jax.Array, Metrics]:
-    """The gradient penalties [] of a discriminator, and what is to be logged.
+    """The gradient penalties [] of a discriminator, and the metrics.
 
     Args:
       game: from `make_game`.
@@ -122,7 +122,7 @@ def penalties(
 def generator_loss(
     game: Game, fake: Panel, real: Panel | None = None, labels: Any = None, axis_name: str | None = None
 ) -> tuple[jax.Array, Metrics]:
-    """The loss [B] of critiques of generated videos, and what is to be logged.
+    """The loss [B] of critiques of generated videos, and the metrics.
 
     `real`, critiques of real videos, is read where `game.feature_matching` is above 0; `labels` as of
     `discriminator_loss`.
@@ -154,7 +154,7 @@ def update_averages(
 
 
 def scores(game: Game, real: Panel, fake: Panel) -> Metrics:
-    """[B]: D(real) and D(fake), as probabilities where the game has them, and how often D tells one pair apart."""
+    """[B]: D(real) and D(fake), as probabilities where the game has them, and how often D ranks a pair correctly."""
     score = jax.nn.sigmoid if game.adversarial in PROBABILITIES else lambda logits: logits
     return {
         "d_real": over(lambda c: score(c.logits), real) / len(real),

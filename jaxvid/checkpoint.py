@@ -27,7 +27,7 @@ class DamagedCheckpoint(Exception):
 
 
 def described(tree: Any) -> dict[str, list]:
-    """{"params/generator/...": [shape, dtype]} of every leaf."""
+    """{"params/generator/...": [shape, dtype]} of every leaf: of a batch {"video": [[8, 16, 64, 64, 3], "uint8"]}."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): [list(x.shape), str(x.dtype)] for path, x in leaves}
 
@@ -143,7 +143,7 @@ class Checkpointer:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Says in one sentence what Orbax says in the words of the storage library, of this save or the one before."""
+        """Turns errors of the storage library, of this save or the one before, into one sentence."""
         try:
             yield
         except (ValueError, OSError) as error:
@@ -157,13 +157,8 @@ def placed(abstract: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
 
 
-def described_batch(batch: Mapping[str, jax.Array]) -> dict[str, list]:
-    """{"video": [[8, 16, 64, 64, 3], "uint8"], ...}, for `abstract_state`."""
-    return {name: [list(x.shape), str(x.dtype)] for name, x in batch.items()}
-
-
 def abstract_state(method: Method, described: Mapping[str, list]) -> TrainState:
-    """The shapes and dtypes of a method's state, from those of a batch."""
+    """The shapes and dtypes of a method's state, from those of a batch as `described`."""
     batch = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in described.items()}
     return jax.eval_shape(method.init, jax.random.key(0), batch)
 
@@ -190,7 +185,7 @@ def verify(state: TrainState, frozen: Mapping[str, Any]) -> None:
     """Raises ValueError for a frozen player (`Method.frozen`) that is missing, or has other arrays than were loaded."""
     for player, reference in frozen.items():
         if player not in state.params:
-            raise ValueError(f"the checkpoint has no frozen player {player}, which {reference.path} should have given.")
+            raise ValueError(f"the checkpoint has no frozen player {player}, which comes from {reference.path}.")
         found = sha256(state.params[player], state.collections.get(player, {}))
         if found != reference.sha256:
             raise ValueError(

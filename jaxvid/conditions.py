@@ -70,7 +70,7 @@ class Condition:
         return normalize(value) if value is not None and self.kind == "video" else value
 
     def read(self, values: Sequence[str], config: ConfigDict) -> Any:
-        """What the words of the command line stand for: an argument of `from_user`."""
+        """The argument of `from_user` that the words of the command line stand for."""
         return load_array(one_path(values, self.option))
 
     def rows(self, value: Any, config: ConfigDict) -> Sequence[Any]:
@@ -112,7 +112,7 @@ class Text(Condition):
     """A caption: its words, or an embedding of it from a file (`condition.embeddings`)."""
 
     kind = "words"
-    metavar, help = "TEXT", "what is to be seen; may be repeated, taken in turn"
+    metavar, help = "TEXT", "a caption; may be repeated, taken in turn"
 
     def key(self, options: ConfigDict) -> str:
         return "embedding" if options.embeddings else "words"
@@ -160,7 +160,7 @@ class Text(Condition):
 
     def _warn_of_unknown(self, texts: Sequence[str], options: ConfigDict) -> None:
         if not all(map(text_lib.words, texts)):
-            raise ValueError("A text without a word says nothing: give one with words (--text).")
+            raise ValueError("A text without a word is no condition: give one with words (--text).")
         warn_of_cut(texts, options.words)
         if unknown := sorted(set(text_lib.build_vocabulary(texts)) - set(options.vocabulary)):
             near = ", ".join(f"{word} (nearest: {nearest(word, options.vocabulary)})" for word in unknown)
@@ -168,7 +168,7 @@ class Text(Condition):
 
 
 class Video(Condition):
-    """A clip to translate, as long as those that are made of it; its pixels come under the same name in a batch."""
+    """A clip to translate, as long as its translation; its pixels have the same name in a batch."""
 
     kind = "video"
     metavar, help = "PATH", "video, image, folder of them, or .npy [T,H,W,3]"
@@ -211,7 +211,7 @@ class FirstFrames(Video):
 
 
 class Action(Condition):
-    """Numbers for every frame, say the velocity of what moves."""
+    """Numbers for every frame, such as the velocity of the object."""
 
     kind = "frames"
     option, help = "actions", ".npy [T,A] or [n,T,A]"
@@ -270,7 +270,7 @@ def complete(config: ConfigDict, source: Source) -> ConfigDict:
 def wrap(config: ConfigDict, source: Source, train: bool = False) -> Source:
     """The source with `words` int32 [L] or `embedding` float32 [E] in its clips, where the condition has texts.
 
-    In training, texts lose some of their clauses, as `condition.left_out` says.
+    In training, a share `condition.left_out` of the clauses of texts is left out.
 
     Raises:
       ValueError: the table of embeddings has no row for one of the captions.
@@ -365,10 +365,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def from_arguments(arguments: argparse.Namespace, config: ConfigDict) -> dict[str, Any]:
     """The values for `from_user` that a command line names."""
-    given = {name: getattr(arguments, entry.option) for name, entry in TABLE.items()}
-    if surplus := [name for name, values in given.items() if values and not config.get("condition")]:
+    options = {name: getattr(arguments, entry.option) for name, entry in TABLE.items()}
+    if surplus := [name for name, values in options.items() if values and not config.get("condition")]:
         raise ValueError(f"The model was trained without conditions, and not with {', '.join(surplus)}.")
-    return {name: TABLE[name].read(values, config) for name, values in given.items() if values}
+    return {name: TABLE[name].read(values, config) for name, values in options.items() if values}
 
 
 def captions(config: ConfigDict, values: Mapping[str, Any], arrays: Arrays) -> dict[str, list[str]]:
@@ -402,7 +402,7 @@ def one_path(values: Sequence[str], option: str) -> str:
 
 
 def listed(value: str | Sequence[str]) -> Sequence[str]:
-    """One name or text, or several, as several."""
+    """A list of one name or text, or of several."""
     return [value] if isinstance(value, str) else value
 
 

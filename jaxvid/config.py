@@ -159,7 +159,7 @@ def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[st
     return found
 
 
-def abbreviated(value: Any, length: int = 200) -> str:
-    """A value as text; a long one is cut, with its length behind."""
+def abbreviated(value: Any) -> str:
+    """A value as text, cut after 200 characters, with its length behind."""
     text = repr(value)
-    return text if len(text) <= length else f"{text[:length]}... ({len(value):,} in all)"
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(value):,} in all)"

@@ -43,14 +43,14 @@ class TrainState(struct.PyTreeNode):
 
 
 class Profile(struct.PyTreeNode):
-    """Numbers by class or by dimension: [B,K], nan where an example says nothing; the names of the K, if they have."""
+    """Numbers by class or by dimension: [B,K], nan where an example has no value; the names of the K, or none."""
 
     values: jax.Array
     names: tuple[str, ...] = struct.field(pytree_node=False, default=())
 
 
 class Evaluated(NamedTuple):
-    """What an `eval_step` says of each of B examples.
+    """What an `eval_step` returns about each of B examples.
 
     scalars: {name: [B]}, averaged over the evaluation set.
     counts: {name: int [B,K]}, summed to a histogram.
@@ -70,14 +70,14 @@ def no_warnings(metrics: Mapping[str, float]) -> list[str]:
 
 
 class Method(NamedTuple):
-    """What `make(config, axis_name)` of a method's module returns; all are pure and know nothing of the loop.
+    """What `make(config, axis_name)` of a method's module returns; all are pure and independent of the loop.
 
     init: (key, batch) -> TrainState.
     train_step: (state, batch) -> (TrainState, metrics); metrics are scalars.
     eval_step: (state, batch, key) -> Evaluated.
     sample: (state, batch, keys) -> video [B,T,H,W,C] in [-1, 1]; the batch holds conditions only, and each video is
-      drawn from its own of the B keys, so that it does not depend on the videos beside it. None: the method makes no
-      videos of its own.
+      drawn from its own of the B keys, so that it does not depend on the videos beside it. None: the method generates
+      no videos.
     reconstruct: (state, batch) -> video [B,T,H,W,C] in [-1, 1] to compare with `batch["video"]`; None: there is none.
     frozen: {player: its part of the config, see `jaxvid.pretrained`} of the players that are loaded and not trained.
     warnings: an evaluation's averages, by name -> sentences about what looks wrong.

@@ -1,4 +1,4 @@
-"""What a model with continuous latents is for: functions of its codec and of latents, dicts of arrays by name.
+"""Uses of a model with continuous latents: functions of its codec and of latents, dicts of arrays by name.
 
 codec = vae.codec(run.config, run.state)  # jaxvid.methods.vae; run = jaxvid.run.load(workdir)
 z = means(codec.encode(video))
@@ -39,9 +39,9 @@ class Codec(NamedTuple):
 
 
 def information(codec: Codec, video: jax.Array) -> dict[str, jax.Array]:
-    """Nats that each dimension [D] of each latent says of a clip, on average: KL(posterior || prior) over all frames.
+    """Nats about a clip in each dimension [D] of each latent, on average: KL(posterior || prior) over all frames.
 
-    Dimensions of next to none change nothing that is seen: leave them out of traversals.
+    Dimensions of next to none change nothing visible: leave them out of traversals.
     """
     posterior = codec.encode(video)
     prior = codec.prior(means(posterior))
@@ -62,7 +62,7 @@ def fill_in(codec: Codec, first: jax.Array, last: jax.Array, frames: int) -> Lat
     Args:
       codec: with latents of frames.
       first, last: images [B,H,W,3], uint8 or float in [-1, 1].
-      frames: at least 2, the two given ones included.
+      frames: at least 2, the two of the user included.
 
     Raises:
       ValueError: a latent grid, or fewer than two frames.
@@ -70,7 +70,7 @@ def fill_in(codec: Codec, first: jax.Array, last: jax.Array, frames: int) -> Lat
     if "grid" in codec.latents:
         raise ValueError("A latent grid has no latents of single frames to fill in: train configs/vae.py or :frame.")
     if frames < 2:
-        raise ValueError(f"frames is {frames}, expected at least 2: the first and the last are given.")
+        raise ValueError(f"frames is {frames}, expected at least 2: the first and the last.")
     images = jnp.stack([normalize(first), normalize(last)], 1)
     halves = jnp.repeat(images, jnp.array([frames // 2, frames - frames // 2]), 1, total_repeat_length=frames)
     weight = jnp.linspace(0, 1, frames)[:, None]
@@ -98,7 +98,7 @@ def traverse(z: Latents, name: str, dimension: int, offsets: Sequence[float]) ->
 
 
 def swap(content: Latents, motion: Latents) -> Latents:
-    """Latents of clips that show what the ones do with what the others look like.
+    """Latents of clips with the content of the first and the motion of the second.
 
     Raises:
       ValueError: the model does not separate content from motion.
@@ -172,7 +172,7 @@ def _latents(codec: Codec, arrays: dict[str, np.ndarray]) -> Latents:
 
 
 def _ideal_bits(codec: Codec, arrays: dict[str, np.ndarray]) -> jax.Array:
-    """-log2 of the prior's probability of each clip's codes, given those before them: [B]."""
+    """-log2 of the prior's probability of each clip's codes, conditioned on those before them: [B]."""
     z, bits = _latents(codec, arrays), jnp.zeros(())
     for name, (mean, log_variance) in codec.prior(z).items():
         scale = jnp.exp(-0.5 * log_variance)

@@ -40,7 +40,7 @@ def gaussian_nll(mean: jax.Array, target: jax.Array, log_scale: jax.Array | floa
     """
     expect_equal("[B,...]", mean=mean, target=target)
     scaled = (mean.astype(jnp.float32) - target.astype(jnp.float32)) * jnp.exp(-log_scale)
-    return _summed(0.5 * jnp.square(scaled) + log_scale + 0.5 * math.log(2 * math.pi))
+    return sum_by_example(0.5 * jnp.square(scaled) + log_scale + 0.5 * math.log(2 * math.pi))
 
 
 def laplace_nll(mean: jax.Array, target: jax.Array, log_scale: jax.Array | float = 0.0) -> jax.Array:
@@ -50,7 +50,7 @@ def laplace_nll(mean: jax.Array, target: jax.Array, log_scale: jax.Array | float
     """
     expect_equal("[B,...]", mean=mean, target=target)
     scaled = (mean.astype(jnp.float32) - target.astype(jnp.float32)) * jnp.exp(-log_scale)
-    return _summed(jnp.abs(scaled) + log_scale + math.log(2))
+    return sum_by_example(jnp.abs(scaled) + log_scale + math.log(2))
 
 
 def bernoulli_nll(logits: jax.Array, target: jax.Array) -> jax.Array:
@@ -61,7 +61,7 @@ def bernoulli_nll(logits: jax.Array, target: jax.Array) -> jax.Array:
     """
     expect_equal("[B,...]", logits=logits, target=target)
     logits, target = logits.astype(jnp.float32), target.astype(jnp.float32)
-    return _summed(jax.nn.softplus(logits) - target * logits)
+    return sum_by_example(jax.nn.softplus(logits) - target * logits)
 
 
 def gaussian_kl(
@@ -78,8 +78,8 @@ def gaussian_kl(
     return 0.5 * (jnp.exp(difference) - difference - 1 + distance)
 
 
-def _summed(values: jax.Array) -> jax.Array:
-    """Sums over all but the first axis."""
+def sum_by_example(values: jax.Array) -> jax.Array:
+    """Sums over all but the first axis: [B, ...] -> [B]."""
     return values.reshape(len(values), -1).sum(1)
 
 

@@ -73,7 +73,7 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
 
 
 def plainly(error: str) -> str:
-    """What absl says of a flag, in words that do not need Python."""
+    """An error of absl about a flag, in words that do not need Python."""
     for pattern, words in (
         (r"(?s).*\nValueError: ", ""),  # a recipe's own comes wrapped, behind its traceback
         (r"(?s).*\nTypeError: ", "--config is a recipe that fails with TypeError: "),
@@ -112,9 +112,9 @@ def default_workdir(recipe: str) -> Path:
 def start_jax(distributed: bool) -> None:
     """Joins the other processes if there are any, and keeps compiled programs from one run to the next."""
     if distributed:
-        # Where JAX cannot tell by itself (TPU pods, Slurm, Open MPI) it is told by these variables.
-        told = (os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID"))
-        processes, number = (int(value) if value else None for value in told)
+        # JAX detects TPU pods, Slurm and Open MPI by itself; elsewhere these variables describe the processes.
+        variables = (os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID"))
+        processes, number = (int(value) if value else None for value in variables)
         jax.distributed.initialize(num_processes=processes, process_id=number)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = cache_folder() / "compiled"

@@ -1,4 +1,4 @@
-"""What a run leaves in its work folder, and says while it goes on."""
+"""What a run writes to its work folder, and prints while it trains."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Recorder:
         self._writer = Writer(workdir, start)
         self._progress = ProgressLine(config.train.steps, start)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Prints a line of its own."""
         if self._active:
             self._progress.message(text)
@@ -85,18 +85,18 @@ class Recorder:
         """Prints devices, parameters and data, and from which step the run goes on."""
         first = mesh.devices.flat[0]
         self._parameters = parameter_overview.get_parameter_overview(state.params)
-        self.say(f"{mesh.size} x {first.device_kind} ({first.platform}) under {self._config.train.parallel}")
-        self.say(self._parameters)
-        self.say(f"train: {sources[0]}\neval:  {sources[1]}")
+        self.log(f"{mesh.size} x {first.device_kind} ({first.platform}) under {self._config.train.parallel}")
+        self.log(self._parameters)
+        self.log(f"train: {sources[0]}\neval:  {sources[1]}")
         if state.step > 0:
-            self.say(f"Going on from step {int(state.step)}.")
+            self.log(f"Going on from step {int(state.step)}.")
 
-    def say_memory(self, compiled: Any) -> None:
-        """Prints what XLA says a compiled step needs on each device."""
+    def log_memory(self, compiled: Any) -> None:
+        """Prints the memory that a compiled step needs on each device, by XLA's analysis."""
         if (analysis := compiled.memory_analysis()) is not None:
             arrays = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
             total = arrays + analysis.temp_size_in_bytes
-            self.say(f"memory of a training step: {total / 2**20:,.0f} MiB on each device")
+            self.log(f"memory of a training step: {total / 2**20:,.0f} MiB on each device")
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Shows a step, and logs it if it is due."""
@@ -118,17 +118,15 @@ class Recorder:
         return self.evaluates(start) and not self._evaluated
 
     def evaluation(self, step: int, found: Evaluation, warnings: Sequence[str] = ()) -> None:
-        """Logs an evaluation, draws its videos, says what looks wrong, and rewrites the report."""
+        """Logs an evaluation, draws its videos, prints what looks wrong, and rewrites the report."""
         if not self._active:
             return
         self._writer.write_scalars(step, {f"eval/{name}": value for name, value in found.scalars.items()})
-        self.say(f"evaluation at step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in sorted(found.scalars.items())))
+        self.log(f"evaluation at step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in sorted(found.scalars.items())))
         for warning in warnings:
-            self.say(f"warning: {warning}")
-        panels, caption = (
-            [video[: self._config.eval.videos] for video in found.panels.values()],
-            " | ".join(found.panels),
-        )
+            self.log(f"warning: {warning}")
+        panels = [video[: self._config.eval.videos] for video in found.panels.values()]
+        caption = " | ".join(found.panels)
         if panels:
             strip = images.film_strip(panels, list(found.panels), f"{caption}, step {step}")
             grid, stem = images.grid(panels), self._workdir / "samples" / f"step_{step:07d}"
@@ -157,10 +155,10 @@ class Recorder:
         )
 
     def finish(self, step: int) -> None:
-        """Says where everything is."""
+        """Prints where everything is."""
         lines = [f"Finished at step {step}. Written to {self._workdir}:"]
         lines += [f"  {name:<14} {what}" for name, what in WRITTEN.items() if (self._workdir / name).exists()]
-        self.say("\n".join(lines))
+        self.log("\n".join(lines))
 
     def close(self) -> None:
         """Ends the progress line and closes the files."""

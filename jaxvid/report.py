@@ -68,8 +68,8 @@ def report(
         that are not finite are left out of the curves, and counted.
       videos: (step, path of an MP4) of each evaluation, oldest first. The last is shown large, with 4 earlier ones,
         evenly chosen. They are part of the page, save files over 8 MiB, which the page loads from where they lie.
-      video_caption: names the panels, say "original | reconstruction".
-      histograms: by name, counts [K] over the evaluation set, say how often each code was used.
+      video_caption: names the panels, such as "original | reconstruction".
+      histograms: by name, counts [K] over the evaluation set, such as how often each code was used.
       profiles: by name, means over the evaluation set [K]; entries that are not finite, such as classes without an
         example, are left out, and counted.
       warnings: sentences about what looks wrong, shown first.

@@ -1,4 +1,4 @@
-"""A trained run as a value: loading it, making it again under a changed config, and claiming a work folder."""
+"""A trained run as a value: loading it, remaking it under a changed config, and claiming a work folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Run(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What a mode of `jaxvid.sample` makes."""
+    """What a mode of `jaxvid.sample` returns."""
 
     panels: dict[str, np.ndarray]  # uint8 [N,T,H,W,3], drawn side by side; the last is the model's, and names the files
     captions: dict[str, list[str]] = {}  # by name, what is written beside each of the N

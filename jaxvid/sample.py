@@ -66,8 +66,8 @@ def draw(
       float32 [N,T,H,W,3] in [-1, 1].
 
     Raises:
-      ValueError: a number is out of range, a condition is not what the model was trained with, or the model makes no
-        videos of its own, or none of so many frames.
+      ValueError: a number is out of range, a condition is not what the model was trained with, or the model
+        generates no videos, or none of so many frames.
     """
     check(num, seed, batch_size, frames)
     run = of_length(run, frames)
@@ -76,7 +76,7 @@ def draw(
 
 
 def reconstruct(run: Run, video: np.ndarray, batch_size: int = BATCH_SIZE, **values: Any) -> np.ndarray:
-    """What a model makes of videos: a tokenizer's or a VAE's reconstruction, a translation.
+    """Reconstructions of videos by a tokenizer or a VAE, or their translations.
 
     Args:
       run: from `jaxvid.run.load`.
@@ -103,7 +103,7 @@ def check(num: int, seed: int, batch_size: int, frames: int | None) -> None:
 
 
 def of_length(run: Run, frames: int | None) -> Run:
-    """The run, made again for videos of so many frames. Raises ValueError where it cannot make them."""
+    """The run, remade for videos of so many frames. Raises ValueError where it cannot generate them."""
     trained = run.config.data.frames
     if frames in (None, trained):
         return run

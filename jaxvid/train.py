@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from jaxvid import conditions, data, parallel, pretrained
 from jaxvid import config as config_lib
-from jaxvid.checkpoint import Checkpointer, abstract_state, described, described_batch, verify
+from jaxvid.checkpoint import Checkpointer, abstract_state, described, verify
 from jaxvid.core import Method, Metrics, TrainState, find_method, make_method
 from jaxvid.evaluate import suite
 from jaxvid.evaluate.heldout import Scorer, evaluate, make_eval
@@ -31,6 +31,7 @@ from jaxvid.recorder import Recorder
 from jaxvid.run import claim
 from jaxvid.shapes import expect
 
+AHEAD = 2  # batches on the device before they are needed
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -53,7 +54,7 @@ class Job(NamedTuple):
     config: ConfigDict  # with what the data fill in: the class names and words of a condition
     mesh: Mesh
     method: Method  # made for the mode of `train.parallel`
-    plain: Method  # made without a mapped axis: for initialising and evaluating
+    plain: Method  # made without a mapped axis: for initializing and evaluating
     train_source: data.Source
     eval_source: data.Source
     eval_batches: Callable[[], data.Batches]  # this process's rows of the held-out batches
@@ -72,7 +73,7 @@ def prepare(config: ConfigDict) -> Job:
     """Builds what a run needs from its config, without computing anything yet.
 
     Raises:
-      ValueError: the config or the data cannot work; one sentence says why.
+      ValueError: the config or the data cannot work; the message is one sentence.
     """
     mesh = parallel.make_mesh()
     config_lib.check(config, mesh.size)
@@ -119,7 +120,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     with job.eval_batches() as batches:
         example = {name: value for name, value in next(batches).items() if name != "mask"}
     batch = parallel.put_batch(example, job.mesh)
-    abstract = abstract_state(job.plain, described_batch(batch))
+    abstract = abstract_state(job.plain, described(batch))
     claim(workdir, config)
     with contextlib.closing(Checkpointer(workdir, config.train.keep)) as checkpointer:
         state = checkpointer.restore(abstract, job.mesh)
@@ -128,7 +129,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
             state = pretrained.adopt(state, job.plain.frozen)
         else:
             verify(state, job.plain.frozen)
-        record = Recorder(workdir, config, int(state.step), described_batch(batch), job.plain.headline)
+        record = Recorder(workdir, config, int(state.step), described(batch), job.plain.headline)
         with contextlib.closing(record):
             record.introduce(job.mesh, state, [job.train_source.summary(), job.eval_source.summary()])
             state = advance(job, state, example, checkpointer, record)
@@ -153,7 +154,7 @@ def advance(
         lowered = parallel.make_step(job.method.train_step, job.mesh, mode).lower(state, put(example))
         check_step(lowered.out_info, state)
         train_step = lowered.compile()
-        record.say_memory(train_step)
+        record.log_memory(train_step)
         with job.train_batches(start) as batches:
             on_device = ahead(batches, put)
             record.clock.restart()
@@ -218,12 +219,12 @@ def finite(step: int, metrics: Metrics) -> tuple[int, dict[str, float]]:
     return step, values
 
 
-def ahead(items: Iterable[Item], put: Callable[[Item], Result], depth: int = 2) -> Iterator[Result]:
-    """`put` of each item, done `depth` items before it is asked for, so that transfers overlap with computing."""
+def ahead(items: Iterable[Item], put: Callable[[Item], Result]) -> Iterator[Result]:
+    """`put` of each item, done AHEAD items before it is asked for, so that transfers overlap with computing."""
     queue: collections.deque[Result] = collections.deque()
     for item in items:
         queue.append(put(item))
-        if len(queue) > depth:
+        if len(queue) > AHEAD:
             yield queue.popleft()
     yield from queue
 

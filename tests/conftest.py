@@ -37,7 +37,7 @@ def recipe(name: str) -> ConfigDict:
 
 @pytest.fixture(scope="session")
 def gan_run(tmp_path_factory) -> Path:
-    """The work folder of a tiny GAN that was told the class, after two steps; for tests of the group "readme"."""
+    """A tiny class-conditional GAN after two steps: its work folder, for tests of the group "readme"."""
     from jaxvid.train import train
 
     config = recipe("gan3d:tiny")

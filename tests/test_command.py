@@ -1,4 +1,4 @@
-"""What the commands share: lines that say what is wrong, and exit codes."""
+"""What the commands share: lines about what is wrong, and exit codes."""
 
 import argparse
 import warnings

@@ -123,7 +123,7 @@ def test_a_misspelled_field_is_named() -> None:
         config_lib.condition(("label",), featurs=3)
 
 
-def test_long_captions_are_said_to_be_cut() -> None:
+def test_long_captions_are_cut_with_a_warning() -> None:
     with pytest.warns(UserWarning, match="1 of 3 captions have more than the 3 words.*the longest has 6"):
         conditions.complete(configured("text", words=3), Pets())
 
@@ -151,11 +151,11 @@ def test_conditions_are_picked_out_of_a_batch_and_encoded(table: str) -> None:
     assert rows.tolist() == [TEXTS.index(text) for text in batch["text"].tolist()]
 
 
-def test_frames_that_are_given_come_before_those_of_the_video() -> None:
+def test_first_frames_in_the_batch_come_before_those_of_the_video() -> None:
     options = config_lib.condition(("first_frames",), first_frames=2)
-    given = np.full((1, 2, 8, 8, 3), 255, np.uint8)
-    found = conditions.take(options, {"video": np.zeros((1, 4, 8, 8, 3), np.uint8), "first_frames": given})
-    assert found["first_frames"].shape == given.shape and (found["first_frames"] == 1).all()
+    first = np.full((1, 2, 8, 8, 3), 255, np.uint8)
+    found = conditions.take(options, {"video": np.zeros((1, 4, 8, 8, 3), np.uint8), "first_frames": first})
+    assert found["first_frames"].shape == first.shape and (found["first_frames"] == 1).all()
 
 
 def test_what_is_missing_is_named(table: str) -> None:
@@ -180,16 +180,16 @@ def test_users_get_every_class_in_turn_or_those_they_name() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:1 of 3 captions")
-def test_users_texts_become_the_tokens_of_training() -> None:
+def test_users_texts_become_the_words_of_training() -> None:
     config = trained("text", words=4)
-    tokens = conditions.from_user(config, 2, text=TEXTS[0])["words"]
-    assert tokens.dtype == np.int32 and tokens.tolist() == [[2, 3, 7, 0]] * 2
+    words = conditions.from_user(config, 2, text=TEXTS[0])["words"]
+    assert words.dtype == np.int32 and words.tolist() == [[2, 3, 7, 0]] * 2
     with pytest.warns(UserWarning, match=r"reads them as unknown: catt \(nearest: cat\), jumps") as caught:
         found = conditions.from_user(config, 1, text="a catt jumps")
     assert found["words"].tolist() == [[2, 1, 1, 0]] and len(caught) == 1
 
 
-def test_users_may_give_embeddings_frames_and_actions(table: str) -> None:
+def test_users_may_pass_embeddings_frames_and_actions(table: str) -> None:
     config = trained("text", "first_frames", "action", embeddings=table, first_frames=2)
     frames, action = np.zeros((3, 8, 8, 3), np.uint8), np.ones((2, 4, 2))
     found = conditions.from_user(config, 3, text=TEXTS[1], first_frames=frames, action=action)
@@ -199,14 +199,14 @@ def test_users_may_give_embeddings_frames_and_actions(table: str) -> None:
         "action": ((3, 4, 2), "float32"),
     }
     assert found["embedding"].tolist() == [[4, 5, 6, 7]] * 3
-    given = conditions.from_user(config, 2, embedding=np.ones(4), first_frames=frames, action=action)
-    assert given["embedding"].tolist() == [[1] * 4] * 2
+    other = conditions.from_user(config, 2, embedding=np.ones(4), first_frames=frames, action=action)
+    assert other["embedding"].tolist() == [[1] * 4] * 2
     encoder = conditions.make_encoder(config.condition)
     jax.eval_shape(encoder.init, jax.random.key(0), conditions.take(config.condition, found))
 
 
 @pytest.mark.parametrize(
-    ("on", "given", "sentence"),
+    ("on", "values", "sentence"),
     [
         (("label",), {"label": "dog_run"}, 'no class "dog_run"; .* dog_runs, .*cat_runs'),
         (("label",), {"text": "a dog"}, "trained with label, and not with text: leave that out"),
@@ -224,9 +224,9 @@ def test_users_may_give_embeddings_frames_and_actions(table: str) -> None:
         (("action",), {"action": np.ones((4, 2), complex)}, "action holds complex128, .* expected finite numbers"),
     ],
 )
-def test_users_are_told_what_cannot_be(on: tuple, given: dict, sentence: str) -> None:
+def test_conditions_that_do_not_fit_are_refused(on: tuple, values: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        conditions.from_user(trained(*on), 2, **given)
+        conditions.from_user(trained(*on), 2, **values)
 
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
@@ -237,8 +237,8 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         return new_state(key, {"nothing": jnp.zeros(())}, {})
 
     def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        given = conditions.take(config.condition, batch)
-        return state.replace(step=state.step + 1), {"loss": given["words"].mean() + state.params["nothing"]}
+        taken = conditions.take(config.condition, batch)
+        return state.replace(step=state.step + 1), {"loss": taken["words"].mean() + state.params["nothing"]}
 
     def eval_step(state: TrainState, batch: dict, key: jax.Array) -> Evaluated:
         conditions.take(config.condition, batch)
@@ -256,15 +256,15 @@ def test_a_run_keeps_its_conditions_and_is_evaluated_with_them(tmp_path: Path, c
     assert int(state.step) == 2
     run = run_lib.load(tmp_path)
     assert run.config.condition.classes[:2] == ("square_left", "square_right")
-    told = conditions.from_user(run.config, 1, label="square_right", text="a red star")
-    assert told["label"].tolist() == [1] and told["words"].min() == 0 and 1 not in told["words"]
+    found = conditions.from_user(run.config, 1, label="square_right", text="a red star")
+    assert found["label"].tolist() == [1] and found["words"].min() == 0 and 1 not in found["words"]
     assert evaluate.main(["--workdir", str(tmp_path), "--metrics", "psnr", "--num", "8"]) == 0
     assert "psnr" in capsys.readouterr().out
     assert "yellow" not in (tmp_path / "report.html").read_text()  # late in a list that is cut
     train.train(config, tmp_path)  # goes on with the recipe, which leaves classes and words open
 
 
-def test_a_job_holds_the_completed_config_and_tokens(tmp_path: Path) -> None:
+def test_a_job_holds_the_completed_config_and_words(tmp_path: Path) -> None:
     config = recipe("vqvae:tiny")
     config.condition = config_lib.condition(("label", "text"))
     job = train.prepare(config)

@@ -149,7 +149,7 @@ def test_samples_begin_with_the_frames_that_are_given() -> None:
     keys = jax.random.split(jax.random.key(2), 2)
     made = jax.jit(method.sample)(state, {"first_frames": video[:, :2]}, keys)
     np.testing.assert_array_equal(made[:, :2], video[:, :2])
-    # A dense generator makes changes of the last given frame, at first next to none.
+    # A dense generator makes changes of the last of the first frames, at first next to none.
     assert 1e-3 < jnp.abs(made[:, 2:] - video[:, 1:2]).mean() < 0.05 and jnp.abs(made).max() <= 1
     other = jax.jit(method.sample)(state, {"first_frames": -video[:, :2]}, keys)
     assert jnp.abs(other[:, 2:] - made[:, 2:]).max() > 1e-3

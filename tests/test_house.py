@@ -1,4 +1,4 @@
-"""The house in numbers: which way imports point, who knows a method's name, how long a function may be."""
+"""The rules of docs/design.md: directions of imports, no comparison with names of methods, lengths of functions."""
 
 import ast
 import re

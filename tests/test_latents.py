@@ -20,7 +20,7 @@ SD = np.array([0.01, 0.02, 0.05], np.float32)  # of the posterior
 
 
 def known_codec() -> Codec:
-    """The latents of a frame are its mean colour; decoding paints it."""
+    """The latents of a frame are its mean color; decoding fills the frame with it."""
 
     def encode(video: jax.Array) -> dict[str, Gaussian]:
         mean = normalize(video).mean((2, 3))
@@ -36,14 +36,14 @@ def known_codec() -> Codec:
     return Codec({"frames": (5, 3)}, encode, decode, prior, lambda keys, frames: {})
 
 
-def paintings(clips: int) -> np.ndarray:
-    """Clips whose every frame has one colour."""
-    colours = RNG.uniform(-1, 1, (clips, 5, 1, 1, 3)).astype(np.float32)
-    return np.broadcast_to(colours, (clips, 5, 4, 4, 3))
+def plain_clips(clips: int) -> np.ndarray:
+    """Clips whose every frame has one color."""
+    colors = RNG.uniform(-1, 1, (clips, 5, 1, 1, 3)).astype(np.float32)
+    return np.broadcast_to(colors, (clips, 5, 4, 4, 3))
 
 
 def test_decompressed_clips_differ_by_at_most_half_a_width(tmp_path) -> None:
-    codec, video = known_codec(), paintings(3)
+    codec, video = known_codec(), plain_clips(3)
     found = compress(codec, video, tmp_path / "clips.npz", step=2.0)
     error = np.abs(decompress(codec, tmp_path / "clips.npz") - video).reshape(-1, 3).max(0)
     assert np.all(error <= SD * 1.001) and np.all(error > 0.5 * SD)
@@ -54,7 +54,7 @@ def test_decompressed_clips_differ_by_at_most_half_a_width(tmp_path) -> None:
 
 @pytest.mark.parametrize("step", [0.5, 8.0])
 def test_ideal_bits_are_the_surprise_of_the_prior(tmp_path, step) -> None:
-    video = paintings(2)
+    video = plain_clips(2)
     found = compress(known_codec(), video, tmp_path / "clips.npz", step)
 
     def below(x: float) -> float:
@@ -69,7 +69,7 @@ def test_ideal_bits_are_the_surprise_of_the_prior(tmp_path, step) -> None:
 
 
 def test_smaller_steps_cost_bits_and_buy_quality(tmp_path) -> None:
-    video = paintings(400)
+    video = plain_clips(400)
     coarse, fine = (compress(known_codec(), video, tmp_path / "clips.npz", step) for step in (2.0, 0.5))
     # Two bits for each of 15 values, where the prior is about flat over a width.
     np.testing.assert_allclose((fine.ideal_bits - coarse.ideal_bits).mean(), 30, atol=0.5)
@@ -79,15 +79,15 @@ def test_smaller_steps_cost_bits_and_buy_quality(tmp_path) -> None:
 def test_what_cannot_be_compressed_or_decompressed_is_named(tmp_path) -> None:
     codec = known_codec()
     with pytest.raises(ValueError, match="step is 0, expected a number above 0"):
-        compress(codec, paintings(1), tmp_path / "clips.npz", 0)
-    compress(codec, paintings(1), tmp_path / "clips.npz")
+        compress(codec, plain_clips(1), tmp_path / "clips.npz", 0)
+    compress(codec, plain_clips(1), tmp_path / "clips.npz")
     for latents in ({"frames": (5, 4)}, {"grid": (5, 3)}):
         with pytest.raises(ValueError, match="does not hold the latents of this model"):
             decompress(codec._replace(latents=latents), tmp_path / "clips.npz")
 
 
 def test_information_is_the_kl_of_each_dimension() -> None:
-    video = paintings(3)
+    video = plain_clips(3)
     found = information(known_codec(), video)["frames"]
     means = video[:, :, 0, 0]
     each = np.log(PRIOR_SD / SD) + (SD**2 + (means - PRIOR_MEAN) ** 2) / (2 * PRIOR_SD**2) - 0.5
@@ -95,7 +95,7 @@ def test_information_is_the_kl_of_each_dimension() -> None:
 
 
 def test_frames_between_two_fade_from_one_to_the_other() -> None:
-    first, last = paintings(2)[:, 0], (RNG.uniform(0, 255, (2, 1, 1, 3)) * np.ones((4, 4, 1))).astype(np.uint8)
+    first, last = plain_clips(2)[:, 0], (RNG.uniform(0, 255, (2, 1, 1, 3)) * np.ones((4, 4, 1))).astype(np.uint8)
     codec = known_codec()
     video = codec.decode(fill_in(codec, first, last, 7))
     end = last.astype(np.float32) / 127.5 - 1

@@ -49,7 +49,7 @@ def network(fields: dict, **model) -> Callable[[], ConfigDict]:
 
 
 def dense_gan() -> ConfigDict:
-    """Of a label: what follows given frames begins as their repetition, which is hard to tell from real."""
+    """Conditioned on a label: what follows first frames begins as their repetition, hard to tell from real clips."""
     config = recipe("pixel_gan:tiny")
     config.condition.on, config.model.conditioning = ("label",), "projection"
     config.loss.update(adversarial="hinge", r1=0.0, penalized=1)

@@ -1,7 +1,7 @@
-"""A method and its recipe in one file outside of jaxvid, which no file of jaxvid knows: every command works with it.
+"""A method and its recipe in one file outside of jaxvid, which no file of jaxvid mentions: every command works with it.
 
 Every pixel has a normal distribution of its own; a clip's reconstruction is its mean over time. This is also the
-example of a method that the house's page points to.
+example of a method in docs/design.md.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def test_bernoulli_reads_logits_as_the_mean_of_values_between_the_ends() -> None
         ({"model__network__heads": 3}, "hidden 32 must be a multiple of model.network.heads 3"),
         ({"model__network__name": "frame"}, "a field of model.network frame|model.network frame needs dim"),
         ({"model__beta": -1.0}, "model.beta is -1.0"),
-        ({"model__perceptual": 1.0}, "model.perceptual is 1.0, expected 0 unless features are given"),
+        ({"model__perceptual": 1.0}, "model.perceptual is 1.0, expected 0 unless make.. is called with features"),
         ({"data__resolution": 18}, "data.resolution is 18, expected a multiple of 4"),
         ({"model__dtype": "float16"}, "model.dtype"),
     ],

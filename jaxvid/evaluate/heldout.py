@@ -1,4 +1,4 @@
-"""Held-out clips: means, histograms and panels of a method's `eval_step`, and scores of the videos that it makes."""
+"""Held-out clips: means, histograms and panels of a method's `eval_step`, and scores of its videos."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYOUTS = {"scalars": "[B]", "counts": "[B,K]", "profiles": "[B,K]", "panels": "
 
 
 class Evaluation(NamedTuple):
-    """What one pass found.
+    """The result of one pass over held-out clips.
 
     scalars: {name: mean over the examples}; for each histogram `<name>_used` (the share of its K bins that are not
       empty) and `<name>_perplexity` (exp of its entropy; K when all are equally full).

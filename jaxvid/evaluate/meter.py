@@ -77,7 +77,7 @@ class Meter:
       classifier: from `of_classifier`, for the metrics that need one.
 
     Raises:
-      FileNotFoundError: the weights of a network are not there; the sentence says how to get them.
+      FileNotFoundError: the weights of a network are not there; the message has the command that gets them.
       ValueError: a metric needs a classifier, and there is none.
     """
 

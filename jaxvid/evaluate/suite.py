@@ -117,7 +117,7 @@ class Score(NamedTuple):
     name: str  # such as "fvd" or "precision"
     value: float
     interval: Interval | None  # 95 % confidence
-    real: int | None  # examples; 0 where statistics do not tell, None where the set plays no part
+    real: int | None  # examples; 0 where statistics do not record it, None where the set plays no part
     fake: int
     examples: str  # "clips" or "frames"
     details: dict[str, Any]  # what else decides the value

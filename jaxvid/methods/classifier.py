@@ -1,4 +1,4 @@
-"""A classifier of labelled videos, to judge generators by: what do their samples show, and in which feature space."""
+"""A classifier of labeled videos, for the evaluation of generators: the classes of their samples, and features."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def make_model(config: ConfigDict) -> Classifier:
         raise ValueError(f"model.widths is {model.widths}, expected multiples of 8, one per convolution.")
     if len(model.strides) != len(model.widths) or any(len(each) != 3 or min(each) < 1 for each in model.strides):
         raise ValueError(f"model.strides is {model.strides}, expected (time, height, width) for each of model.widths.")
-    return Classifier(classes, model.widths, model.strides, model.features, jnp.dtype(model.dtype))
+    fields = {name: model[name] for name in ("widths", "strides", "features")}
+    return Classifier(classes=classes, **fields, dtype=jnp.dtype(model.dtype))
 
 
 class Setup(NamedTuple):
@@ -46,7 +47,7 @@ class Setup(NamedTuple):
 
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
-    """The functions of a classifier, which makes no videos; `configs/classifier.py` documents the fields. Raises
+    """The functions of a classifier, which generates no videos; `configs/classifier.py` documents the fields. Raises
     ValueError for what cannot work.
     """
     setup = Setup(
@@ -101,9 +102,9 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
 
 
 def reader(config: ConfigDict, state: TrainState) -> Callable[[jax.Array | np.ndarray], tuple[jax.Array, jax.Array]]:
-    """What a trained classifier sees: video [B,T,H,W,3], uint8 or in [-1, 1] -> features [B,D], logits [B,K], compiled.
+    """The compiled classifier of a trained run: video [B,T,H,W,3], uint8 or in [-1, 1] -> features [B,D], logits [B,K].
 
-    `reader(run.config, run.state)` with `run = checkpoint.load(workdir)`. Features are those of the penultimate layer.
+    `reader(run.config, run.state)` with `run = jaxvid.run.load(workdir)`. Features are those of the penultimate layer.
     """
     model = make_model(config)
 

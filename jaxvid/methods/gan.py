@@ -44,7 +44,7 @@ class Setup(NamedTuple):
 
     @property
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the noise that a video is made of."""
+        """Of the noise that a video is generated from."""
         return self.generator.network.noise_shapes()
 
 
@@ -211,7 +211,7 @@ def learn_discriminator(
 def discriminator_loss(
     setup: Setup, state: TrainState, params: Any, real: jax.Array, fake: jax.Array, examples: Examples
 ) -> tuple[jax.Array, tuple[dict[str, Any], dict[str, Any], Metrics]]:
-    """The mean loss of videos as they are judged; new collections, new `extra`, and what is to be logged."""
+    """The mean loss of videos as they are judged; the new collections, the new `extra`, and the metrics."""
     game, conditions, old = setup.game, examples.conditions, state.collections[DISCRIMINATOR]
     of_real, collections = judge(setup, old, params, real, conditions)
     of_fake, collections = judge(setup, collections, params, fake, conditions)
@@ -232,7 +232,7 @@ def discriminator_loss(
 
 
 def generator_loss(setup: Setup, state: TrainState, fake: jax.Array, examples: Examples) -> tuple[jax.Array, Metrics]:
-    """The mean loss of generated videos, and what is to be logged."""
+    """The mean loss of generated videos, and the metrics."""
     loss, game = setup.config.loss, setup.game
 
     def critiques(video: jax.Array, number: int) -> tuple[Critique, ...]:

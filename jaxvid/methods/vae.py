@@ -128,12 +128,12 @@ def bound(setup: Setup, params: Params, batch: Batch, keys: jax.Array, moment: j
 def objective(
     params: Params, setup: Setup, state: TrainState, batch: Batch, keys: jax.Array
 ) -> tuple[jax.Array, tuple[Metrics, jax.Array]]:
-    """The loss [], with what is to be logged, and the moment of the likelihood's scale."""
+    """The loss [], with the metrics, and the moment of the likelihood's scale."""
     options = setup.config.model
     output, nll, kl, moment = bound(setup, params, batch, keys)
     video = normalize(batch["video"])
     mean, beta = setup.likelihood.mean(output), options.beta * warm_up(state.step, options.warm_up)
-    loss = nll + beta * sum(_per_clip(jnp.maximum(part, options.free_nats)) for part in kl.values())
+    loss = nll + beta * sum(losses.sum_by_example(jnp.maximum(part, options.free_nats)) for part in kl.values())
     values = {"nll": nll, **_kl_of_clips(kl), "psnr": psnr(mean, video)}
     values["reconstruction"] = losses.mean_squared_error(mean, video)
     if setup.features is not None:
@@ -197,7 +197,7 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
     reconstruction = reconstruct(setup, state, batch)
     return Evaluated(
         scalars={
-            "loss": nll + sum(map(_per_clip, kl.values())),
+            "loss": nll + sum(map(losses.sum_by_example, kl.values())),
             "nll": nll,
             **_kl_of_clips(kl),
             "psnr": psnr(reconstruction, video),
@@ -223,14 +223,9 @@ def warm_up(step: jax.Array, steps: int) -> jax.Array:
     return jnp.minimum((step + 1) / max(steps, 1), 1.0)
 
 
-def _per_clip(values: jax.Array) -> jax.Array:
-    """Sums [B, ...] to [B]."""
-    return values.reshape(len(values), -1).sum(1)
-
-
 def _kl_of_clips(kl: dict[str, jax.Array]) -> Metrics:
     """Nats [B], of each latent and of all."""
-    parts = {f"kl_{name}": _per_clip(part) for name, part in kl.items()}
+    parts = {f"kl_{name}": losses.sum_by_example(part) for name, part in kl.items()}
     return {"kl": functools.reduce(jnp.add, parts.values()), **parts}
 
 

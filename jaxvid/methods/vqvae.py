@@ -71,14 +71,14 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
     dim = {"fsq": lambda: len(quantizer.levels), "lfq": lambda: quantizer.bits}.get(
         model.quantizer.name, lambda: model.dim
     )
-
-    dtype = jnp.dtype(model.dtype)
+    shared = {"width": model.width, "dtype": jnp.dtype(model.dtype)}
 
     def stack() -> ResidualStack:  # one each: a module shared by both would share its parameters
-        return ResidualStack(model.blocks, model.heads, model.norm, axis_name, dtype, model.remat)
+        fields = {name: model[name] for name in ("blocks", "heads", "norm", "remat")}
+        return ResidualStack(**fields, axis_name=axis_name, dtype=shared["dtype"])
 
-    encoder = Encoder(stack(), model.width, dim(), factors, dtype)
-    return VQVAE(encoder, Decoder(stack(), model.width, factors, dtype=dtype), quantizer)
+    encoder = Encoder(stack=stack(), features=dim(), downsample=factors, **shared)
+    return VQVAE(encoder=encoder, decoder=Decoder(stack=stack(), upsample=factors, **shared), quantizer=quantizer)
 
 
 class Setup(NamedTuple):
@@ -92,7 +92,7 @@ class Setup(NamedTuple):
 
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
-    """The functions of a VQ-VAE, which has no prior and makes no videos of its own; `configs/vqvae.py` documents the
+    """The functions of a VQ-VAE, which has no prior and generates no videos; `configs/vqvae.py` documents the
     fields. Raises ValueError for what cannot work.
     """
     setup = Setup(
@@ -116,7 +116,7 @@ def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
 
 
 def objective(params: Any, setup: Setup, state: TrainState, video: jax.Array) -> tuple[jax.Array, tuple[Any, Metrics]]:
-    """The loss [], the collections and what is to be logged."""
+    """The loss [], the new collections and the metrics."""
     (reconstruction, quantized), collections = setup.model.apply(
         {"params": params, **state.collections[PLAYER]},
         video,

@@ -47,7 +47,7 @@ POLICIES = {"color": color, "translation": translation, "cutout": cutout}
 
 
 def augment(video: jax.Array, keys: jax.Array, policies: Sequence[str]) -> jax.Array:
-    """Applies some of POLICIES, in the given order, to videos [B,T,H,W,C] in [-1, 1], with one key for each of them."""
+    """Applies some of POLICIES, in this order, to videos [B,T,H,W,C] in [-1, 1], with one key for each of them."""
     for index, name in enumerate(policies):
         video = jax.vmap(POLICIES[name])(video, jax.vmap(jax.random.fold_in, (0, None))(keys, index))
     return video

@@ -91,7 +91,7 @@ class ConditionEncoder(nn.Module):
         for output in self.reads:
             choice("an item of ConditionEncoder.reads", output, ("vector", "words", "frames"))
         if not conditions:
-            raise ValueError("There is nothing to encode: a ConditionEncoder takes one condition at least, say label.")
+            raise ValueError("There is nothing to encode: a ConditionEncoder takes one condition at least, as label.")
         for name, value in conditions.items():
             kind = "frames" if name in self.frames else "video" if name in self.videos else name
             layout, dtype = LAYOUTS.get(kind, LAYOUTS["vector"])

@@ -105,8 +105,8 @@ def main(_: list[str]) -> None:
         for split in ("train", "t10k"):
             write_idx(folder, split, np.arange(10))
         report("moving_mnist", "source[i]", 0, MovingMNIST(FRAMES, SIZE, "train", str(folder)))
-        few = type("Few", (Synthetic,), {"__len__": lambda self: 512})(FRAMES, SIZE)
-        write_records(few, str(folder / "records" / "train"), shards=4)
+        subset = type("Subset", (Synthetic,), {"__len__": lambda self: 512})(FRAMES, SIZE)
+        write_records(subset, str(folder / "records" / "train"), shards=4)
         report("records", "source[i]", 0, Records(str(folder / "records"), FRAMES, SIZE))
         write_tfds(folder / "tfds")
         report("tfds (png)", "source[i]", 0, TFDS("pictures", FRAMES, SIZE, path=str(folder / "tfds")))

@@ -3,8 +3,8 @@
     python tests/benchmarks/frechet.py [--dim 2048] [--rounds 3]
 
 Prints the seconds of both ways on the same statistics, from full-rank covariances and from singular ones (N = d / 2),
-and how far each is from the exact value: the nuclear norm of the centred features' product. Then, for N and 4 N
-samples, the peak of what each metric allocates beyond the features it is given.
+and how far each is from the exact value: the nuclear norm of the centered features' product. Then, for N and 4 N
+samples, the peak of what each metric allocates beyond its input features.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from jaxvid.data.synthetic import Synthetic
 from jaxvid.train import train
 
 
-class Few(Synthetic):
+class Subset(Synthetic):
     """256 clips of moving shapes."""
 
     def __len__(self) -> int:
@@ -29,7 +29,7 @@ class Few(Synthetic):
 
 def on_records(config: Any, folder: str) -> Any:
     """The config with records of moving shapes as its data, written to the folder."""
-    clips = Few(config.data.frames, config.data.resolution)
+    clips = Subset(config.data.frames, config.data.resolution)
     for split in ("train", "eval"):
         write_records(clips, f"{folder}/{split}", shards=4)
     config.data.update(name="records", path=folder, stride=1)

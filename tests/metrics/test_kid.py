@@ -29,7 +29,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("case", EXPECTED)
 def test_draws_and_values_are_those_of_torch_fidelity_and_clean_fid(case):
-    """torch-fidelity was given set 1 as input 1, and clean-fid as the real one: both draw the fake set first."""
+    """Set 1 is input 1 of torch-fidelity, and the real one of clean-fid: both draw the fake set first."""
     (count1, count2, dim, shift), expected = EXPECTED[case]
     first, second = features(f"{case}/1", count1, dim), features(f"{case}/2", count2, dim, shift)
     for (subsets, size), (mean, deviation, clean_fid) in expected.items():

@@ -1,4 +1,4 @@
-"""The VAE's networks: who sees what, told from gradients and from changed inputs."""
+"""The VAE's networks: what depends on what, by gradients and by changed inputs."""
 
 import functools
 import math

@@ -47,7 +47,7 @@ def test_conditions_are_added_and_each_has_about_unit_variance(parts: dict[str, 
     for name, part in alone.items():
         assert 0.5 < np.sqrt(np.square(part).mean()) < 1.5, name
         distance = np.sqrt(np.square(part[1:] - part[:-1]).mean())
-        assert distance > 0.1, f"{name} says nothing"
+        assert distance > 0.1, f"the vector ignores {name}"
 
 
 def test_the_label_is_a_row_of_a_table(params: dict, parts: dict[str, np.ndarray]) -> None:

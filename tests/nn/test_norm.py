@@ -64,7 +64,7 @@ def test_batch_norm_equals_flax(train):
 def test_batch_norm_on_eight_devices_equals_one():
     x, module = video(0, 16, 2, 3, 3, 6), BatchNorm(momentum=0.8)
     state = module.init(jax.random.key(0), x, train=True)
-    np.testing.assert_array_equal(state["batch_stats"]["mean"], 0.0)  # initialising is no training step
+    np.testing.assert_array_equal(state["batch_stats"]["mean"], 0.0)  # initializing is no training step
 
     def step(module, params, x, weights):
         def forward(params, x):
