@@ -195,7 +195,7 @@ def evaluation(
 
 def check_step(found: Any, state: TrainState) -> None:
     """Raises ValueError, which names the entry, for shapes that a `train_step` may not return."""
-    if [type(each) for each in found] != [TrainState, dict] if isinstance(found, tuple) else True:
+    if not (isinstance(found, tuple) and [type(each) for each in found] == [TrainState, dict]):
         raise ValueError(f"train_step returned {type(found).__name__}, expected (TrainState, dict of metrics).")
     before, after = described(state), described(found[0])
     for name in sorted(before.keys() | after.keys()):
