@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from jaxvid.files import replacing
 from jaxvid.pixels import to_uint8
 
+FPS = 8  # of what a run and its samples are written as
 COLUMNS = 4  # examples in a row of a grid
 READABLE = 128  # pixels: smaller panels are enlarged by a whole factor to at least this
 SEPARATOR = 128  # mid-gray tells dark and bright frames apart

@@ -22,7 +22,6 @@ from jaxvid.report import report
 from jaxvid.writer import Writer, read_history
 
 Batch = TypeVar("Batch")
-FPS = 8  # of the pictures that are written
 WRITTEN = {
     "report.html": "curves, videos, histograms, config: open it in a browser",
     "samples": "originals beside what the model makes of them, per evaluation (PNG, GIF, MP4)",
@@ -131,8 +130,8 @@ class Recorder:
             strip = images.film_strip(panels, list(found.panels), f"{caption}, step {step}")
             grid, stem = images.grid(panels), self._workdir / "samples" / f"step_{step:07d}"
             images.write_png(stem.with_suffix(".png"), strip)
-            images.write_gif(stem.with_suffix(".gif"), grid, FPS)
-            images.write_mp4(stem.with_suffix(".mp4"), grid, FPS)
+            images.write_gif(stem.with_suffix(".gif"), grid, images.FPS)
+            images.write_mp4(stem.with_suffix(".mp4"), grid, images.FPS)
             self._writer.write_image(step, "eval/videos", strip)
         self._report(step, found, warnings, caption)
 

@@ -37,7 +37,6 @@ from jaxvid.data.paths import read_videos
 from jaxvid.files import replacing
 from jaxvid.pixels import to_uint8
 from jaxvid.progress import counted
-from jaxvid.recorder import FPS
 from jaxvid.run import Mode, Output, Run
 from jaxvid.shapes import expect
 
@@ -212,8 +211,8 @@ def write(made: Output, output: Path, step: int) -> list[str]:
         rows = [video[None] for video in panels[0]]
         labels = [", ".join(words)[:CAPTION] for words in zip(*texts, strict=True)][:PICTURED]
     images.write_png(stem.with_suffix(".png"), images.film_strip(rows, labels, title))
-    images.write_gif(stem.with_suffix(".gif"), images.grid(panels), FPS)
-    images.write_mp4(stem.with_suffix(".mp4"), images.grid(panels), FPS)
+    images.write_gif(stem.with_suffix(".gif"), images.grid(panels), images.FPS)
+    images.write_mp4(stem.with_suffix(".mp4"), images.grid(panels), images.FPS)
     arrays: dict[str, Any] = {name if name != names[-1] else "video": video for name, video in made.panels.items()}
     arrays |= {name: np.asarray(each) for name, each in made.captions.items()}
     with replacing(stem.with_suffix(".npz")) as temporary, temporary.open("wb") as file:

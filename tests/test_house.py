@@ -129,6 +129,12 @@ def test_neither_torch_nor_tensorflow_is_needed() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT.parent)
 
 
+def test_sampling_imports_no_evaluation() -> None:
+    code = "import sys, jaxvid.sample; print('jaxvid.evaluate' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    assert out.stdout.strip() == "False"
+
+
 def test_data_comes_without_jax() -> None:
     code = "import sys, jaxvid.data; print('jax' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)

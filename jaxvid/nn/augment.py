@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxvid.parallel import fold_keys
+
 SHIFT = 0.125  # of height and width, at most
 HOLE = 0.5  # side of the cutout, of height and width
 
@@ -49,5 +51,5 @@ POLICIES = {"color": color, "translation": translation, "cutout": cutout}
 def augment(video: jax.Array, keys: jax.Array, policies: Sequence[str]) -> jax.Array:
     """Applies some of POLICIES, in this order, to videos [B,T,H,W,C] in [-1, 1], with one key for each of them."""
     for index, name in enumerate(policies):
-        video = jax.vmap(POLICIES[name])(video, jax.vmap(jax.random.fold_in, (0, None))(keys, index))
+        video = jax.vmap(POLICIES[name])(video, fold_keys(keys, index))
     return video
