@@ -9,7 +9,7 @@ Score: configs/classifier.py finds the asked class in 92.0 % of 512 samples (89.
 Samples: shapes can be recognized at sight, and move as asked over plain backgrounds, in all colors; a class keeps to
     one start, and often to one digit.
 
-Clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second moment, 40 classes (shape x motion); a
+Synthetic clips of moving shapes, 8 frames of 16x16 at every second moment, 40 classes (shape x motion); a
 foreground that moves over a background, and discriminators of clips and of frames. The discriminators also predict the
 class, on which they do not depend. They learn that from real clips alone, so that they cannot agree with the generator
 on a wrong one. Two samples of a class differ by 0.76, any two clips of the data by 0.66; where the colors and the

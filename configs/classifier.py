@@ -6,9 +6,9 @@ Time and memory: 3 min 23 s, 0.95 GB.
 Score: 98.9 % of the 1024 evaluation clips, of one run.
 Samples: none; python -m jaxvid.evaluate --workdir runs/acgan --classifier runs/classifier --references --num 512
 
-Clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second moment, as the recipes of GANs have them.
+Synthetic clips of moving shapes, 8 frames of 16x16 at every second moment, as the recipes of GANs have them.
 For other labeled videos set data.name and data.path; frames, resolution and stride are those of the generator that it
-will judge. Crops and flips would change some classes, so that there are none.
+will judge. Crops and flips would change some classes, so there are none.
 `:32`: the same at 32x32. Nobody has run it to its end yet.
 `:tiny`: seconds, for tests.
 """

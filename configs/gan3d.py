@@ -9,12 +9,12 @@ Score: configs/classifier.py finds the asked class in 93.9 % of 512 samples (91.
 Samples: shapes can be recognized at sight, and move as asked, in all colors; stars and digits are ragged, backgrounds
     are speckled, and a class always starts from the same place.
 
-Clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second moment, 40 classes (shape x motion);
+Synthetic clips of moving shapes, 8 frames of 16x16 at every second moment, 40 classes (shape x motion);
 residual blocks that render the mask between two color gradients, and discriminators of clips and of frames. With a
 weight of 1 for R1, and a discriminator whose rate falls too, 86.1 %.
 `:dcgan`: the widths and batch of the literature, no condition, batch norm on both sides; too slow for two cores (on an
 H100 a step takes 3.7 ms), not run to its end.
-`:64`, `:128`: residual blocks for 16x64x64 and 16x128x128 videos of anything, for accelerators; not run to their end
+`:64`, `:128`: residual blocks for 16x64x64 and 16x128x128 videos of any kind, for accelerators; not run to their end
 (`:64` takes 0.9 s a step on two CPU cores; after 300 steps on 16 videos samples are textures).
 `:wgan`: Wasserstein critics with a gradient penalty (Gulrajani et al., 2017), four steps of theirs to one of the
 generator. Not run to its end: after 400 steps the critics tell 79 % of the pairs apart, and samples are color
@@ -106,8 +106,8 @@ def get_config(variant: str = "") -> ConfigDict:
     return config
 
 
-def of_anything(config: ConfigDict) -> None:
-    """Videos of anything, without a condition: all of a frame is rendered, and clips alone are judged."""
+def any_videos(config: ConfigDict) -> None:
+    """Videos of any kind, without a condition: all of a frame is rendered, and clips alone are judged."""
     config.data.update(frames=16, stride=1)
     config.model.conditioning = "projection"
     config.model.generator.update(background="none", foreground="rendered", static_conditioned=True)
@@ -119,7 +119,7 @@ def of_anything(config: ConfigDict) -> None:
 
 def dcgan(config: ConfigDict) -> None:
     """The widths and batch of the literature."""
-    of_anything(config)
+    any_videos(config)
     stages = {"factors": ((2, 2, 2), (2, 2, 2)), "norm": "batch"}
     config.model.generator.update(widths=(256, 128), residual=False, modulated=False, **stages)
     config.model.discriminators.video.update(widths=(128, 256), pooled=False, deviation=False, **stages)
@@ -131,7 +131,7 @@ def dcgan(config: ConfigDict) -> None:
 
 def large(config: ConfigDict, resolution: int, widths: tuple[int, ...]) -> None:
     """Residual blocks for large videos."""
-    of_anything(config)
+    any_videos(config)
     factors = ((2, 2, 2), (2, 2, 2), *((1, 2, 2),) * (len(widths) - 2))
     config.data.resolution = resolution
     config.model.generator.update(widths=widths, factors=factors)

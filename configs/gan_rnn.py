@@ -10,10 +10,10 @@ Score: configs/classifier.py finds the asked class in 95.5 % of 512 samples (93.
 Samples: shapes and motions can be recognized at sight, in all colors; stars and digits are ragged, backgrounds are
     speckled, and a class always starts from the same place.
 
-Clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second moment, 40 classes (shape x motion); every
+Synthetic clips of moving shapes, 8 frames of 16x16 at every second moment, 40 classes (shape x motion); every
 frame is rendered from its own codes, as the mask between two color gradients. A video discriminator judges the motion,
 a frame discriminator the images; both also predict the class.
-`:rendered`: backgrounds and foregrounds rendered, as for videos of anything; an LSTM, a least-squares game with
+`:rendered`: backgrounds and foregrounds rendered, as for any videos; an LSTM, a least-squares game with
 one-sided smoothing, and a recurrent discriminator besides. Not run to its end: after 400 steps the discriminators find
 the asked class in 87 % of the samples, which are spots in all colors, alike within a class.
 `:tiny`: seconds, for tests; with a recurrent discriminator too.

@@ -9,7 +9,7 @@ Score: configs/classifier.py finds the class of the caption in 95.9 % of 512 sam
 Samples: shape, color, background and motion are those of the caption; digits are hard to recognize, and spinning
     shapes turn too little.
 
-Clips of moving shapes, drawn as it goes, 8 frames of 16x16 at every second moment; networks as in configs/acgan.py. The
+Synthetic clips of moving shapes, 8 frames of 16x16 at every second moment; networks as in configs/acgan.py. The
 discriminators project the caption, and also predict the class, where the data have classes. Three in ten of the clauses
 after the first are left out in training, so that short captions work as well.
 `:tiny`: seconds, for tests.

@@ -9,7 +9,7 @@ Score: mean absolute error (of values in [-1, 1]) on held-out clips 0.0340, the 
     repeated, 515 and 8.5; of other real clips 20 and 0.1.
 Samples: shapes go where they should in their colors, and get soft on the way.
 
-8x16x16 clips of moving shapes, drawn as it goes. The condition is the first two frames; the generator makes the change
+8x16x16 synthetic clips of moving shapes. The condition is the first two frames; the generator makes the change
 from the last of them, and the mean absolute error (times 100) holds it near the real clip.
 `:cgan`: a class to clips, by dense layers on both sides; in the discriminator the class is concatenated to the features
 (Mirza and Osindero, 2014). Not run to its end: after 400 steps samples are black or white with specks in the middle,

@@ -8,9 +8,9 @@ Score: over the 64 evaluation clips an ELBO of 22.9 thousand nats per clip (of 8
 Samples: shapes with the hole that the data's have, which move on steadily over plain backgrounds. In reconstructions
     colors, sizes, places and motions are right, corners are rounded, and spinning shapes do not turn.
 
-Clips of moving shapes, drawn as it goes, 8 frames of 32x32 at every second moment; one code for an outline and its
+Synthetic clips of moving shapes, 8 frames of 32x32 at every second moment; one code for an outline and its
 colors, one small code a frame for where it is, each with a recurrent prior.
-`:temporal`: the same codes, every frame rendered from both, for videos of anything. On one CPU core beside other work
+`:temporal`: the same codes, every frame rendered from both, for any videos. On one CPU core beside other work
 6 min 50 s, 1.3 GB: an ELBO of 17.4 thousand nats, KL 54 (content 19, motion 36), PSNR 25.2 dB. Reconstructions and
 samples are round spots of the right color and place that move.
 `:frame`: every frame alone, in the literature's arrangement for 64x64. The frames of its samples are unrelated: each is

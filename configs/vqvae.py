@@ -7,7 +7,7 @@ Score: PSNR 27.8 dB over the 64 evaluation clips, on which 92 % of the codes are
     and no setting was chosen by them.
 Samples: none, since a tokenizer has no prior; reconstructions beside the originals are in the report.
 
-16x64x64 clips of moving shapes, drawn as it goes, 1024 codes on a 4x16x16 grid.
+16x64x64 synthetic clips of moving shapes, 1024 codes on a 4x16x16 grid.
 `:vq`, `:fsq`, `:lfq`: the same with another quantizer. One run each, not tuned: 26.4 dB and 16 % of the codes in use,
 25.1 dB and 40 %, 24.4 dB and 100 %.
 `:tiny`: seconds, for tests.

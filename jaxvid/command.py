@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         parents = (each for each in (target, *target.parents) if each.exists())
         holder = next(parents) if folder else target.parent
         if not holder.is_dir() or not os.access(holder, os.W_OK) or (target.is_dir() and not folder):
-            another = "another folder" if folder else "a file in a folder that there is"
+            another = "another folder" if folder else "a file in a folder that exists"
             self.error(f"--{option} {path} cannot be written: name {another}")
 
 

@@ -222,7 +222,7 @@ class Action(Condition):
             raise lacking(self.name, "actions", source)
         scale = np.sqrt(np.square(np.stack(actions)).mean((0, 1)))
         options.actions = len(scale)
-        # Rounded, so that a run can go on on a machine whose sums differ in the last bit.
+        # Rounded, so that a run can resume on a machine whose sums differ in the last bit.
         options.action_scale = tuple(float(f"{component:.3g}") or 1.0 for component in scale)
 
     def rows(self, value: Any, config: ConfigDict) -> Sequence[Any]:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxvid.names import choice
 
-# A run goes on under another value of these; all others would make it another run.
+# A run can resume under another value of these; all others would make it another run.
 MAY_CHANGE = (
     "train.steps",
     "train.parallel",

@@ -28,7 +28,7 @@ Metrics = dict[str, jax.Array]
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything a run needs to go on: arrays only, the middle four keyed by player (network).
+    """Everything a run needs to resume: arrays only, the middle four keyed by player (network).
 
     A player owns one parameter subtree and at most one optimizer. A frozen player has neither `opt_state` nor `ema`.
     """

@@ -36,7 +36,7 @@ def read_pairs(run: Run, arguments: argparse.Namespace, frames: int) -> tuple[ja
 
 
 def interpolate(run: Run, arguments: argparse.Namespace) -> Output:
-    """Videos on the way from one to another."""
+    """Videos between two others."""
     codec, pair = codec_of(run, arguments), read_pairs(run, arguments, run.config.data.frames)
     first, second = (means(codec.encode(video[:1])) for video in pair)
     weights = np.linspace(0, 1, arguments.num)

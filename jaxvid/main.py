@@ -45,7 +45,7 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
     """The flags, and the config that they ask for; raises UsageError in one sentence."""
     arguments = joined(arguments)
     try:
-        # Without the overrides first, so that a misspelled field can be told from the fields that there are.
+        # Without the overrides first, so that a misspelled field can be compared with those of the recipe.
         plain = define([argument for argument in arguments if not OVERRIDE.match(argument)])
         if plain.help:
             return plain, ConfigDict()

@@ -50,7 +50,7 @@ def for_player(options: Mapping[str, Any], player: str) -> dict[str, Any]:
     """The fields of a player's optimizer: those of all players, and before them its own in `options["players"]`.
 
     Raises:
-      ValueError: the player's own fields have a name that there is not.
+      ValueError: one of the player's own fields is unknown.
     """
     shared = {name: value for name, value in options.items() if name != "players"}
     own = options["players"].get(player, {})

@@ -35,7 +35,7 @@ def complete(config: ConfigDict, source: Source, player: str) -> ConfigDict:
     """
     config = conditions.complete(config, source).copy_and_resolve_references()
     entry = config[player]
-    if entry.config:  # from the run that goes on, see `recall`
+    if entry.config:  # from the run that resumes, see `recall`
         return config
     run = _load(player, entry.path)
     digest = checkpoint.sha256(_sampled(run.state), run.state.collections)

@@ -27,7 +27,7 @@ WRITTEN = {
     "samples": "originals beside what the model makes of them, per evaluation (PNG, GIF, MP4)",
     "metrics.jsonl": "one line of JSON per logged step",
     "tensorboard": "the same for tensorboard --logdir",
-    "checkpoints": "for jaxvid.run.load, and for going on",
+    "checkpoints": "for jaxvid.run.load, and to resume",
     "config.json": "the resolved config",
 }
 
@@ -81,14 +81,14 @@ class Recorder:
             self._progress.message(text)
 
     def introduce(self, mesh: Mesh, state: TrainState, sources: list[str]) -> None:
-        """Prints devices, parameters and data, and from which step the run goes on."""
+        """Prints devices, parameters and data, and from which step the run resumes."""
         first = mesh.devices.flat[0]
         self._parameters = parameter_overview.get_parameter_overview(state.params)
         self.log(f"{mesh.size} x {first.device_kind} ({first.platform}) under {self._config.train.parallel}")
         self.log(self._parameters)
         self.log(f"train: {sources[0]}\neval:  {sources[1]}")
         if state.step > 0:
-            self.log(f"Going on from step {int(state.step)}.")
+            self.log(f"Resuming from step {int(state.step)}.")
 
     def log_memory(self, compiled: Any) -> None:
         """Prints the memory that a compiled step needs on each device, by XLA's analysis."""
@@ -113,7 +113,7 @@ class Recorder:
         return step == self._config.train.steps or (step > 0 and step % self._config.eval.every == 0)
 
     def owes_evaluation(self, start: int) -> bool:
-        """Whether the run was ended between the checkpoint that it goes on from and the evaluation due there."""
+        """Whether the run was ended between the checkpoint that it resumes from and the evaluation due there."""
         return self.evaluates(start) and not self._evaluated
 
     def evaluation(self, step: int, found: Evaluation, warnings: Sequence[str] = ()) -> None:

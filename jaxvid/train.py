@@ -44,12 +44,12 @@ class Interrupted(Exception):
     """SIGTERM or Ctrl-C came, and the state has been saved since."""
 
     def __init__(self, step: int, signal_number: int):
-        super().__init__(f"Stopped after step {step}, which is saved; the same command goes on from there.")
+        super().__init__(f"Stopped after step {step}, which is saved; the same command resumes there.")
         self.signal_number = signal_number
 
 
 class Job(NamedTuple):
-    """What stays the same while a run goes on."""
+    """What stays the same during a run."""
 
     config: ConfigDict  # with what the data fill in: the class names and words of a condition
     mesh: Mesh
@@ -100,7 +100,7 @@ def make_meter(config: ConfigDict, clips: int) -> Meter:
 
 
 def train(config: ConfigDict, workdir: str | Path) -> TrainState:
-    """Trains, evaluates and saves until `config.train.steps`, going on from the newest checkpoint in `workdir`.
+    """Trains, evaluates and saves until `config.train.steps`, resuming from the newest checkpoint in `workdir`.
 
     Args:
       config: of a recipe in `configs/`; `jaxvid.config.base()` documents the common fields.

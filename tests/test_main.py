@@ -120,7 +120,7 @@ def test_a_signal_saves_first_and_the_same_command_goes_on(
     step = int(output.rsplit("Stopped after step ", 1)[1].split(",")[0])
     assert 2 <= step < 20 and int(load(tmp_path).state.step) == step
     code, output = run(arguments, environment)
-    assert code == 0 and f"Going on from step {step}." in output
+    assert code == 0 and f"Resuming from step {step}." in output
     assert bits(load(tmp_path).state) == bits(load(uninterrupted).state)
 
 
@@ -131,7 +131,7 @@ def test_it_goes_on_under_the_other_parallel_mode_and_for_longer(uninterrupted, 
     code, output = run([*arguments, "--config.train.parallel=pmap"], eight)
     assert code == 0 and "8 x" in output and "pmap" in output, output
     code, output = run([*arguments, "--config.train.steps=22"], environment)
-    assert code == 0 and "Going on from step 20." in output, output
+    assert code == 0 and "Resuming from step 20." in output, output
 
 
 def test_a_changed_config_is_refused_with_a_line_per_field(uninterrupted: Path, environment) -> None:

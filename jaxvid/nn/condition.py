@@ -127,7 +127,7 @@ class ConditionEncoder(nn.Module):
             x = leaky_relu(Conv(width, (1, 4, 4), (1, 2, 2), dtype=self.dtype)(x))
             width = 64
         x = nn.LayerNorm(dtype=self.dtype, name=f"{name}_norm")(x.reshape(len(x), -1))
-        # Every pixel, too: what is learned from convolutions alone is long in learning to copy. The last frame, and the
+        # Every pixel, too: convolutions alone learn to copy slowly. The last frame, and the
         # changes before it, which are small, and would vanish beside the brightness of a background otherwise.
         last = frames[:, -1:]
         standard = (frames - last.mean((2, 3), keepdims=True)) / (last.std((2, 3), keepdims=True) + 0.02)
