@@ -154,7 +154,7 @@ def test_the_codec_of_a_run_computes_what_the_method_does() -> None:
     codec = vae.codec(config, state, {"label": label})
     z = vae.means(codec.encode(video))
     assert {name: part.shape[1:] for name, part in z.items()} == codec.latents
-    reconstruction = compiled(lambda *inputs: method.eval_step(*inputs)["reconstruction"])
+    reconstruction = compiled(lambda *inputs: method.eval_step(*inputs).panels["reconstruction"])
     expected = reconstruction(state, batch, jax.random.key(0))
     np.testing.assert_allclose(codec.decode(z), expected, atol=1e-5)
     drawn, sample = codec.decode(codec.draw(keys, 8)), compiled(method.sample)
