@@ -76,11 +76,13 @@ def test_a_method_that_there_is_not_is_one_sentence(name: str, sentence: str) ->
 def test_a_module_is_found_by_a_dotted_name_and_its_own_faults_are_its_own(tmp_path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "lab").mkdir()
-    (tmp_path / "lab" / "good.py").write_text("def make(config, axis_name=None): return config.model.width")
+    (tmp_path / "lab" / "good.py").write_text(
+        "from jaxvid.core import Method\ndef make(config, axis_name=None): return Method(*[config.model.width] * 3)"
+    )
     (tmp_path / "lab" / "needs.py").write_text("import no_such_package")
     (tmp_path / "lab" / "faulty.py").write_text("def make(config, axis_name=None): return {}['typo']")
     config = ConfigDict({"method": "lab.good", "model": {"width": 8}})
-    assert core.make_method(config) == 8
+    assert core.make_method(config).init == 8
     del config.model.width
     with pytest.raises(ValueError, match='the config lacks a field, width, that the method "lab.good" reads'):
         core.make_method(config)
