@@ -13,9 +13,9 @@ Products of bfloat16 are summed in float32: GPUs and TPUs do so by themselves, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,7 +23,10 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 
+from jaxvid.nn.norm import sum_over_rows
+
 Triple = tuple[int, int, int]
+whole = lax.optimization_barrier
 Padding = Sequence[tuple[int, int]]
 VIDEO = ("NDHWC", "DHWIO", "NDHWC")
 FRAMES = ("NHWC", "HWIO", "NHWC")
@@ -38,23 +41,7 @@ def conv(x: jax.Array, kernel: jax.Array, strides: Triple = (1, 1, 1)) -> jax.Ar
     _check(x, kernel)
     if jax.default_backend() != "cpu":
         return lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=VIDEO)
-    return _bilinear(partial(_conv_on_cpu, strides=strides), x, kernel)
-
-
-def _conv_on_cpu(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
-    dtype, x, kernel = x.dtype, x.astype(jnp.float32), kernel.astype(jnp.float32)
-    frames = -(-x.shape[1] // strides[0])
-    (before, _), *padding = lax.padtype_to_pads(x.shape[1:4], kernel.shape[:3], strides, "SAME")
-    if strides[1:] != (1, 1):
-        factors = (1, *strides[1:])
-        split = _split_taps(kernel, factors)
-        kernel = split.reshape(*split.shape[:3], -1, split.shape[-1])
-        sizes, blocks = x.shape[2:4], kernel.shape[1:3]
-        covered = [(-(-n // s) + m - 1) * s for n, m, s in zip(sizes, blocks, strides[1:], strict=True)]
-        margins = [(low, c - n - low) for (low, _), c, n in zip(padding, covered, sizes, strict=True)]
-        x = space_to_depth(jnp.pad(x, [(0, 0), (0, 0), *margins, (0, 0)]), factors)
-        padding = [(0, 0), (0, 0)]
-    return _convolve_in_time(x, kernel, padding, frames, before, strides[0], upsample=False).astype(dtype)
+    return whole(_gather(whole(x.astype(jnp.float32)), whole(kernel.astype(jnp.float32)), strides)).astype(x.dtype)
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
@@ -63,30 +50,14 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Arra
     Equals `lax.conv_transpose` with SAME padding. Raises ValueError for shapes that do not fit.
     """
     _check(x, kernel)
-    if jax.default_backend() == "tpu":
-        return lax.conv_transpose(x, kernel, strides, "SAME", dimension_numbers=VIDEO)
-    return _bilinear(partial(_conv_transpose_by_parts, strides=strides), x, kernel)
-
-
-def _conv_transpose_by_parts(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
     backend = jax.default_backend()
-    # Output o meets input i in tap j of the flipped kernel where o = stride * i + j - before.
-    before = [max(k - s, 0) // 2 for k, s in zip(kernel.shape, strides, strict=False)]
-    sizes = [n * s for n, s in zip(x.shape[1:4], strides, strict=True)]
-    factors = (1, *strides[1:]) if backend == "cpu" else strides
-    split = _split_taps(kernel[::-1, ::-1, ::-1], factors)[::-1, ::-1, ::-1]
-    kernel = jnp.moveaxis(split, 3, 4).reshape(*split.shape[:3], x.shape[-1], -1)
-    margins = [(m - 1, m - 1) for m in kernel.shape[:3]]
-    if backend == "cpu":
-        dtype, x, kernel = x.dtype, x.astype(jnp.float32), kernel.astype(jnp.float32)
-        # Padded beforehand: XLA:CPU's weight gradient is slow where padding makes the output larger than the input.
-        x = jnp.pad(x, [(0, 0), (0, 0), *margins[1:], (0, 0)])
-        y = _convolve_in_time(x, kernel, [(0, 0), (0, 0)], sizes[0], before[0], strides[0], upsample=True).astype(dtype)
-        before[0] = 0
-    else:
-        y = lax.conv_general_dilated(x, kernel, (1, 1, 1), margins, dimension_numbers=VIDEO)
-    (t, h, w), (frames, height, width) = before, sizes
-    return depth_to_space(y, factors)[:, t : t + frames, h : h + height, w : w + width]
+    if backend == "tpu":
+        return lax.conv_transpose(x, kernel, strides, "SAME", dimension_numbers=VIDEO)
+    if backend != "cpu":
+        return _subpixel(x, kernel, strides)
+    time, height, width = (n * s for n, s in zip(x.shape[1:4], strides, strict=True))
+    flipped = jnp.swapaxes(whole(kernel.astype(jnp.float32))[::-1, ::-1, ::-1], 3, 4)
+    return whole(_spread(whole(x.astype(jnp.float32)), flipped, strides, (time, height, width))).astype(x.dtype)
 
 
 class Conv(nn.Module):
@@ -107,7 +78,7 @@ class Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape[-1:], self.param_dtype) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = self.convolve(x, kernel)
-        return y if bias is None else y + bias
+        return y if bias is None else add_bias(y, bias)
 
     def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """The convolution of this layer, without its bias."""
@@ -122,6 +93,18 @@ class ConvTranspose(Conv):
 
     def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         return conv_transpose(x, kernel, self.strides)
+
+
+@jax.custom_vjp
+def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """[..., C] + [C], with a gradient of the bias that XLA:CPU sums fast."""
+    return y + bias
+
+
+add_bias.defvjp(
+    lambda y, bias: (y + bias, bias),
+    lambda bias, g: (g, sum_over_rows(g.reshape(1, -1, g.shape[-1]).astype(jnp.float32))[0].astype(bias.dtype)),
+)
 
 
 def space_to_depth(x: jax.Array, factors: Triple) -> jax.Array:
@@ -151,32 +134,6 @@ def depth_to_space(x: jax.Array, factors: Triple) -> jax.Array:
     return x.reshape(batch, t * ft, h * fh, w * fw, -1)
 
 
-def _bilinear(f: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """f(x, kernel), whose derivatives of every order are made of f and its two transposes, which are all fast.
-
-    Left to itself, JAX differentiates what it made of the transposes, and meets the slow forms again: the gradient of a
-    gradient penalty took 18 times as long.
-    """
-
-    @jax.custom_vjp
-    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return f(x, kernel)
-
-    @jax.custom_vjp
-    def to_input(y: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda x: f(x, kernel), x_like)(y)[0]
-
-    @jax.custom_vjp
-    def to_kernel(x: jax.Array, y: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda kernel: f(x, kernel), kernel_like)(y)[0]
-
-    x_like, kernel_like = (jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, kernel))
-    product.defvjp(lambda x, k: (product(x, k), (x, k)), lambda xk, y: (to_input(y, xk[1]), to_kernel(xk[0], y)))
-    to_input.defvjp(lambda y, k: (to_input(y, k), (y, k)), lambda yk, x: (product(x, yk[1]), to_kernel(x, yk[0])))
-    to_kernel.defvjp(lambda x, y: (to_kernel(x, y), (x, y)), lambda xy, k: (to_input(xy[1], k), product(xy[0], k)))
-    return product(x, kernel)
-
-
 def _check(x: jax.Array, kernel: jax.Array) -> None:
     if x.ndim != 5 or kernel.ndim != 5 or x.shape[-1] != kernel.shape[3]:
         raise ValueError(
@@ -193,49 +150,139 @@ def _split_taps(kernel: jax.Array, factors: Triple) -> jax.Array:
     return kernel.transpose(0, 2, 4, 1, 3, 5, 6, 7).reshape(bt, bh, bw, ft * fh * fw, *kernel.shape[-2:])
 
 
-def _convolve_in_time(
-    x: jax.Array, kernel: jax.Array, padding: Padding, frames: int, before: int, stride: int, *, upsample: bool
-) -> jax.Array:
-    """Sums over the kernel's time taps the 2-D convolutions of the frames they meet: [B, frames, H', W', O].
+def _subpixel(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
+    """`conv_transpose` as a stride-1 convolution to st * sh * sw * O channels, which become places of the output."""
+    # Output o meets input i in tap j of the flipped kernel where o = stride * i + j - before.
+    t, h, w = (max(k - s, 0) // 2 for k, s in zip(kernel.shape, strides, strict=False))
+    time, height, width = (n * s for n, s in zip(x.shape[1:4], strides, strict=True))
+    split = _split_taps(kernel[::-1, ::-1, ::-1], strides)[::-1, ::-1, ::-1]
+    kernel = jnp.moveaxis(split, 3, 4).reshape(*split.shape[:3], x.shape[-1], -1)
+    margins = [(m - 1, m - 1) for m in kernel.shape[:3]]
+    y = lax.conv_general_dilated(x, kernel, (1, 1, 1), margins, dimension_numbers=VIDEO)
+    return depth_to_space(y, strides)[:, t : t + time, h : h + height, w : w + width]
 
-    Input frame i and output frame o meet in tap i - stride * o + before, or, upsampling, where o = stride * i + flipped
-    tap - before. Planes that are all padding are not computed.
+
+class _Meeting(NamedTuple):
+    """The frames that meet in one time tap, in order: `first` to `last` of the input, with the stride between them, and
+    `start` to `end` of the output."""
+
+    tap: int
+    first: int
+    last: int
+    start: int
+    end: int
+
+
+def _meetings(taps: int, stride: int, length: int) -> list[_Meeting]:
+    """For each time tap that meets a frame: input i and output o meet in tap i - stride * o + before."""
+    frames = -(-length // stride)
+    before = lax.padtype_to_pads((length,), (taps,), (stride,), "SAME")[0][0]
+    found = []
+    for tap in range(taps):
+        outputs = [o for o in range(frames) if 0 <= stride * o + tap - before < length]
+        if outputs:
+            ends = outputs[0], outputs[-1]
+            found.append(_Meeting(tap, *(stride * o + tap - before for o in ends), *ends))
+    return found
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _gather(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
+    """The convolution of [B,T,H,W,I], as strided 2-D convolutions of the frames that each time tap meets.
+
+    Planes that are all padding are not computed.
     """
-    taps, inputs, outputs = kernel.shape[0], *kernel.shape[-2:]
+    frames, padding = (
+        -(-x.shape[1] // strides[0]),
+        lax.padtype_to_pads(x.shape[2:4], kernel.shape[1:3], strides[1:], "SAME"),
+    )
 
-    def meetings(tap: int) -> list[tuple[int, int]]:
-        """(input frame, output frame) of every meeting, in order."""
-        if upsample:
-            pairs = [(i, stride * i + taps - 1 - tap - before) for i in range(x.shape[1])]
-        else:
-            pairs = [(stride * o + tap - before, o) for o in range(frames)]
-        return [(i, o) for i, o in pairs if 0 <= i < x.shape[1] and 0 <= o < frames]
+    def taken(meeting: _Meeting, source: jax.Array) -> jax.Array:
+        return source[:, meeting.first : meeting.last + 1 : strides[0]]
 
-    met = {tap: pairs for tap in range(taps) if (pairs := meetings(tap))}
+    def placed(meeting: _Meeting, y: jax.Array) -> jax.Array:
+        return jnp.pad(y, [(0, 0), (meeting.start, frames - 1 - meeting.end), (0, 0), (0, 0), (0, 0)])
 
-    def taken(tap: int, source: jax.Array) -> jax.Array:
-        pairs = met[tap]
-        return source[:, pairs[0][0] : pairs[-1][0] + 1 : 1 if upsample else stride]
-
-    def placed(tap: int, y: jax.Array) -> jax.Array:
-        first, last, between = met[tap][0][1], met[tap][-1][1], stride - 1 if upsample else 0
-        none = (0, 0, 0)
-        return lax.pad(y, jnp.zeros((), y.dtype), [none, (first, frames - 1 - last, between), none, none, none])
-
-    if inputs <= FEW and not upsample:
-        joined = jnp.concatenate([placed(tap, taken(tap, x)) for tap in met], -1)
-        rows = jnp.concatenate([kernel[tap] for tap in met], 2)
-        return _convolve_frames(joined, rows, padding)
-    if outputs <= FEW and (upsample or stride == 1):
-        columns = jnp.concatenate([kernel[tap] for tap in met], 3)
-        parts = jnp.split(_convolve_frames(x, columns, padding), len(met), -1)
-        return reduce(jnp.add, [placed(tap, taken(tap, part)) for tap, part in zip(met, parts, strict=True)])
-    return reduce(jnp.add, [placed(tap, _convolve_frames(taken(tap, x), kernel[tap], padding)) for tap in met])
+    met = _meetings(kernel.shape[0], strides[0], x.shape[1])
+    if kernel.shape[3] <= FEW:
+        joined = jnp.concatenate([placed(each, taken(each, x)) for each in met], -1)
+        rows = jnp.concatenate([kernel[each.tap] for each in met], 2)
+        return _convolve_frames(joined, rows, strides[1:], padding)
+    if kernel.shape[4] <= FEW and strides[0] == 1:
+        columns = jnp.concatenate([kernel[each.tap] for each in met], 3)
+        parts = jnp.split(_convolve_frames(x, columns, strides[1:], padding), len(met), -1)
+        return reduce(jnp.add, [placed(each, taken(each, part)) for each, part in zip(met, parts, strict=True)])
+    parts = [_convolve_frames(taken(each, x), kernel[each.tap], strides[1:], padding) for each in met]
+    return reduce(jnp.add, [placed(each, part) for each, part in zip(met, parts, strict=True)])
 
 
-def _convolve_frames(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    """Stride-1 2-D convolution [kh,kw,I,O] of every frame of [B,T,H,W,I]; a 1x1 kernel is one matrix product."""
-    if kernel.shape[:2] == (1, 1):
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _spread(y: jax.Array, kernel: jax.Array, strides: Triple, size: Triple) -> jax.Array:
+    """The transpose of `_gather` by its video: [B,T',H',W',O] to [B,*size,I].
+
+    Where it is strided in space, a product of each place with all taps, which are then added where they overlap.
+    """
+    if strides[1:] == (1, 1):
+        x = jax.ShapeDtypeStruct((len(y), *size, kernel.shape[3]), y.dtype)
+        return jax.linear_transpose(lambda x: _gather.fun(x, kernel, strides), x)(y)[0]
+    met = _meetings(kernel.shape[0], strides[0], size[0])
+    (top, _), (left, _) = lax.padtype_to_pads(size[1:], kernel.shape[1:3], strides[1:], "SAME")
+    split = _split_taps(kernel, (1, *strides[1:]))  # [kt, blocks of h, of w, taps of a block, I, O]
+    rows, columns = split.shape[1:3]
+
+    def added(products: jax.Array) -> jax.Array:
+        """Products [B,T',H',W',rows,columns,C] added where blocks meet: [B,T',H'+rows-1,W'+columns-1,C]."""
+        places = [(i, j) for i in range(rows) for j in range(columns)]
+        return reduce(
+            jnp.add,
+            [
+                jnp.pad(products[..., i, j, :], [(0, 0), (0, 0), (i, rows - 1 - i), (j, columns - 1 - j), (0, 0)])
+                for i, j in places
+            ],
+        )
+
+    def placed(meeting: _Meeting, part: jax.Array) -> jax.Array:
+        none, between = (0, 0, 0), (meeting.first, size[0] - 1 - meeting.last, strides[0] - 1)
+        return lax.pad(part, jnp.zeros((), part.dtype), [none, between, none, none, none])
+
+    parts = []
+    for each in met:
+        source = y[:, each.start : each.end + 1]
+        products = jnp.einsum("bthwo,ijkco->bthwijkc", source, split[each.tap])
+        parts.append(placed(each, added(products.reshape(*products.shape[:-2], -1))))
+    x = depth_to_space(reduce(jnp.add, parts), (1, *strides[1:]))
+    return x[:, :, top : top + size[1], left : left + size[2]]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _correlate(x: jax.Array, y: jax.Array, strides: Triple, window: Triple) -> jax.Array:
+    """The transpose of `_gather` by its kernel: [B,T,H,W,I] and [B,T',H',W',O] to [*window,I,O]."""
+    kernel = jax.ShapeDtypeStruct((*window, x.shape[-1], y.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda kernel: _gather.fun(x, kernel, strides), kernel)(y)[0]
+
+
+# The three are the derivatives of each other, so that those of every order are fast. Left to itself, JAX differentiates
+# what it made of the transposes, and meets the slow forms: the gradient of a gradient penalty took 18 times as long.
+_gather.defvjp(
+    lambda x, k, strides: (_gather(x, k, strides), (x, k)),
+    lambda strides, xk, y: (
+        _spread(y, xk[1], strides, xk[0].shape[1:4]),
+        _correlate(xk[0], y, strides, xk[1].shape[:3]),
+    ),
+)
+_spread.defvjp(
+    lambda y, k, strides, size: (_spread(y, k, strides, size), (y, k)),
+    lambda strides, size, yk, x: (_gather(x, yk[1], strides), _correlate(x, yk[0], strides, yk[1].shape[:3])),
+)
+_correlate.defvjp(
+    lambda x, y, strides, window: (_correlate(x, y, strides, window), (x, y)),
+    lambda strides, window, xy, k: (_spread(xy[1], k, strides, xy[0].shape[1:4]), _gather(xy[0], k, strides)),
+)
+
+
+def _convolve_frames(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding) -> jax.Array:
+    """2-D convolution [kh,kw,I,O] of every frame of [B,T,H,W,I]; a 1x1 kernel is one matrix product."""
+    if kernel.shape[:2] == tuple(strides) == (1, 1):
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
-    y = lax.conv_general_dilated(x.reshape(-1, *x.shape[2:]), kernel, (1, 1), padding, dimension_numbers=FRAMES)
+    y = lax.conv_general_dilated(x.reshape(-1, *x.shape[2:]), kernel, strides, padding, dimension_numbers=FRAMES)
     return y.reshape(*x.shape[:2], *y.shape[1:])
