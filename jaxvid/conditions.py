@@ -301,8 +301,8 @@ def take(options: ConfigDict, batch: Batch) -> dict[str, jax.Array]:
     return found
 
 
-def make_encoder(options: ConfigDict, dtype: Any = None) -> ConditionEncoder:
-    """The module that encodes what `take` returns.
+def make_encoder(options: ConfigDict, dtype: Any = None, reads: tuple[str, ...] = ("vector",)) -> ConditionEncoder:
+    """The module that encodes what `take` returns; `reads` are those of `ConditionEncoder`.
 
     Raises:
       ValueError: the config has not been through `complete`.
@@ -317,6 +317,7 @@ def make_encoder(options: ConfigDict, dtype: Any = None) -> ConditionEncoder:
         classes=len(options.classes),
         vocabulary=len(options.vocabulary),
         action_scale=tuple(options.action_scale),
+        reads=reads,
         dtype=dtype,
     )
 

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
@@ -20,6 +21,7 @@ from jaxvid.names import nearest
 from jaxvid.train import Interrupted, NotFinite, train
 
 OVERRIDE = re.compile(r"--?(config\.[^=]+)")
+PLAYER = re.compile(r"--?config\.optim\.players\.(\w+)\.(\w+)=(.*)")
 
 
 class UsageError(Exception):
@@ -56,11 +58,15 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
             raise UsageError(f"--config {recipe} is no file; the recipes are in the folder configs/.")
         if not isinstance(plain.config, ConfigDict):
             raise UsageError(f"--config {recipe} is a recipe whose get_config returns no ConfigDict.")
+        arguments, players = own_fields(arguments, plain.config)
         fields = config_lib.flatten({"config": plain.config})
         for name in (match[1] for match in map(OVERRIDE.match, arguments) if match):
             if name not in fields and not any(field.startswith(f"{name}.") for field in fields):
                 raise UsageError(f"--{name}: no such field; the nearest is --{nearest(name, fields)}.")
         values = define(arguments)
+        for (player, field), value in players.items():
+            options = values.config.optim.players
+            options[player] = ConfigDict({**options.get(player, {}), field: value})
     except SyntaxError as error:
         raise UsageError(
             f"--config {error.filename} is no recipe in Python: line {error.lineno}, {error.msg}."
@@ -70,6 +76,29 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
     except (AttributeError, ImportError, LookupError, TypeError) as error:
         raise UsageError(f"--config is a recipe that fails with {type(error).__name__}: {error}.") from error
     return values, values.config
+
+
+def own_fields(arguments: Sequence[str], config: ConfigDict) -> tuple[list[str], dict[tuple[str, str], Any]]:
+    """The arguments without those fields of a player's optimizer that the recipe leaves to the shared ones, and these.
+
+    --config.optim.players.encoder.clip=2 gives {("encoder", "clip"): 2.0}; the method checks the player's name.
+    """
+    rest, found, optim = [], {}, config.get("optim", {})
+    for argument in arguments:
+        match = PLAYER.fullmatch(argument)
+        shared = optim.get(match[2]) if match else None
+        if (
+            not match
+            or match[2] in optim.get("players", {}).get(match[1], {})
+            or not isinstance(shared, int | float | str)
+        ):
+            rest.append(argument)
+            continue
+        try:
+            found[match[1], match[2]] = type(shared)(match[3])
+        except ValueError as error:
+            raise UsageError(f"{argument}: expected a number.") from error
+    return rest, found
 
 
 def plainly(error: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -89,17 +90,20 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, mode: str = "jit") ->
 
 
 def compiler_options() -> dict[str, Any] | None:
-    """XLA:CPU's YNN fusion slows convolutions down by 1.2 to 2 times, so it is off there."""
-    return (
-        {"xla_cpu_experimental_ynn_fusion_type": "", "xla_disable_hlo_passes": "cse_barrier_expander"}
-        if jax.default_backend() == "cpu"
-        else None
-    )
+    """What makes convolutions fast: docs/speed.md has the figures.
+
+    On CPU, YNN fusion slows them down by 1.2 to 2 times, and barriers keep whole what `nn.conv` computes at once. On
+    Hopper GPUs and newer ones channels come last.
+    """
+    if jax.default_backend() == "cpu":
+        return {"xla_cpu_experimental_ynn_fusion_type": "", "xla_disable_hlo_passes": "cse_barrier_expander"}
+    capability = str(getattr(jax.devices()[0], "compute_capability", ""))  # of NVIDIA's, such as "9.0"
+    return {"xla_gpu_force_conv_nhwc": True} if re.fullmatch(r"(9|\d\d)\.\d", capability) else None
 
 
 def make_init(init: Callable, mesh: Mesh) -> Callable:
     """A compiled init (key, batch) -> state, the same on every device of the mesh."""
-    # It runs once: XLA:CPU would spend 20 times longer on optimising the random numbers than on drawing them.
+    # It runs once: XLA:CPU would spend 20 times longer on optimizing the random numbers than on drawing them.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return jax.jit(init, out_shardings=replicated(mesh), compiler_options=options)
 

@@ -134,6 +134,16 @@ def test_it_goes_on_under_the_other_parallel_mode_and_for_longer(uninterrupted, 
     assert code == 0 and "Resuming from step 20." in output, output
 
 
+def test_any_player_may_differ_in_any_field_of_its_optimizer() -> None:
+    words = ["--config.optim.players.encoder.learning_rate=2e-4", "--config.optim.players.encoder.accumulate=2"]
+    _, config = parse(["main", "--config", str(ROOT / "configs" / "vae.py:tiny"), *words])
+    assert config.optim.players.to_dict() == {"encoder": {"learning_rate": 2e-4, "accumulate": 2}}
+    with pytest.raises(UsageError, match="encoder.clip=wide: expected a number"):
+        parse(["main", "--config", str(ROOT / "configs" / "vae.py:tiny"), "--config.optim.players.encoder.clip=wide"])
+    with pytest.raises(UsageError, match="players.encoder.clap: no such field"):
+        parse(["main", "--config", str(ROOT / "configs" / "vae.py:tiny"), "--config.optim.players.encoder.clap=1"])
+
+
 def test_a_changed_config_is_refused_with_a_line_per_field(uninterrupted: Path, environment) -> None:
     changed = ("--config.train.seed=5", "--config.model.dim=16", "--config.train.log_every=7")
     code, output = run([*RECIPE, "--workdir", str(uninterrupted), *changed], environment)

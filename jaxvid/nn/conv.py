@@ -26,11 +26,11 @@ from jax import lax
 from jaxvid.nn.norm import sum_over_rows
 
 Triple = tuple[int, int, int]
-whole = lax.optimization_barrier
 Padding = Sequence[tuple[int, int]]
+whole = lax.optimization_barrier  # what stands within is compiled by itself, and stays in the form that is fast
 VIDEO = ("NDHWC", "DHWIO", "NDHWC")
 FRAMES = ("NHWC", "HWIO", "NHWC")
-FEW = 32  # channels up to which the 2-D convolution of one time tap is so thin that the taps are better joined
+THIN = 32  # channels up to which the 2-D convolution of one time tap is so thin that the taps are concatenated
 
 
 def conv(x: jax.Array, kernel: jax.Array, strides: Triple = (1, 1, 1)) -> jax.Array:
@@ -163,13 +163,12 @@ def _subpixel(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
 
 
 class _Meeting(NamedTuple):
-    """The frames that meet in one time tap, in order: `first` to `last` of the input, with the stride between them, and
-    `start` to `end` of the output."""
+    """The frames that meet in one time tap, in order."""
 
     tap: int
-    first: int
-    last: int
-    start: int
+    first: int  # of the input,
+    last: int  # with the stride between them
+    start: int  # of the output
     end: int
 
 
@@ -181,8 +180,8 @@ def _meetings(taps: int, stride: int, length: int) -> list[_Meeting]:
     for tap in range(taps):
         outputs = [o for o in range(frames) if 0 <= stride * o + tap - before < length]
         if outputs:
-            ends = outputs[0], outputs[-1]
-            found.append(_Meeting(tap, *(stride * o + tap - before for o in ends), *ends))
+            first, last = (stride * o + tap - before for o in (outputs[0], outputs[-1]))
+            found.append(_Meeting(tap, first, last, outputs[0], outputs[-1]))
     return found
 
 
@@ -192,10 +191,8 @@ def _gather(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
 
     Planes that are all padding are not computed.
     """
-    frames, padding = (
-        -(-x.shape[1] // strides[0]),
-        lax.padtype_to_pads(x.shape[2:4], kernel.shape[1:3], strides[1:], "SAME"),
-    )
+    frames = -(-x.shape[1] // strides[0])
+    padding = lax.padtype_to_pads(x.shape[2:4], kernel.shape[1:3], strides[1:], "SAME")
 
     def taken(meeting: _Meeting, source: jax.Array) -> jax.Array:
         return source[:, meeting.first : meeting.last + 1 : strides[0]]
@@ -204,11 +201,11 @@ def _gather(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
         return jnp.pad(y, [(0, 0), (meeting.start, frames - 1 - meeting.end), (0, 0), (0, 0), (0, 0)])
 
     met = _meetings(kernel.shape[0], strides[0], x.shape[1])
-    if kernel.shape[3] <= FEW:
-        joined = jnp.concatenate([placed(each, taken(each, x)) for each in met], -1)
+    if kernel.shape[3] <= THIN:
+        stacked = jnp.concatenate([placed(each, taken(each, x)) for each in met], -1)
         rows = jnp.concatenate([kernel[each.tap] for each in met], 2)
-        return _convolve_frames(joined, rows, strides[1:], padding)
-    if kernel.shape[4] <= FEW and strides[0] == 1:
+        return _convolve_frames(stacked, rows, strides[1:], padding)
+    if kernel.shape[4] <= THIN and strides[0] == 1:
         columns = jnp.concatenate([kernel[each.tap] for each in met], 3)
         parts = jnp.split(_convolve_frames(x, columns, strides[1:], padding), len(met), -1)
         return reduce(jnp.add, [placed(each, taken(each, part)) for each, part in zip(met, parts, strict=True)])
@@ -233,13 +230,9 @@ def _spread(y: jax.Array, kernel: jax.Array, strides: Triple, size: Triple) -> j
     def added(products: jax.Array) -> jax.Array:
         """Products [B,T',H',W',rows,columns,C] added where blocks meet: [B,T',H'+rows-1,W'+columns-1,C]."""
         places = [(i, j) for i in range(rows) for j in range(columns)]
-        return reduce(
-            jnp.add,
-            [
-                jnp.pad(products[..., i, j, :], [(0, 0), (0, 0), (i, rows - 1 - i), (j, columns - 1 - j), (0, 0)])
-                for i, j in places
-            ],
-        )
+        none, shifted = (0, 0), [((i, rows - 1 - i), (j, columns - 1 - j)) for i, j in places]
+        parts = [products[..., i, j, :] for i, j in places]
+        return reduce(jnp.add, [jnp.pad(x, [none, none, *at, none]) for x, at in zip(parts, shifted, strict=True)])
 
     def placed(meeting: _Meeting, part: jax.Array) -> jax.Array:
         none, between = (0, 0, 0), (meeting.first, size[0] - 1 - meeting.last, strides[0] - 1)
@@ -250,8 +243,8 @@ def _spread(y: jax.Array, kernel: jax.Array, strides: Triple, size: Triple) -> j
         source = y[:, each.start : each.end + 1]
         products = jnp.einsum("bthwo,ijkco->bthwijkc", source, split[each.tap])
         parts.append(placed(each, added(products.reshape(*products.shape[:-2], -1))))
-    x = depth_to_space(reduce(jnp.add, parts), (1, *strides[1:]))
-    return x[:, :, top : top + size[1], left : left + size[2]]
+    video = depth_to_space(reduce(jnp.add, parts), (1, *strides[1:]))
+    return video[:, :, top : top + size[1], left : left + size[2]]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
