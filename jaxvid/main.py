@@ -65,8 +65,9 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
                 raise UsageError(f"--{name}: no such field; the nearest is --{nearest(name, fields)}.")
         values = define(arguments)
         for (player, field), value in players.items():
-            options = values.config.optim.players
-            options[player] = ConfigDict({**options.get(player, {}), field: value})
+            with values.config.unlocked():
+                options = values.config.optim.players
+                options[player] = ConfigDict({**options.get(player, {}), field: value})
     except SyntaxError as error:
         raise UsageError(
             f"--config {error.filename} is no recipe in Python: line {error.lineno}, {error.msg}."
@@ -87,11 +88,8 @@ def own_fields(arguments: Sequence[str], config: ConfigDict) -> tuple[list[str],
     for argument in arguments:
         match = PLAYER.fullmatch(argument)
         shared = optim.get(match[2]) if match else None
-        if (
-            not match
-            or match[2] in optim.get("players", {}).get(match[1], {})
-            or not isinstance(shared, int | float | str)
-        ):
+        named = match and match[2] in optim.get("players", {}).get(match[1], {})
+        if not match or named or not isinstance(shared, int | float | str):
             rest.append(argument)
             continue
         try:
