@@ -254,8 +254,7 @@ def complete(config: ConfigDict, source: Source) -> ConfigDict:
 
     A config without conditions is returned as it is. Texts are asked of the source, or read from up to 1024 clips.
 
-    Raises:
-      ValueError: the condition cannot work, or the source does not have what it needs.
+    Raises ValueError: the condition cannot work, or the source does not have what it needs.
     """
     if not config.get("condition"):
         return config
@@ -272,8 +271,7 @@ def wrap(config: ConfigDict, source: Source, train: bool = False) -> Source:
 
     In training, a share `condition.left_out` of the clauses of texts is left out.
 
-    Raises:
-      ValueError: the table of embeddings has no row for one of the captions.
+    Raises ValueError: the table of embeddings has no row for one of the captions.
     """
     for name in config.condition.on if config.get("condition") else ():
         source = TABLE[name].wrap(config.condition, source, train)
@@ -285,8 +283,7 @@ def take(options: ConfigDict, batch: Batch) -> dict[str, jax.Array]:
 
     Frames come from `batch["first_frames"]` [B,k,H,W,C], or else are the first ones of the video; in [-1, 1].
 
-    Raises:
-      ValueError: the batch lacks one.
+    Raises ValueError: the batch lacks one.
     """
     found = {}
     for name in options.on:
@@ -304,8 +301,7 @@ def take(options: ConfigDict, batch: Batch) -> dict[str, jax.Array]:
 def make_encoder(options: ConfigDict, dtype: Any = None, reads: tuple[str, ...] = ("vector",)) -> ConditionEncoder:
     """The module that encodes what `take` returns; `reads` are those of `ConditionEncoder`.
 
-    Raises:
-      ValueError: the config has not been through `complete`.
+    Raises ValueError: the config has not been through `complete`.
     """
     for name, field in (("label", "classes"), ("text", "vocabulary"), ("action", "action_scale")):
         if name in options.on and not options[field] and not (name == "text" and options.embeddings):

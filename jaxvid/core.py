@@ -106,8 +106,7 @@ def find_method(name: str) -> ModuleType:
     in what the data decide before the method is made (default: `jaxvid.conditions.complete`), and `MODES`, uses of a
     trained run that `jaxvid.sample` offers (`jaxvid.run.Mode`).
 
-    Raises:
-      ValueError: there is no such module, it cannot be imported, or it has no `make`.
+    Raises ValueError: there is no such module, it cannot be imported, or it has no `make`.
     """
     methods = [each.name for each in pkgutil.iter_modules(importlib.import_module("jaxvid.methods").__path__)]
     path = f"jaxvid.methods.{name}" if name in methods else name

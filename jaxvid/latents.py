@@ -85,8 +85,7 @@ def traverse(z: Latents, name: str, dimension: int, offsets: Sequence[float]) ->
 
     Offsets are in units of the latents: a standard normal prior has a standard deviation of 1, a learned one its own.
 
-    Raises:
-      ValueError: no such latent or dimension.
+    Raises ValueError: no such latent or dimension.
     """
     choice("the latent", name, z)
     size = z[name].shape[-1]
@@ -100,8 +99,7 @@ def traverse(z: Latents, name: str, dimension: int, offsets: Sequence[float]) ->
 def swap(content: Latents, motion: Latents) -> Latents:
     """Latents of clips with the content of the first and the motion of the second.
 
-    Raises:
-      ValueError: the model does not separate content from motion.
+    Raises ValueError: the model does not separate content from motion.
     """
     if content.keys() != {"content", "motion"}:
         raise ValueError(
@@ -154,8 +152,7 @@ def compress(codec: Codec, video: jax.Array, path: str | Path, step: float = 1.0
 def decompress(codec: Codec, path: str | Path) -> jax.Array:
     """The clips [B,T,H,W,3] in [-1, 1] of a file that `compress` wrote.
 
-    Raises:
-      ValueError: the file holds latents of another model.
+    Raises ValueError: the file holds latents of another model.
     """
     with np.load(path) as file:
         arrays = dict(file)

@@ -49,8 +49,7 @@ def _call(
 def for_player(options: Mapping[str, Any], player: str) -> dict[str, Any]:
     """The fields of a player's optimizer: those of all players, and before them its own in `options["players"]`.
 
-    Raises:
-      ValueError: one of the player's own fields is unknown.
+    Raises ValueError: one of the player's own fields is unknown.
     """
     shared = {name: value for name, value in options.items() if name != "players"}
     own = options["players"].get(player, {})
@@ -130,8 +129,7 @@ def make_optimizer(options: Mapping[str, Any], steps: int, player: str = "") -> 
 def make_optimizers(options: Mapping[str, Any], steps: Mapping[str, int]) -> dict[str, optax.GradientTransformation]:
     """`make_optimizer` for every player of a method: `steps` by player.
 
-    Raises:
-      ValueError: as `make_optimizer`, or `options["players"]` has a player that the method does not train.
+    Raises ValueError: as `make_optimizer`, or `options["players"]` has a player that the method does not train.
     """
     for player in options["players"]:
         choice("a player in optim.players", player, steps)

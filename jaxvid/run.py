@@ -96,8 +96,7 @@ def load(workdir: str | Path) -> Run:
 def remake(run: Run, changes: Mapping[str, Any]) -> Run:
     """The run with a method that is made anew under some changed fields: {"sample.temperature": 0.8}.
 
-    Raises:
-      ValueError: the method cannot be made so.
+    Raises ValueError: the method cannot be made so.
     """
     if not changes:
         return run

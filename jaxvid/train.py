@@ -72,8 +72,7 @@ class Job(NamedTuple):
 def prepare(config: ConfigDict) -> Job:
     """Builds what a run needs from its config, without computing anything yet.
 
-    Raises:
-      ValueError: the config or the data cannot work; the message is one sentence.
+    Raises ValueError: the config or the data cannot work; the message is one sentence.
     """
     mesh = parallel.make_mesh()
     config_lib.check(config, mesh.size)

@@ -61,8 +61,7 @@ def read_history(workdir: str | Path) -> list[dict[str, Any]]:
 
     A last line without its end, left by a killed run or still being written, is left out.
 
-    Raises:
-      ValueError: any other line that is not such an object.
+    Raises ValueError: any other line that is not such an object.
     """
     return [{name: v if name == "step" else float(v) for name, v in record.items()} for record in _records(workdir)]
 

@@ -48,8 +48,7 @@ def make_quantizer(options: ConfigDict, dim: int, axis_name: str | None) -> nn.M
 def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
     """The module of `config.model`.
 
-    Raises:
-      ValueError: the video does not divide by `model.downsample`, or a field has no such value.
+    Raises ValueError: the video does not divide by `model.downsample`, or a field has no such value.
     """
     model, data = config.model, config.data
     factors = tuple(model.downsample)

@@ -88,8 +88,7 @@ def make_compositor(
 ) -> Compositor:
     """The compositor of a generator's `options`; `renderer(size, channels, **changed options)` makes one.
 
-    Raises:
-      ValueError: `background` and `foreground` do not fit each other, or have no such value.
+    Raises ValueError: `background` and `foreground` do not fit each other, or have no such value.
     """
     field, conditioned = "model.generator", options["static_conditioned"]
     choice(f"{field}.background", options["background"], ("none", "rendered", "gradient"))
@@ -160,8 +159,7 @@ def make_discriminator(
 def make_stages(field: str, options: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
     """`widths`, `factors`, `norm` and `residual` of a network of stages.
 
-    Raises:
-      ValueError: they do not fit each other or videos of `size`. It names `field`.
+    Raises ValueError: they do not fit each other or videos of `size`. It names `field`.
     """
     widths, factors = tuple(options["widths"]), tuple(map(tuple, options["factors"]))
     if not widths or len(widths) != len(factors) or any(len(factor) != 3 for factor in factors):
