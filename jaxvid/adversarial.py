@@ -5,8 +5,6 @@ here; this module depends on no network, no optimizer and no state. A critique h
 (above 0 for real), logits of classes or None, and the features of all layers: `models.gan_blocks.Critique`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Checkpoints that are whole or passed over: Orbax, with a digest of every array."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

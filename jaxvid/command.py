@@ -1,7 +1,5 @@
 """What the commands share: how they read their line, report an error and end. The standard library is enough."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

@@ -6,8 +6,6 @@ with the run. A method takes its conditions out of each batch with `take` and en
 sampling `from_user` makes them from Python values and `from_arguments` from the command line.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import itertools

@@ -1,7 +1,5 @@
 """The fields that all recipes share, and checks of a config before it runs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

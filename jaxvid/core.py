@@ -1,7 +1,5 @@
 """The one interface: a method is a record of pure functions over a state of arrays."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import pkgutil

@@ -1,7 +1,5 @@
 """Files on the host: written whole or not at all, arrays of users, and the cache folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import struct

@@ -1,7 +1,5 @@
 """Images and videos as files: tiled grids, film strips, PNG, GIF and MP4. All on the host."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Modes of `jaxvid.sample` for models with continuous latents, whose module exports `codec` (`jaxvid.methods.vae`)."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

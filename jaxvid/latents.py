@@ -5,8 +5,6 @@ z = means(codec.encode(video))
 codec.decode(swap(content=z, motion=other))
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

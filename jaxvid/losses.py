@@ -3,8 +3,6 @@
 Raise ValueError where predictions and targets differ in shape, which would broadcast otherwise.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Trains: `python -m jaxvid.main --config configs/vqvae.py [--workdir DIR] [--config.train.steps=500 ...]`."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -1,7 +1,5 @@
 """Names that users type: known ones pass, unknown ones are answered with the nearest."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

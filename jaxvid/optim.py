@@ -1,7 +1,5 @@
 """Optimizers and schedules: optax's own, by name."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Pixels as bytes: the one conversion from floats in [-1, 1] to uint8."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

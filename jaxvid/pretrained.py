@@ -6,8 +6,6 @@ its own arrays, and lists it in `Method.frozen`. From then on the run holds all 
 own config, arrays in its own checkpoints. The folder of the trained run is not needed again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

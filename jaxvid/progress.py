@@ -1,7 +1,5 @@
 """One line of progress, in a terminal, a notebook or a log file."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import shutil

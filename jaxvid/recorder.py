@@ -1,7 +1,5 @@
 """What a run writes to its work folder, and prints while it trains."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

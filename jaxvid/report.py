@@ -1,7 +1,5 @@
 """The report of a run: one HTML page of curves, videos, histograms and settings."""
 
-from __future__ import annotations
-
 import base64
 import itertools
 import math

@@ -1,7 +1,5 @@
 """A trained run as a value: loading it, remaking it under a changed config, and claiming a work folder."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import json

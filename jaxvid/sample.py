@@ -13,8 +13,6 @@ In Python:
     videos = sample.draw(trained, 16, seed=0, label="square_left")  # float32 [16,T,H,W,3] in [-1, 1]
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import os

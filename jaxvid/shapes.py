@@ -1,7 +1,5 @@
 """Checks of shapes and dtypes where a public function begins: a wrong argument is one line that names it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import chex

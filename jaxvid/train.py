@@ -1,7 +1,5 @@
 """The one training loop. It never asks which method it runs."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import functools

@@ -1,7 +1,5 @@
 """Where numbers go: metrics.jsonl and TensorBoard events without TensorFlow."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -5,8 +5,6 @@ one's own data set is a class of twenty lines. This package needs neither JAX no
 modules without dependencies (names, files): it can be used alone.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Checks a folder of videos before it is trained on, or converts it: python -m jaxvid.data PATH."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections import Counter

@@ -1,7 +1,5 @@
 """Crops and resizes of clips, in NumPy: the same for all frames, and for the paired `input` too."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A folder of videos as a source of clips, without conversion and without a list of classes."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

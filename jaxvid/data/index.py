@@ -1,7 +1,5 @@
 """All videos below a folder: found, probed in parallel, and cached between runs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

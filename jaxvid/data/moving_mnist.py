@@ -6,8 +6,6 @@ both constant within a clip, and digits bounce off the edges of a 64x64 frame an
 the range of speeds; here it is 2 to 5 pixels per frame. Where digits overlap, the brighter pixel counts.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import zlib

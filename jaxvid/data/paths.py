@@ -1,7 +1,5 @@
 """Videos that a user names, in the pace and size of a model's training clips."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ their clips and bytes, frames, resolution, classes, and damaged files. A record 
 JSON ([[key, dtype, shape], ...]), and the concatenated bytes of the arrays; ArrayRecord adds checksums.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import struct

@@ -7,8 +7,6 @@ from the raw bits of PCG64, whose stream NumPy guarantees, and rendering uses on
 exactly.
 """
 
-from __future__ import annotations
-
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence

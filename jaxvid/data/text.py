@@ -1,7 +1,5 @@
 """Captions as numbers: indices of words in a vocabulary of the captions, or precomputed embeddings."""
 
-from __future__ import annotations
-
 import bisect
 import random
 import re

@@ -3,8 +3,6 @@
 All that was prepared as ArrayRecord can be read: `tfds build ucf101 --file_format=array_record` writes it once.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import importlib.util

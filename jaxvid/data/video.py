@@ -4,8 +4,6 @@ A video is a file that FFmpeg decodes, one image (T=1), or a folder of numbered 
 file the first is taken (except for cover images); alpha is dropped.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

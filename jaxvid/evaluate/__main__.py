@@ -5,8 +5,6 @@ python -m jaxvid.evaluate --workdir runs/vqvae --metrics psnr,ssim,fvd
 python -m jaxvid.evaluate --workdir runs/acgan --classifier runs/classifier --references
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

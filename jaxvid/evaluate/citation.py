@@ -1,7 +1,5 @@
 """Scores as a table, as records for a file, and as sentences to print in a paper."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Nothing is resized or cropped here: each metric prepares the pixels in its own way.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Clips, or files of statistics, into the features that the metrics need, and features into scores."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import warnings

@@ -1,7 +1,5 @@
 """The metrics by name: what each needs of a set of clips, and the score it makes of two, with what was measured."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple

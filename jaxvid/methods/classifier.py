@@ -1,7 +1,5 @@
 """A classifier of labeled videos, for the evaluation of generators: the classes of their samples, and features."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ In each step the discriminator learns `loss.n_critic` times, each time on its ow
 generator once, from the last of the videos that the discriminator has just judged.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -7,8 +7,6 @@ learn at every step, or in turns of `model.turn` steps, as in variational EM: th
 learns, then the reverse.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple

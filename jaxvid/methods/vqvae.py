@@ -1,7 +1,5 @@
 """The VQ-VAE method: reconstruction through a codebook (van den Oord et al., 2017; for video Yan et al., 2021)."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Every part is a plain function over arrays in a file of its own; `fid` and `fvd`
 other part of jaxvid but four small modules (names, files, shapes, pixels).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ Inception it is pytorch-fid's (Szegedy et al. 2015, the graph of 2015-12-05), fo
 that of piergiaj and VideoGPT.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Features of many images or videos: in batches, over all devices, whatever their number."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 All arithmetic is float64 on the host. Features are [N,d], one row per image or video.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import warnings

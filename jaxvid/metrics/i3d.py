@@ -1,7 +1,5 @@
 """The I3D network behind FVD (Carreira and Zisserman 2017; Unterthiner et al. 2018): Inception-v1 over video."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import Any

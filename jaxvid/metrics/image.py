@@ -1,7 +1,5 @@
 """Full-reference image quality."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

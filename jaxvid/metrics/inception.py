@@ -4,8 +4,6 @@ It is the network that TensorFlow published on 2015-12-05, as in pytorch-fid and
 torchvision's: average pools exclude the padding, the last block has a max pool, and there are 1008 classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial, reduce
 from typing import Any

@@ -1,7 +1,5 @@
 """Inception Score (Salimans et al. 2016), in float64 on the host."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

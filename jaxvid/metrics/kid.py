@@ -1,7 +1,5 @@
 """Kernel Inception Distance (Binkowski et al. 2018): squared MMD with the kernel (x.y / d + 1)^3, in float64."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

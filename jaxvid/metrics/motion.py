@@ -5,8 +5,6 @@ distance between the `motion_features` of real and of fake clips, called Frechet
 almost alone.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

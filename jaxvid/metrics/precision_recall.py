@@ -1,7 +1,5 @@
 """Improved precision and recall (Kynkaanniemi et al. 2019): how realistic fakes are, and how much they cover."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

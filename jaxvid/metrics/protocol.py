@@ -5,8 +5,6 @@ Defaults: "pytorch_fid", which most published FIDs were computed with, and "orig
 was defined by; it is also the only FVD program whose weights can be verified without unpickling a file.
 """
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 import jax

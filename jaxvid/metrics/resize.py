@@ -8,8 +8,6 @@ A resize is a product with two small matrices, computed in float64 and applied i
 * "bicubic_antialias": the same with the cubic filter with a = -1/2 (Pillow). It overshoots: clip to the images' range.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal, get_args
 

@@ -4,8 +4,6 @@ A checkpoint is PREFIX.index, a LevelDB table of tensors with their offsets, and
 Formats: LevelDB's doc/table_format.md, Snappy's format_description.txt, TensorFlow's tensor_bundle.proto.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Iterator

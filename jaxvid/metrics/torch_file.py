@@ -4,8 +4,6 @@ Such files contain pickles, which are programs. Here their opcodes only move dat
 imported or called, and any name or opcode that PyTorch does not need to store tensors is an error.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import pickle

@@ -1,7 +1,5 @@
 """Reads files of weights, by path or URL, in the formats of PyTorch, safetensors and TensorFlow."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -1,7 +1,5 @@
 """The evaluator's weights: converts them once into the user's cache, python -m jaxvid.metrics.weights FILE_OR_URL."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence

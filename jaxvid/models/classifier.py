@@ -1,7 +1,5 @@
 """A small convolutional classifier of videos, whose penultimate layer serves as a feature space."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

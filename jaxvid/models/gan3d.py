@@ -1,7 +1,5 @@
 """The generator of 3-D convolutions: the layout of DCGAN (Radford et al., 2016; for video Vondrick et al., 2016)."""
 
-from __future__ import annotations
-
 import flax.linen as nn
 import jax
 

@@ -3,8 +3,6 @@
 A network is a list of stages: `widths[i]` channels, and a factor (time, height, width) by which the grid changes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

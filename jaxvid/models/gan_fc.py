@@ -1,7 +1,5 @@
 """Fully connected generators and discriminators: every pixel has weights of its own."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

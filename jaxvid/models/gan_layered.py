@@ -1,7 +1,5 @@
 """Generators of layered videos: a foreground that moves over a static background (Yang et al., 2017)."""
 
-from __future__ import annotations
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

@@ -5,8 +5,6 @@ are none), `axis_name` the mapped axis under pmap, and `dtype` that of computing
 Errors name the fields where a recipe has them: `model.generator`, `model.discriminators`, `model.conditioning`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

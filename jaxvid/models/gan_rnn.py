@@ -1,7 +1,5 @@
 """Generators and discriminators that go through time frame by frame (MoCoGAN, Tulyakov et al., 2018)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import flax.linen as nn

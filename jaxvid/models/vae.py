@@ -4,8 +4,6 @@ Latents have names, which keep those of the whole clip and those of a frame apar
 `{**z, "content": other["content"]}`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Builders of VAEs from plain options, by name. Errors name fields where a recipe has them: in `model.network`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Any

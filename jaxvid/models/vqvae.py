@@ -1,7 +1,5 @@
 """A convolutional video tokenizer: encoder, quantizer, decoder."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import flax.linen as nn

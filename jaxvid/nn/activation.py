@@ -1,7 +1,5 @@
 """The leaky ReLU of all networks here, and initial kernels that preserve the variance of features through it."""
 
-from __future__ import annotations
-
 import flax.linen as nn
 import jax
 

@@ -1,7 +1,5 @@
 """Attention over video."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import flax.linen as nn

@@ -3,8 +3,6 @@
 After Zhao et al. (2020, DiffAugment). Random numbers are drawn once per video, so that all of its frames change alike.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax

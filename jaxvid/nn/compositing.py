@@ -1,7 +1,5 @@
 """Compositing of videos: a foreground that moves over a background; differentiable, and without gathers."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

@@ -1,7 +1,5 @@
 """The encoder of conditions: the same module for generators, discriminators, decoders and priors."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Mapping

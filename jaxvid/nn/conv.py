@@ -11,8 +11,6 @@ slow for 3-D transposed ones, so neither reaches XLA there. The forms used inste
 Products of bfloat16 are summed in float32: GPUs and TPUs do so by themselves, on CPU the arrays are cast first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple

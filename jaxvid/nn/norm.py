@@ -1,7 +1,5 @@
 """Normalization over video, with float32 statistics whatever the dtype of the video."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import flax.linen as nn

@@ -5,8 +5,6 @@ it changes only where `train` is true. Distances, entropies, losses and statisti
 `axis_name` names the mapped axis of devices that share the batch, one contiguous slice each; it is None under jit.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """A small encoder of captions that is trained along with the model that reads it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import flax.linen as nn
