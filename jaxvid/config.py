@@ -115,10 +115,8 @@ def check(config: ConfigDict, devices: int) -> None:
         raise ValueError(f"data.holdout is {config.data.holdout}, expected a share between 0 and 1.")
     size = config.train.batch_size
     if size % devices:
-        fitting = max(1, round(size / devices)) * devices
-        raise ValueError(
-            f"train.batch_size {size} is not divisible by the {devices} devices; {fitting} is the nearest."
-        )
+        fits = max(1, round(size / devices)) * devices
+        raise ValueError(f"train.batch_size {size} is not divisible by the {devices} devices; {fits} is the nearest.")
 
 
 def to_dict(config: ConfigDict) -> dict[str, Any]:

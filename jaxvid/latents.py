@@ -100,9 +100,8 @@ def swap(content: Latents, motion: Latents) -> Latents:
     Raises ValueError: the model does not separate content from motion.
     """
     if content.keys() != {"content", "motion"}:
-        raise ValueError(
-            f"The latents of this model are {', '.join(content)}: only configs/vae.py separates content from motion."
-        )
+        names = ", ".join(content)
+        raise ValueError(f"The latents of this model are {names}: only configs/vae.py separates content from motion.")
     return {"content": content["content"], "motion": motion["motion"]}
 
 

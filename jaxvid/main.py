@@ -67,9 +67,8 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict]:
                 options = values.config.optim.players
                 options[player] = ConfigDict({**options.get(player, {}), field: value})
     except SyntaxError as error:
-        raise UsageError(
-            f"--config {error.filename} is no recipe in Python: line {error.lineno}, {error.msg}."
-        ) from error
+        where = f"line {error.lineno}, {error.msg}"
+        raise UsageError(f"--config {error.filename} is no recipe in Python: {where}.") from error
     except flags.Error as error:
         raise UsageError(plainly(str(error))) from error
     except (AttributeError, ImportError, LookupError, TypeError) as error:

@@ -8,9 +8,8 @@ def choice(field: str, value: str, known: Iterable[str]) -> str:
     """`value` if it is one of the known; otherwise a ValueError that names the field and the nearest."""
     known = list(known)
     if value not in known:
-        raise ValueError(
-            f'{field} is "{value}", expected one of {", ".join(known)}; did you mean {nearest(str(value), known)}?'
-        )
+        near = nearest(str(value), known)
+        raise ValueError(f'{field} is "{value}", expected one of {", ".join(known)}; did you mean {near}?')
     return value
 
 

@@ -1,7 +1,5 @@
 """Many devices: the mesh, steps under jit and pmap, reductions over an optional axis, keys per example."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxvid import checkpoint, conditions, core
 from jaxvid import run as run_lib
-from jaxvid.core import Batch, Method, TrainState, sampled_params
+from jaxvid.core import Batch, TrainState, sampled_params
 from jaxvid.data import Source
 
 
@@ -39,9 +39,8 @@ def complete(config: ConfigDict, source: Source, player: str) -> ConfigDict:
     digest = checkpoint.sha256(_sampled(run.state), run.state.collections)
     for field, found in {"step": int(run.state.step), "sha256": digest}.items():
         if entry[field] not in (found, 0, ""):
-            raise ValueError(
-                f"{player}.{field} is {entry[field]}, and the newest checkpoint in {entry.path} has {found}."
-            )
+            newest = f"the newest checkpoint in {entry.path}"
+            raise ValueError(f"{player}.{field} is {entry[field]}, and {newest} has {found}.")
         entry[field] = found
     entry.config = run.config
     return config
@@ -60,14 +59,9 @@ def recall(config: ConfigDict, workdir: str | Path) -> ConfigDict:
     return config
 
 
-def make_method(entry: ConfigDict) -> Method:
-    """The method of a completed reference, for steps that encode or decode with it; see `state_of`."""
-    return core.make_method(entry.config)
-
-
 def init(entry: ConfigDict, key: jax.Array, batch: Batch) -> tuple[Any, Any]:
     """Parameters and collections of the player, arbitrary: in the shapes into which `adopt` puts those of the run."""
-    state = make_method(entry).init(key, batch)
+    state = core.make_method(entry.config).init(key, batch)
     return _sampled(state), state.collections
 
 

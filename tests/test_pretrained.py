@@ -14,7 +14,7 @@ import pytest
 from conftest import recipe
 from ml_collections import ConfigDict
 
-from jaxvid import checkpoint, losses, optim, parallel, pretrained, sample
+from jaxvid import checkpoint, core, losses, optim, parallel, pretrained, sample
 from jaxvid import run as run_lib
 from jaxvid.core import Batch, Evaluated, Method, Metrics, TrainState, apply_gradients, new_state, normalize
 from jaxvid.train import train
@@ -25,7 +25,7 @@ complete = functools.partial(pretrained.complete, player="tokenizer")
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     """Learns a brightness for what a frozen tokenizer reconstructs."""
-    tokenizer = pretrained.make_method(config.tokenizer)
+    tokenizer = core.make_method(config.tokenizer.config)
     optimizers = optim.make_optimizers(config.optim, {"gain": config.train.steps})
 
     def init(key: jax.Array, batch: Batch) -> TrainState:

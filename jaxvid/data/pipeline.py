@@ -4,8 +4,6 @@ Every clip of a stream is a pure function of (source, seed, position), so that b
 worker processes nor on the number of hosts, and a run resumes at step k without reading the clips before it.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import signal
@@ -162,7 +160,7 @@ def eval_batches(
     return _batches(reader, 0, workers, threads)
 
 
-def _batches(reader: _Reader, start: int, workers: int, threads: int | None) -> Batches:
+def _batches(reader: "_Reader", start: int, workers: int, threads: int | None) -> Batches:
     """This process's share of the reader's clips, from batch `start` on, read ahead by grain."""
     import grain  # not at the top: grain imports JAX
 

@@ -1,7 +1,5 @@
 """Held-out clips: means, histograms and panels of a method's `eval_step`, and scores of its videos."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -38,7 +36,7 @@ class Evaluation(NamedTuple):
     profiles: dict[str, Profile]
     panels: dict[str, np.ndarray]
 
-    def with_scores(self, scores: Iterable[Score]) -> Evaluation:
+    def with_scores(self, scores: Iterable[Score]) -> "Evaluation":
         """With the scores among the scalars; where the method has a scalar of that name: `psnr_of_reconstructions`."""
         named = {f"{s.name}_of_{s.details['generated']}" if s.name in self.scalars else s.name: s.value for s in scores}
         return self._replace(scalars=self.scalars | named)

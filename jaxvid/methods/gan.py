@@ -61,10 +61,8 @@ def check(config: ConfigDict) -> None:
     if not temperature >= 0:
         raise ValueError(f"sample.temperature is {temperature}, expected 0 or more.")
     if loss.n_critic < 1 or batch_size % loss.n_critic:
-        raise ValueError(
-            f"train.batch_size {batch_size} is shared by the loss.n_critic {loss.n_critic} steps of the "
-            "discriminator: expected a multiple."
-        )
+        shared = f"is shared by the loss.n_critic {loss.n_critic} steps of the discriminator"
+        raise ValueError(f"train.batch_size {batch_size} {shared}: expected a multiple.")
     if loss.classes and len(config.condition.classes) < 2:
         raise ValueError("loss.classes trains an auxiliary classifier, which needs data with classes: set it to 0.")
     if loss.classes and not config.condition.on:

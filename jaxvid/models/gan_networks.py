@@ -186,8 +186,7 @@ def check_positive(field: str, options: Mapping[str, Any]) -> None:
 def check_framewise(field: str, options: Mapping[str, Any]) -> None:
     """Raises ValueError where the stages of a network that goes frame by frame change time, or look beside a frame."""
     if any(factor[0] != 1 for factor in options["factors"]):
-        raise ValueError(
-            f"{field}.factors are {tuple(options['factors'])}, expected 1 in time: it goes frame by frame."
-        )
+        factors = tuple(options["factors"])
+        raise ValueError(f"{field}.factors are {factors}, expected 1 in time: it goes frame by frame.")
     if options["residual"]:
         raise ValueError(f"{field}.residual is True, and such stages see the frames beside: set it to False.")

@@ -94,9 +94,8 @@ def make_vae(size: Size, options: Options, encoder: ConditionEncoder | None = No
             raise ValueError(f"model.network.{field} is {options[field]}, expected at least 1.")
     factor = math.prod(options.get("strides", ()))
     if any(side % factor for side in size[1:]):
-        raise ValueError(
-            f"data.resolution is {size[1]}, expected a multiple of {factor}, as model.network.strides say."
-        )
+        expected = f"a multiple of {factor}, as model.network.strides say"
+        raise ValueError(f"data.resolution is {size[1]}, expected {expected}.")
     if encoder:
         encoder = encoder.clone(name="condition")  # the name of its parameters decides their initial values
     return build(size, options, dtype).clone(condition_encoder=encoder)

@@ -64,9 +64,8 @@ class EMAVectorQuantizer(nn.Module):
     def setup(self) -> None:
         _check_codebook(self.codes, self.dim, self.commitment)
         if not 0 <= self.decay < 1 or self.warm_up < 0:
-            raise ValueError(
-                f"A codebook needs 0 <= decay < 1 and warm_up >= 0, got decay={self.decay} and warm_up={self.warm_up}."
-            )
+            found = f"decay={self.decay} and warm_up={self.warm_up}"
+            raise ValueError(f"A codebook needs 0 <= decay < 1 and warm_up >= 0, got {found}.")
         shape, normal = (self.codes, self.dim), nn.initializers.normal(1.0)
         self.embedding = self.variable("codebook", "embedding", lambda: normal(self.make_rng("params"), shape))
         self.cluster_size = self.variable("codebook", "cluster_size", jnp.zeros, shape[:1])
