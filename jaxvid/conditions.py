@@ -330,8 +330,7 @@ def from_user(config: ConfigDict, count: int, **values: Any) -> Arrays:
     Returns:
       Arrays [N, ...] by their names in a batch: label, words or embedding, first_frames, action, input.
 
-    Raises:
-      ValueError: something is unknown, lacking, of another shape, or not what the model was trained with.
+    Raises ValueError: something is unknown, lacking, of another shape, or not what the model was trained with.
     """
     options = config.get("condition") or config_lib.condition()
     values = {name: value for name, value in values.items() if value is not None}

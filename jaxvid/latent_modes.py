@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,18 +89,14 @@ def compress(run: Run, arguments: argparse.Namespace) -> Output:
     return Output(panels, note=note)
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "latent": {"help": "to traverse (default: the most informative one)"},
+    "dimension": {"type": int, "help": "of the latent (default: the most informative one)"},
+}
 MODES = {
     "interpolate": Mode(interpolate, 2, ("num",)),
     "fill": Mode(fill, 2, ("frames",)),
-    "traverse": Mode(
-        traverse,
-        1,
-        ("num",),
-        {
-            "latent": {"help": "to traverse (default: the most informative one)"},
-            "dimension": {"type": int, "help": "of the latent (default: the most informative one)"},
-        },
-    ),
+    "traverse": Mode(traverse, 1, ("num",), OPTIONS),
     "swap": Mode(swap, 2),
     "compress": Mode(compress, 1),
 }

@@ -62,8 +62,7 @@ def fill_in(codec: Codec, first: jax.Array, last: jax.Array, frames: int) -> Lat
       first, last: images [B,H,W,3], uint8 or float in [-1, 1].
       frames: at least 2, the two of the user included.
 
-    Raises:
-      ValueError: a latent grid, or fewer than two frames.
+    Raises ValueError: a latent grid, or fewer than two frames.
     """
     if "grid" in codec.latents:
         raise ValueError("A latent grid has no latents of single frames to fill in: train configs/vae.py or :frame.")
@@ -124,8 +123,7 @@ def compress(codec: Codec, video: jax.Array, path: str | Path, step: float = 1.0
       step: that width, in units of the dimension's posterior standard deviation, averaged over clips and frames: what
         the model itself does not tell apart need not be stored. Smaller is larger and better.
 
-    Raises:
-      ValueError: step is not above 0.
+    Raises ValueError: step is not above 0.
     """
     if step <= 0:
         raise ValueError(f"step is {step}, expected a number above 0.")

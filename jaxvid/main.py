@@ -151,11 +151,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         values, config = parse(arguments)
         if values.help:
-            print(
-                __doc__,
-                *(f"  --{name}  {values[name].help}" for name in ("config", "workdir", "distributed")),
-                sep="\n",
-            )
+            print(__doc__, *(f"  --{n}  {values[n].help}" for n in ("config", "workdir", "distributed")), sep="\n")
             return 0
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
         start_jax(values.distributed)

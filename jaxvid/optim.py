@@ -24,9 +24,7 @@ def _schedules() -> dict[str, Callable[..., optax.Schedule]]:
     return {n: f for n, f in functions.items() if n.endswith(("_schedule", "_decay"))}
 
 
-def _call(
-    functions: Mapping[str, Callable], field: str, name: str, arguments: Mapping[str, Any], **defaults: Any
-) -> Any:
+def _call(functions: dict[str, Callable], field: str, name: str, arguments: Mapping[str, Any], **defaults: Any) -> Any:
     """Calls one of the functions by name, with the config's arguments over those defaults that it takes."""
     if name not in functions:
         raise ValueError(
@@ -65,8 +63,7 @@ def make_schedule(options: Mapping[str, Any], steps: int, field: str = "optim.sc
       steps: optimizer steps of the run.
       field: where the schedule stands in the config, for errors.
 
-    Raises:
-      ValueError: optax has no such schedule or argument.
+    Raises ValueError: optax has no such schedule or argument.
     """
     rate, name = options["learning_rate"], options["schedule"]
     return _call(
@@ -93,8 +90,7 @@ def make_optimizer(options: Mapping[str, Any], steps: int, player: str = "") -> 
       steps: train steps of the run in which the player learns.
       player: whose optimizer.
 
-    Raises:
-      ValueError: optax has no such function or argument, or a number is out of its range.
+    Raises ValueError: optax has no such function or argument, or a number is out of its range.
     """
     fields = for_player(options, player)
 

@@ -5,7 +5,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, TextIO, TypeVar
 
 PATIENCE = 3.0  # seconds
@@ -30,9 +30,7 @@ class ProgressLine:
         self._seen: tuple[int, float] | None = None  # step and time of the last update
         self._seconds = self._steps = 0.0  # decayed sums, whose quotient is the present time per step
 
-    def update(
-        self, step: int, metrics: Mapping[str, Any], clips_per_second: float, waiting: float | None = None
-    ) -> None:
+    def update(self, step: int, metrics: dict[str, Any], clips_per_second: float, waiting: float | None = None) -> None:
         """Shows a step; `waiting` is the share of time, 0 to 1, spent waiting for data. Cheap enough for every step."""
         now = time.monotonic()
         if self._seen:  # the first update, which compiling delays, only starts the clock

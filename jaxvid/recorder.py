@@ -58,9 +58,7 @@ class Clock:
 class Recorder:
     """Writes metrics, pictures and the report of a run; silent on all processes but the first."""
 
-    def __init__(
-        self, workdir: Path, config: ConfigDict, start: int, batch: Mapping[str, list], headline: Sequence[str]
-    ):
+    def __init__(self, workdir: Path, config: ConfigDict, start: int, batch: dict[str, list], headline: Sequence[str]):
         self._active = jax.process_index() == 0
         self._workdir, self._config, self._headline = workdir, config, headline
         self.clock = Clock(config.train.batch_size)

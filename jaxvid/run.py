@@ -119,8 +119,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     if (workdir / "config.json").is_file():
         changed = config_lib.differences(config_lib.to_dict(saved_config(workdir)), config_lib.to_dict(config))
         if changed:
-            raise ValueError(
-                f"{workdir} holds a run with another config. Name another --workdir, or undo:\n" + "\n".join(changed)
-            )
+            undo = "\n".join(changed)
+            raise ValueError(f"{workdir} holds a run with another config. Name another --workdir, or undo:\n{undo}")
     elif any((workdir / "checkpoints").glob("[0-9]*")):
         raise ValueError(f"{workdir} has checkpoints but no config.json to compare with: name another --workdir.")

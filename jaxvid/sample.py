@@ -30,6 +30,7 @@ from jaxvid import conditions as conditions_lib
 from jaxvid import images, parallel
 from jaxvid import run as run_lib
 from jaxvid.command import Parser, attempt, plain_logs
+from jaxvid.conditions import Arrays
 from jaxvid.core import Batch, TrainState, find_method
 from jaxvid.data.paths import read_videos
 from jaxvid.files import replacing
@@ -83,8 +84,7 @@ def reconstruct(run: Run, video: np.ndarray, batch_size: int = BATCH_SIZE, **val
     Returns:
       float32 [N,T,H,W,3] in [-1, 1].
 
-    Raises:
-      ValueError: the model makes no reconstructions, or a condition is not what it was trained with.
+    Raises ValueError: the model makes no reconstructions, or a condition is not what it was trained with.
     """
     conditions = conditions_lib.from_user(run.config, len(video), **values)
     return np.concatenate(list(reconstructions(run, video, conditions, batch_size)))
@@ -129,9 +129,7 @@ def samples(run: Run, conditions: dict[str, np.ndarray], num: int, seed: int, ba
         yield np.asarray(video)[:count]
 
 
-def reconstructions(
-    run: Run, video: np.ndarray, conditions: dict[str, np.ndarray], batch_size: int
-) -> Iterator[np.ndarray]:
+def reconstructions(run: Run, video: np.ndarray, conditions: Arrays, batch_size: int) -> Iterator[np.ndarray]:
     """The videos of `reconstruct` in batches."""
     if run.method.reconstruct is None:
         raise ValueError("This model makes no reconstructions: it is sampled from (--mode sample).")

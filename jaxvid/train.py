@@ -205,8 +205,7 @@ def check_step(found: Any, state: TrainState) -> None:
 
 def finite(step: int, metrics: Metrics) -> tuple[int, dict[str, float]]:
     """Fetches a step's metrics. Raises NotFinite, naming the first that is not."""
-    fetched = jax.device_get(metrics)
-    values = {name: float(value) for name, value in fetched.items()}
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     for name, value in values.items():
         if not math.isfinite(value):
             raise NotFinite(

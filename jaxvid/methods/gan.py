@@ -71,10 +71,8 @@ def check(config: ConfigDict) -> None:
             "to ('label',)."
         )
     if not 1 <= loss.penalized <= batch_size // loss.n_critic:
-        raise ValueError(
-            f"loss.penalized is {loss.penalized}, expected at least 1 (every video) and at most as many as the "
-            f"discriminator sees in a step, {batch_size // loss.n_critic}."
-        )
+        most = f"as many as the discriminator sees in a step, {batch_size // loss.n_critic}"
+        raise ValueError(f"loss.penalized is {loss.penalized}, expected at least 1 (every video) and at most {most}.")
     conditions_lib.check(config.condition, config.data.frames)
     judged = ("first_frames", "label") if loss.classes else ("first_frames",)
     ignored = [name for name in config.condition.on if name not in judged]

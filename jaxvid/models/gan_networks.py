@@ -46,8 +46,7 @@ def make_generator(
         configs/gan3d.py, gan_rnn.py, acgan.py and pixel_gan.py.
       first_frames: how many frames are given as a condition; a dense generator makes those that follow.
 
-    Raises:
-      ValueError: sizes do not fit, or a field has no such value.
+    Raises ValueError: sizes do not fit, or a field has no such value.
     """
     field = "model.generator"
     name = choice(f"{field}.name", options["name"], ("conv", "recurrent", "layered", "dense"))
@@ -126,8 +125,7 @@ def make_discriminator(
       conditioning: "projection", "concatenation", or "none": the discriminators do not depend on the conditions.
       classes: of their auxiliary classifiers; 0 for none.
 
-    Raises:
-      ValueError: sizes do not fit, or a field has no such value.
+    Raises ValueError: sizes do not fit, or a field has no such value.
     """
     choice("model.conditioning", conditioning, ("projection", "concatenation", "none"))
     if not panel:
@@ -160,12 +158,11 @@ def make_stages(field: str, options: Mapping[str, Any], size: Sequence[int]) -> 
     Raises ValueError: they do not fit each other or videos of `size`. It names `field`.
     """
     widths, factors = tuple(options["widths"]), tuple(map(tuple, options["factors"]))
+    found = f"{field} has widths {widths} and factors {factors}"
     if not widths or len(widths) != len(factors) or any(len(factor) != 3 for factor in factors):
-        raise ValueError(
-            f"{field} has widths {widths} and factors {factors}, expected one factor (time, height, width) per width."
-        )
+        raise ValueError(f"{found}, expected one factor (time, height, width) per width.")
     if any(n < 1 for n in (*widths, *sum(factors, ()))):
-        raise ValueError(f"{field} has widths {widths} and factors {factors}, expected whole numbers of at least 1.")
+        raise ValueError(f"{found}, expected whole numbers of at least 1.")
     choice(f"{field}.norm", options["norm"], NORMS)
     if options["norm"] == "group" and any(width % 8 for width in widths):
         raise ValueError(f"{field}.widths are {widths}, expected multiples of 8, since {field}.norm is group.")

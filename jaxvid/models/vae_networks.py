@@ -80,8 +80,7 @@ def make_vae(size: Size, options: Options, encoder: ConditionEncoder | None = No
       encoder: of the conditions; None where there are none.
       dtype: of computing; parameters and latents stay float32.
 
-    Raises:
-      ValueError: sizes do not fit, or a field has no such value.
+    Raises ValueError: sizes do not fit, or a field has no such value.
     """
     name = choice("model.network.name", options["name"], NETWORKS)
     build, known = NETWORKS[name]

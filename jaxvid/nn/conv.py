@@ -112,9 +112,7 @@ def space_to_depth(x: jax.Array, factors: Triple) -> jax.Array:
     """
     batch, *sizes, channels = x.shape
     if any(n % f for n, f in zip(sizes, factors, strict=True)):
-        raise ValueError(
-            f"space_to_depth needs [T, H, W] in multiples of {factors}, got {sizes}: pad or crop the video."
-        )
+        raise ValueError(f"space_to_depth needs [T, H, W] in multiples of {factors}, got {sizes}: pad or crop it.")
     (t, h, w), (ft, fh, fw) = (n // f for n, f in zip(sizes, factors, strict=True)), factors
     x = x.reshape(batch, t, ft, h, fh, w, fw, channels).transpose(0, 1, 3, 5, 2, 4, 6, 7)
     return x.reshape(batch, t, h, w, ft * fh * fw * channels)
