@@ -13,6 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from jaxvid import config as config_lib
+from jaxvid import parallel
 from jaxvid.command import plain_logs
 from jaxvid.files import cache_folder
 from jaxvid.names import nearest
@@ -154,6 +155,7 @@ def main(arguments: Sequence[str]) -> int:
             print(__doc__, *(f"  --{n}  {values[n].help}" for n in ("config", "workdir", "distributed")), sep="\n")
             return 0
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        parallel.keep_memory()
         start_jax(values.distributed)
         train(config, values.workdir or default_workdir(recipe_of(values)))
     except Interrupted as stop:

@@ -1,4 +1,4 @@
-"""Times training steps beside PyTorch's in the same rounds: 2 threads each, float32, the same layers and work.
+"""Times training steps beside PyTorch's in the same rounds: 2 threads each, float32, the same layers and work, with the memory settings of jaxvid.main.
 
     python tests/benchmarks/steps.py [--rounds 9] [--seconds 1] [RECIPE ...]
 
@@ -19,6 +19,8 @@ from typing import Any
 import jax
 from timing import PRODUCT_FLOP, interleaved, paired, product
 from workloads import SIZES, random_video, recipe, training_step
+
+from jaxvid.parallel import keep_memory
 
 THREADS = 2
 INSTALL = (
@@ -51,6 +53,7 @@ def main() -> None:
 
 def limit_threads() -> None:
     """THREADS threads on the CPU for both; before JAX starts its backend, which takes as many as there are cores."""
+    keep_memory()
     jax.config.update("jax_platforms", "cpu")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
