@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -105,12 +106,10 @@ def keep_memory() -> None:
 
     Linux would take it back, and hand it out again page by page: a tenth of the time of vae:frame's steps.
     """
-    try:
-        set_option = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another system's C library
-        return
-    for option, value in ((-3, 1 << 30), (-1, (1 << 31) - 1), (-8, 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_ARENA_MAX
-        set_option(option, value)
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):  # of the GNU C library
+        for threshold in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            library.mallopt(threshold, 1 << 30)
+        library.mallopt(-8, 1)  # M_ARENA_MAX: the arenas of other threads give back what is above 64 MB
 
 
 def make_init(init: Callable, mesh: Mesh) -> Callable:

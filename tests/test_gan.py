@@ -7,7 +7,7 @@ import pytest
 from conftest import recipe
 from ml_collections import ConfigDict
 
-from jaxvid import adversarial
+from jaxvid import adversarial, parallel
 from jaxvid.methods import gan
 from jaxvid.models.gan_blocks import Critique
 
@@ -31,7 +31,7 @@ def unconditional(name: str) -> ConfigDict:
         ({"loss.adversarial": "hinge", "loss.smoothing": 0.1}, "loss.smoothing is for .* not for hinge"),
         ({"loss.smoothing": 0.6}, "expected less than 0.5"),
         ({"loss.n_critic": 3}, "batch_size 8 is shared by the loss.n_critic 3 .* a multiple"),
-        ({"loss.n_critic": 0}, "expected a multiple"),
+        ({"loss.n_critic": 0}, "loss.n_critic is 0, expected at least 1"),
         ({"loss.penalized": 0}, "loss.penalized is 0, expected at least 1"),
         ({"loss.penalized": 9}, "loss.penalized is 9, .* at most as many as .* in a step, 8"),
         ({"loss.classes": 1.0, "condition.on": ("label",)}, "needs data with classes"),
@@ -163,6 +163,22 @@ def test_a_way_out_names_fields_that_there_are() -> None:
         with pytest.raises(ValueError, match="ignores the action") as refused:
             gan.make(config)
         assert ("static_conditioned" in str(refused.value)) == static
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"loss.n_critic": 4}, "batch_size 16 is shared by the loss.n_critic 4 .* on each of 8 devices: .* a multiple"),
+        ({"loss.penalized": 4}, "loss.penalized is 4, .* on each of 8 devices, 2"),
+        ({"train.batch_size": 24, "loss.penalized": 2}, "expected a divisor of the 3 videos .* train.parallel to .jit"),
+    ],
+)
+def test_under_pmap_every_device_has_equal_shares(fields: dict, sentence: str) -> None:
+    config = unconditional("gan3d:tiny")
+    config.update_from_flattened_dict({"train.batch_size": 16, "loss.penalized": 1, **fields})
+    gan.make(config)
+    with pytest.raises(ValueError, match=sentence):
+        gan.make(config, parallel.AXIS)
 
 
 def test_only_every_nth_video_pays_for_its_slope() -> None:

@@ -91,6 +91,7 @@ CASES = {
         optim__clip=1.0,
     ),
     "gan-pixel": dense_gan,
+    "gan-penalized": variant("gan3d:tiny", loss__penalized=2, loss__r1=0.1),
 }
 # What each family learns to make small.
 LOSS = {"vqvae": "reconstruction", "vae": "reconstruction", "gan": "d_loss"}
@@ -107,6 +108,7 @@ GOLDEN = {
     "gan-recurrent": 2.072537,
     "gan-wasserstein": -0.076681,
     "gan-pixel": 1.913114,
+    "gan-penalized": 4.129413,
 }
 
 
@@ -138,6 +140,7 @@ def plain(state: TrainState) -> TrainState:
 
 def run(config: ConfigDict, devices: int, mode: str = "jit", steps: int = COMPARED) -> tuple[TrainState, list[dict]]:
     """The state after COMPARED steps, and the metrics of all steps."""
+    config.train.batch_size = BATCH
     config, source, _ = sources(config)
     mesh = parallel.make_mesh(jax.devices()[:devices])
     step = parallel.make_step(make_method(config, parallel.axis_name(mode)).train_step, mesh, mode)

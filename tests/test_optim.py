@@ -45,6 +45,15 @@ def test_gradients_are_clipped_to_the_norm() -> None:
     np.testing.assert_allclose(updates, [-0.06, -0.08], rtol=1e-6)
 
 
+@pytest.mark.parametrize("norm", [0.0, 0.5, 1.0, 7.0])
+def test_clipping_equals_that_of_optax(norm: float) -> None:
+    grads = {"a": norm * jnp.array([0.6, 0.0]), "b": norm * jnp.array([[0.8]])}
+    results = []
+    for tx in (optim.clip_by_global_norm(1.0), optax.clip_by_global_norm(1.0)):
+        results.append(tx.update(grads, tx.init(grads))[0])
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-6), *results)
+
+
 def test_ema_decay_is_per_optimizer_step() -> None:
     assert optim.ema_decay(options(ema_decay=0.81, accumulate=2)) == pytest.approx(0.9)
 

@@ -55,14 +55,11 @@ class Examples(NamedTuple):
     keys: jax.Array  # [B]
 
 
-def check(config: ConfigDict) -> None:
+def check(config: ConfigDict, axis_name: str | None) -> None:
     """Raises ValueError for what no GAN can be trained with."""
-    loss, batch_size, temperature = config.loss, config.train.batch_size, config.sample.temperature
+    loss, temperature = config.loss, config.sample.temperature
     if not temperature >= 0:
         raise ValueError(f"sample.temperature is {temperature}, expected 0 or more.")
-    if loss.n_critic < 1 or batch_size % loss.n_critic:
-        shared = f"is shared by the loss.n_critic {loss.n_critic} steps of the discriminator"
-        raise ValueError(f"train.batch_size {batch_size} {shared}: expected a multiple.")
     if loss.classes and len(config.condition.classes) < 2:
         raise ValueError("loss.classes trains an auxiliary classifier, which needs data with classes: set it to 0.")
     if loss.classes and not config.condition.on:
@@ -70,9 +67,7 @@ def check(config: ConfigDict) -> None:
             "loss.classes makes the generator show a class that it is not conditioned on: set it to 0, or condition.on "
             "to ('label',)."
         )
-    if not 1 <= loss.penalized <= batch_size // loss.n_critic:
-        most = f"as many as the discriminator sees in a step, {batch_size // loss.n_critic}"
-        raise ValueError(f"loss.penalized is {loss.penalized}, expected at least 1 (every video) and at most {most}.")
+    check_shares(config, jax.device_count() if axis_name else 1)
     conditions_lib.check(config.condition, config.data.frames)
     judged = ("first_frames", "label") if loss.classes else ("first_frames",)
     ignored = [name for name in config.condition.on if name not in judged]
@@ -85,10 +80,30 @@ def check(config: ConfigDict) -> None:
         )
 
 
+def check_shares(config: ConfigDict, devices: int) -> None:
+    """Raises ValueError where a batch has no equal shares: every n-th video of a device's rows must be that of all."""
+    batch_size, n_critic, penalized = config.train.batch_size, config.loss.n_critic, config.loss.penalized
+    videos = max(1, batch_size // devices)  # train says where a batch is too small for the devices
+    where = f" on each of {devices} devices" if devices > 1 else ""
+    if n_critic < 1:
+        raise ValueError(f"loss.n_critic is {n_critic}, expected at least 1.")
+    if videos % n_critic:
+        steps = f"the loss.n_critic {n_critic} steps of the discriminator{where}"
+        raise ValueError(f"train.batch_size {batch_size} is shared by {steps}: expected a multiple.")
+    if not 1 <= penalized <= videos // n_critic:
+        most = f"as many as the discriminator sees in a step{where}, {videos // n_critic}"
+        raise ValueError(f"loss.penalized is {penalized}, expected at least 1 (every video) and at most {most}.")
+    if devices > 1 and videos // n_critic % penalized:
+        seen = f"the {videos // n_critic} videos that a device's discriminator sees in a step"
+        raise ValueError(
+            f'loss.penalized is {penalized}, expected a divisor of {seen}: set it so, or train.parallel to "jit".'
+        )
+
+
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     """The functions of a GAN; `configs/gan3d.py` documents the fields. Raises ValueError for what cannot work."""
     game = adversarial.make_game(config.loss)
-    check(config)
+    check(config, axis_name)
     model, condition, size = config.model, config.condition, (config.data.frames, *[config.data.resolution] * 2)
     dtype = jnp.dtype(choice("model.dtype", model.dtype, ("float32", "bfloat16")))
     encoder = conditions_lib.make_encoder(condition, dtype) if condition.on else None
@@ -213,7 +228,7 @@ def discriminator_loss(
     extra = state.extra
     if game.lecam:
         extra = {"lecam": adversarial.update_averages(extra["lecam"], of_real, of_fake, setup.axis_name)}
-    subset = slice(None, None, game.penalized)  # strided as the shares of `train_step` are
+    subset = slice(None, None, game.penalized)  # as the shares of `train_step`, see `check_shares`
     penalized = jax.tree.map(lambda rows: rows[subset], conditions)
 
     def critic(video: jax.Array) -> jax.Array:

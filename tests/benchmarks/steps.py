@@ -1,4 +1,4 @@
-"""Times training steps beside PyTorch's in the same rounds: 2 threads each, float32, the same layers and work, with the memory settings of jaxvid.main.
+"""Times training steps beside PyTorch's in the same rounds: 2 threads each, float32, the same layers and work.
 
     python tests/benchmarks/steps.py [--rounds 9] [--seconds 1] [RECIPE ...]
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 def limit_threads() -> None:
     """THREADS threads on the CPU for both; before JAX starts its backend, which takes as many as there are cores."""
-    keep_memory()
+    keep_memory()  # as jaxvid.main does
     jax.config.update("jax_platforms", "cpu")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
