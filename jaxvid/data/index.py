@@ -28,7 +28,7 @@ VIDEO_ENDINGS = tuple(
     ".mxf .y4m .264 .h264 .265 .h265 .hevc .ivf .obu .mjpeg .mjpg .nut .dv .divx .rm .rmvb .apng".split()
 )
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-CACHE_FORMAT = 2  # to be increased when the cached properties of a video change
+CACHE_FORMAT = 3  # to be increased when the cached properties of a video change
 DAMAGED_CACHE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 Item = TypeVar("Item")

@@ -4,16 +4,18 @@ A video is a file that FFmpeg decodes, one image (T=1), or a folder of numbered 
 file the first is taken (except for cover images); alpha is dropped.
 """
 
+import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideData
 from av.stream import Discard, Disposition
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
@@ -25,8 +27,16 @@ from jaxvid.data.pipeline import DamagedClip
 OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if av.__version__.startswith("18.") else {}
 EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT  # otherwise swscale is up to 2 levels too dark
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
+SKIPPING = ("h264", "hevc", "mpeg2video", "mpeg4")  # decoders that can be told for each packet what to skip
 EXIF_ORIENTATION = 0x0112  # 5 and above: width and height are exchanged
-Packet = tuple[int | None, bool]  # timestamp, and whether decoding may start there
+
+
+class Packet(NamedTuple):
+    """What a container says of a frame before it is decoded."""
+
+    pts: int | None  # timestamp
+    is_start: bool  # whether decoding may start there
+    is_shown: bool  # an edit list may hide frames that others need
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +52,7 @@ class VideoInfo:
     keyframes: np.ndarray  # int64 [k], timestamps at which decoding may start; empty: only at the beginning
     timed: bool  # the timestamps are the file's own and identify its frames; otherwise their order does
     codec: str  # FFmpeg's name of the decoder, or Pillow's of the image format
+    mirrored: bool = False  # decoded frames are mirrored left to right, and then rotated
     rotation: int = 0  # counterclockwise degrees (0, 90, 180, 270) by which decoded frames are rotated
     notes: tuple[str, ...] = ()  # remarks for a report
     images: tuple[str, ...] = ()  # paths of the images, in order, if the video is not one file for FFmpeg
@@ -66,19 +77,23 @@ def probe(path: str, decode: bool = False) -> VideoInfo:
         context = stream.codec_context
         # AVI stores no presentation times: FFmpeg guesses them, wrongly where frames are reordered.
         guessed = container.format.name == "avi"
-        stamps = {pts for pts, _ in packets}
-        timed = None not in stamps and len(stamps) == len(packets) and not (guessed and context.has_b_frames)
+        stamps_of_frames = [packet.pts for packet in packets if packet.is_shown]
+        unique = None not in stamps_of_frames and len(set(stamps_of_frames)) == len(stamps_of_frames)
+        timed = unique and not (guessed and context.has_b_frames)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         declared, codec, time_base = stream.frames, context.name, stream.time_base or Fraction(1, 1000)
     if frame is None:
         raise DamagedClip(path, "no frame decodes")
-    notes = [f"its header declares {declared} frames"] if declared not in (0, len(packets)) else []
-    stamps_of_frames: list[int | None] = [pts for pts, _ in packets]
-    keyframes = np.array(sorted(pts for pts, is_key in packets if is_key and pts is not None and timed), np.int64)
+    shown = len(stamps_of_frames)
+    notes = [f"its header declares {declared} frames"] if declared not in (0, shown, len(packets)) else []
+    if shown < len(packets):
+        notes.append(f"its edit list hides {len(packets) - shown} of {len(packets)} frames")
+    starts = (packet.pts for packet in packets if packet.is_start and packet.pts is not None and timed)
+    keyframes = np.array(sorted(starts), np.int64)
     if decode or not (timed or guessed):
         stamps_of_frames, problem = _decode_all(path, next(iter(keyframes.tolist()), None))
         if problem:
-            notes.append(f"{len(stamps_of_frames)} of {len(packets)} frames decode, then {problem}")
+            notes.append(f"{len(stamps_of_frames)} of {shown} frames decode, then {problem}")
     if timed:
         pts = np.array(sorted(pts for pts in stamps_of_frames if pts is not None), np.int64)
         pts = pts[pts >= keyframes[0]] if len(keyframes) else pts  # frames before it cannot be decoded
@@ -88,9 +103,9 @@ def probe(path: str, decode: bool = False) -> VideoInfo:
         pts, unit = np.arange(len(stamps_of_frames)), 1 / Fraction(rate).limit_denominator(1001)
     if not len(pts):
         raise DamagedClip(path, "; ".join(["no frame decodes", *notes]))
-    rotation = round(frame.rotation / 90) % 4 * 90
+    mirrored, rotation = _orientation(frame)
     width, height = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
-    return VideoInfo(path, width, height, rate, pts, unit, keyframes, timed, codec, rotation, tuple(notes))
+    return VideoInfo(path, width, height, rate, pts, unit, keyframes, timed, codec, mirrored, rotation, tuple(notes))
 
 
 def probe_images(path: str, images: Sequence[str], decode: bool = False) -> VideoInfo:
@@ -150,9 +165,10 @@ def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_
     starts = info.keyframes[info.keyframes <= info.pts[indices[0]]]
     # The second attempt, from the beginning, is for containers that seek inexactly and for wrong keyframes.
     for start in dict.fromkeys([*starts[-1:], *starts[:1]]) or [None]:
-        for pts, frame in _frames(info, start):
+        for pts, frame in _frames(info, start, frozenset(wanted)):
             if pts in wanted:
-                clip[wanted.pop(pts)] = np.rot90(_resized(frame, *stored_size), turns)
+                picture = _resized(frame, *stored_size)
+                clip[wanted.pop(pts)] = np.rot90(picture[:, ::-1] if info.mirrored else picture, turns)
             if not wanted:
                 return clip
             if pts > info.pts[indices[-1]]:
@@ -184,7 +200,7 @@ def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _list_packets(container: InputContainer, stream: VideoStream) -> tuple[list[Packet], av.VideoFrame | None]:
-    """Each visible packet, and the first frame that decodes."""
+    """Each packet of a frame, and the first frame that decodes."""
     packets: list[Packet] = []
     frame, keyframe_seen = None, False
     for packet in container.demux(stream):
@@ -195,11 +211,27 @@ def _list_packets(container: InputContainer, stream: VideoStream) -> tuple[list[
             except av.FFmpegError:
                 if keyframe_seen:  # frames before it cannot decode if a recording was cut
                     raise
-        if not packet.size or packet.is_discard or packet.is_corrupt:
+        if not packet.size or packet.is_corrupt:
             continue
         if stream.codec_context.name != "vp8" or memoryview(packet)[0] & 16:  # the bit of visible frames
-            packets.append((packet.pts, packet.is_keyframe and _is_entry_point(packet, stream)))
+            is_start = packet.is_keyframe and _is_entry_point(packet, stream)
+            packets.append(Packet(packet.pts, is_start, not packet.is_discard))
     return packets, frame
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[bool, int]:
+    """Whether a decoded frame is to be mirrored, and by how many degrees it is rotated after that.
+
+    The display matrix takes (column, row), counted to the right and down, to (a column + c row, b column + d row); a
+    negative determinant mirrors (ISO/IEC 14496-12, 6.2.2 and 8.3.2).
+    """
+    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+    if matrix is None:
+        return False, 0
+    (a, b, _), (c, d, _), _ = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3).tolist()
+    mirrored = a * d < b * c
+    sign = -1 if mirrored else 1  # mirroring first leaves a rotation
+    return mirrored, round(-math.degrees(math.atan2(sign * b, sign * a)) / 90) % 4 * 90
 
 
 def _is_entry_point(packet: av.Packet, stream: VideoStream) -> bool:
@@ -232,25 +264,39 @@ def _decode_all(path: str, start: int | None) -> tuple[list[int | None], str]:
     return stamps, ""
 
 
-def _frames(info: VideoInfo, start: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
-    """(timestamp as in `info.pts`, frame) from the keyframe at `start` on, or the beginning; none if it cannot seek."""
-    for number, frame in enumerate(_decode(info.path, start, start is not None and start > info.keyframes[0])):
+def _frames(info: VideoInfo, start: int | None, wanted: Container[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    """(timestamp as in `info.pts`, frame) from the keyframe at `start` on, or the beginning; none if it cannot seek.
+
+    Frames that are not `wanted` may be missing.
+    """
+    seek = start is not None and start > info.keyframes[0]
+    for number, frame in enumerate(_decode(info.path, start, seek, wanted if info.timed else None)):
         if not info.timed:
             yield number, frame
         elif frame.pts is not None:
             yield frame.pts, frame
 
 
-def _decode(path: str, start: int | None, seek: bool = False) -> Iterator[av.VideoFrame]:
-    """Frames from the keyframe `start` on; DamagedClip at the first damaged one."""
+def _decode(
+    path: str, start: int | None, seek: bool = False, wanted: Container[int | None] | None = None
+) -> Iterator[av.VideoFrame]:
+    """Frames from the keyframe `start` on; DamagedClip at the first damaged one.
+
+    With `wanted`, their timestamps, other frames are decoded only where further ones may need them.
+    """
     arrived = start is None
     with _opened(path) as (container, stream):
         if seek:
+            # The first packet names the encoder, whose faults FFmpeg makes up for: x264 before build 151, Xvid, DivX.
+            with suppress(av.FFmpegError):
+                next(container.demux(stream)).decode()
             container.seek(int(start or 0), stream=stream)
         for packet in container.demux(stream):
             arrived = arrived or (packet.is_keyframe and packet.pts == start)
             if arrived and packet.is_corrupt:
                 raise DamagedClip(path, "the data of a frame is incomplete")
+            if wanted is not None and stream.codec_context.name in SKIPPING:
+                stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
             for frame in packet.decode() if arrived else ():
                 if frame.is_corrupt:
                     raise DamagedClip(path, "a frame is damaged")
