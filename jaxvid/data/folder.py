@@ -5,17 +5,20 @@ import hashlib
 import json
 import math
 import os
-from collections import Counter
-from collections.abc import Collection, Iterator
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
 
 from jaxvid.data.index import IMAGE_ENDINGS, VIDEO_ENDINGS, Index, build_index, natural
-from jaxvid.data.video import VideoInfo, read_clip
+from jaxvid.data.pipeline import DamagedClip
+from jaxvid.data.video import VideoInfo, read_clip, resized_size
 from jaxvid.names import choice, nearest
 
+KEPT_BYTES = 2**28  # clips of a folder that are not more are decoded once and kept in memory
 SLOWEST = 0.995  # of the requested frame rate: 29.97 counts as 30
 EVAL_FOLDERS = ("val", "valid", "validation", "test", "eval")
 
@@ -23,8 +26,9 @@ EVAL_FOLDERS = ("val", "valid", "validation", "test", "eval")
 class Folder:
     """Clips of all videos below a folder.
 
-    Files: all that FFmpeg decodes, with a known ending or without one; images, which are videos of one frame; and, if a
-    clip has more than one frame, folders of numbered images, each of which is one video. Hidden files are ignored.
+    Files: all that FFmpeg decodes, with a known ending or without one; images, which are videos of one frame, but for
+    animations and TIFF of several pages; and, if a clip has more than one frame, folders of images whose names hold a
+    running number or a time, each of which is one video. Hidden files are ignored.
 
     Classes: the first level of sub-folders; files beside them have the class "none". Text: the class name, or that of
     `captions.csv` (columns file, text) or `captions.jsonl` (keys file, text) at the top of the folder.
@@ -34,6 +38,8 @@ class Folder:
 
     Clips do not overlap. They consist of every stride-th frame or, with `fps`, of the frames nearest to t, t + 1/fps,
     ... by presentation time; a clip that would repeat a frame is left out, and so is a video of a lower rate.
+
+    Where all clips fit in KEPT_BYTES they are kept, and decoded in one pass as far as they follow the same keyframe.
 
     Attributes:
       classes: their names, in natural order; empty if there are no sub-folders.
@@ -73,7 +79,10 @@ class Folder:
         for name, info in self.index.videos.items():
             starts[name] = clip_starts(info, self.frames, self.stride, self.fps)
             if not len(starts[name]):
-                self.skipped.append((name, too_short(info, self.frames, self.stride, self.fps)))
+                reasons = [too_short(info, self.frames, self.stride, self.fps)]
+                if len(info.images) == 1:  # one of several that might have been frames
+                    reasons += filter(None, [self.index.apart.get(name.rpartition("/")[0] or ".")])
+                self.skipped.append((name, "; ".join(reasons)))
         usable = [name for name in starts if len(starts[name])]
         if not usable:
             raise ValueError(self._nothing_usable())
@@ -95,19 +104,30 @@ class Folder:
         self.clips = np.stack([numbers, np.concatenate([starts[name] for name in chosen])], axis=1)
         if train == held_out:
             self.clips = _split_clips(self.clips, split, holdout, chosen[0])
+        areas = np.array([math.prod(resized_size(info, self.resolution)) for info in self.videos])
+        fits = 3 * self.frames * areas[self.clips[:, 0]].sum() <= KEPT_BYTES
+        self._kept = _Kept(_passes(self.videos, self.clips)) if fits else None
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Video uint8 [T,h,w,3], label int32 [] and text str []; DamagedClip, or IndexError past the last clip."""
-        number, start = self.clips[index]
-        indices = clip_indices(self.videos[number], start, self.frames, self.stride, self.fps)
+        number = self.clips[index, 0]
+        index %= len(self)  # it may be negative
+        video = self._kept.clip(index, self._read) if self._kept else None
         return {
-            "video": read_clip(self.videos[number], indices, self.resolution),
+            "video": self._read([index]) if video is None else video,
             "label": np.asarray(self.labels[number], np.int32),
             "text": np.asarray(self.texts[number]),
         }
+
+    def _read(self, clips: Sequence[int]) -> np.ndarray:
+        """The frames uint8 [n*T,h,w,3] of clips of one video."""
+        info = self.videos[self.clips[clips[0], 0]]
+        starts = self.clips[clips, 1]
+        indices = [clip_indices(info, start, self.frames, self.stride, self.fps) for start in starts]
+        return read_clip(info, np.concatenate(indices), self.resolution)
 
     def shape(self) -> str:
         """The shape and pace of a clip, in words."""
@@ -137,6 +157,45 @@ class Folder:
             names = [show(name) for name, its_reason in index.skipped if its_reason == reason]
             problems.append(f"{number} x {reason}: {', '.join(names[:3])}{', ...' if number > 3 else ''}")
         return f"none of {plural(len(index.found), 'file')} in {index.root} gives a clip: {'; '.join(problems)}"
+
+
+class _Kept:
+    """Clips that have been decoded; safe to share between threads, while each worker process has its own.
+
+    Args:
+      passes: int64 [clips], see `_passes`.
+    """
+
+    def __init__(self, passes: np.ndarray):
+        self._passes = passes
+        self._clips: dict[int, dict[int, np.ndarray]] = {}
+        self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+
+    def clip(self, index: int, read: Callable[[list[int]], np.ndarray]) -> np.ndarray | None:
+        """A copy of a clip, which is read with all others of its pass; None if one of these is damaged."""
+        number = int(self._passes[index])
+        with self._locks[number]:
+            if number not in self._clips:
+                clips = np.flatnonzero(self._passes == number).tolist()
+                try:
+                    self._clips[number] = dict(zip(clips, np.split(read(clips), len(clips)), strict=True))
+                except DamagedClip:
+                    self._clips[number] = {}
+        found = self._clips[number].get(index)
+        return None if found is None else found.copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Kept, (self._passes,)
+
+
+def _passes(videos: Sequence[VideoInfo], clips: np.ndarray) -> np.ndarray:
+    """For each clip the number int64 [clips] of the pass of the decoder that gives it: one for those of a keyframe."""
+    keys = np.stack([clips[:, 0], np.arange(len(clips))])
+    ends = np.searchsorted(clips[:, 0], np.arange(len(videos)), "right")
+    for info, first, end in zip(videos, [0, *ends[:-1]], ends, strict=True):
+        if len(info.images) < 2:  # separate images need no pass
+            keys[1, first:end] = np.searchsorted(info.keyframes, info.pts[clips[first:end, 1]], "right")
+    return np.unique(keys, axis=1, return_inverse=True)[1].reshape(-1)
 
 
 def clip_starts(info: VideoInfo, frames: int, stride: int, fps: float) -> np.ndarray:

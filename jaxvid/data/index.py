@@ -11,7 +11,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from absl import logging
 
+from jaxvid.data.pictures import in_order, is_animated
 from jaxvid.data.pipeline import DamagedClip
 from jaxvid.data.video import VideoInfo, probe, probe_images
 from jaxvid.files import cache_folder, replacing
@@ -29,6 +30,7 @@ VIDEO_ENDINGS = tuple(
 )
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 CACHE_FORMAT = 3  # to be increased when the cached properties of a video change
+JUNK = ("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found")  # not the user's
 DAMAGED_CACHE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 Item = TypeVar("Item")
@@ -45,6 +47,7 @@ class Index:
     foreign: Counter[str]  # number of other files, by ending; hidden files are not counted
     folders: int  # that were searched
     videos: dict[str, VideoInfo]
+    apart: dict[str, str] = field(default_factory=dict)  # folder -> why its images are no frames of one video
 
 
 def build_index(root: str, sequences: bool, workers: int | None = None, decode: bool = False) -> Index:
@@ -55,7 +58,7 @@ def build_index(root: str, sequences: bool, workers: int | None = None, decode: 
 
     Args:
       root: the folder.
-      sequences: whether a folder that contains only numbered images is one video; otherwise each image is one.
+      sequences: whether numbered images of one folder are one video; otherwise each image is one.
       workers: threads; None for one per processor core, at most 16.
       decode: decode every frame of every file, and do not use the cache.
     """
@@ -96,6 +99,7 @@ def find_videos(root: str, sequences: bool) -> Index:
     candidates: list[tuple[str, tuple[str, ...]]] = []
     skipped: list[tuple[str, str]] = []
     foreign: Counter[str] = Counter()
+    apart: dict[str, str] = {}
     folders, links, visited = deque([root]), deque[str](), set[str]()
     while folders or links:
         folder = folders.popleft() if folders else links.popleft()  # own names precede names through links
@@ -103,28 +107,34 @@ def find_videos(root: str, sequences: bool) -> Index:
             continue
         visited.add(os.path.realpath(folder))
         try:
-            paths = [os.path.join(folder, name) for name in os.listdir(folder) if not name.startswith(".")]
+            names = (name for name in os.listdir(folder) if not name.startswith(".") and name not in JUNK)
+            paths = [os.path.join(folder, name) for name in names]
         except OSError as error:
             skipped.append((_name(folder, root), f"the folder cannot be entered ({error.strerror})"))
             continue
         inner = [path for path in paths if os.path.isdir(path)]
         for path in inner:
             (links if os.path.islink(path) else folders).append(path)
-        images = sorted((path for path in paths if _ending(path) in IMAGE_ENDINGS), key=natural)
-        files = [path for path in paths if _ending(path) in (*VIDEO_ENDINGS, "") and path not in inner]
-        foreign.update(_ending(path) for path in set(paths) - {*inner, *images, *files})
-        if sequences and _is_sequence(images) and not files and not inner:
-            candidates.append((folder, tuple(images)))
+        images = sorted((path for path in paths if _ending(path) in IMAGE_ENDINGS and path not in inner), key=natural)
+        frames, reason = in_order(images) if sequences else ([], "")
+        if reason:
+            apart[_name(folder, root)] = reason
+        if frames and not is_animated(frames[0]):
+            candidates.append((folder, tuple(frames)))
+            files = [path for path in paths if _ending(path) in VIDEO_ENDINGS and path not in inner]
         else:
-            candidates += [(path, ()) for path in files] + [(path, (path,)) for path in images if path not in inner]
+            candidates += [(path, (path,)) for path in images]
+            files = [path for path in paths if _ending(path) in (*VIDEO_ENDINGS, "") and path not in inner]
+        candidates += [(path, ()) for path in files]
+        foreign.update(_ending(path) for path in set(paths) - {*inner, *images, *files})
     found: dict[str, tuple[str, tuple[str, ...]]] = {}  # by the path without links
-    for path, frames in sorted(candidates, key=lambda candidate: os.path.islink(candidate[0])):
+    for path, contained in sorted(candidates, key=lambda candidate: os.path.islink(candidate[0])):
         if not os.path.isfile(path) and not os.path.isdir(path):
             skipped.append((_name(path, root), "it is a link to nothing, or no regular file"))
         else:
-            found.setdefault(os.path.realpath(path), (_name(path, root), frames))
+            found.setdefault(os.path.realpath(path), (_name(path, root), contained))
     possible = dict(sorted(found.values(), key=lambda video: natural(video[0])))
-    return Index(root, possible, sorted(skipped), foreign, len(visited), {})
+    return Index(root, possible, sorted(skipped), foreign, len(visited), {}, apart)
 
 
 def natural(name: str) -> list[Any]:
@@ -165,13 +175,6 @@ def _ending(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def _is_sequence(paths: Sequence[str]) -> bool:
-    """Whether these are two or more images whose names differ only in one number."""
-    matches = [re.fullmatch(r"(.*?)(\d+)(\D*)", os.path.basename(path), re.DOTALL) for path in paths]
-    frames = [(match[1], match[3].lower(), int(match[2])) for match in matches if match]
-    return len(frames) == len(paths) == len(set(frames)) > 1 and len({frame[:2] for frame in frames}) == 1
-
-
 def _stamp(root: str, name: str, images: Sequence[str]) -> list[int]:
     """Number, size and last modification of the files of a video: unless these change, their content does not."""
     try:
@@ -190,13 +193,13 @@ def _save(cache: Path, videos: dict[str, tuple[list[int], VideoInfo]]) -> None:
     """Writes the properties, whole or not at all; a failure is only a warning."""
     table = {}
     for name, (stamp, info) in videos.items():
-        entry = {field: value for field, value in vars(info).items() if field not in ("path", "images")}
+        entry = {key: value for key, value in vars(info).items() if key not in ("path", "images")}
         counts = {"pts": len(info.pts), "keyframes": len(info.keyframes)}
         table[name] = entry | counts | {"stamp": stamp, "time_base": info.time_base.as_integer_ratio()}
     text = json.dumps({"format": CACHE_FORMAT, "videos": table}).encode()
     arrays: dict[str, Any] = {"text": np.frombuffer(text, np.uint8)}
-    for field in ("pts", "keyframes"):
-        arrays[field] = np.concatenate([np.empty(0, np.int64), *(getattr(info, field) for _, info in videos.values())])
+    for key in ("pts", "keyframes"):
+        arrays[key] = np.concatenate([np.empty(0, np.int64), *(getattr(info, key) for _, info in videos.values())])
     try:
         with replacing(cache) as temporary, open(temporary, "wb") as file:  # a path would be given the suffix .npz
             np.savez_compressed(file, **arrays)

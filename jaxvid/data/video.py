@@ -1,7 +1,7 @@
 """One video: its properties, and any of its frames, exactly.
 
-A video is a file that FFmpeg decodes, one image (T=1), or a folder of numbered images. Of several video streams in one
-file the first is taken (except for cover images); alpha is dropped.
+A video is a file that FFmpeg decodes, an image (of one frame, or an animation, or the pages of a TIFF), or a folder of
+numbered images. Of several video streams in one file the first is taken (except for cover images); alpha is dropped.
 """
 
 import math
@@ -15,20 +15,17 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 from av.container import InputContainer
-from av.sidedata.sidedata import Type as SideData
 from av.stream import Discard, Disposition
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
-from PIL import Image, ImageOps
 
+from jaxvid.data import pictures
 from jaxvid.data.pipeline import DamagedClip
 
 # PyAV 18 refuses a file whose title is not UTF-8 without this option; PyAV 19 reads it, and removed the option.
 OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if av.__version__.startswith("18.") else {}
 EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT  # otherwise swscale is up to 2 levels too dark
-IMAGE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
 SKIPPING = ("h264", "hevc", "mpeg2video", "mpeg4")  # decoders that can be told for each packet what to skip
-EXIF_ORIENTATION = 0x0112  # 5 and above: width and height are exchanged
 
 
 class Packet(NamedTuple):
@@ -46,7 +43,7 @@ class VideoInfo:
     path: str  # the file, or the folder of images
     width: int  # pixels, after rotation
     height: int
-    fps: float  # frames per second, averaged over the file's own timestamps; 0 for images
+    fps: float  # frames per second, averaged over the file's own timestamps; 0 for images without
     pts: np.ndarray  # int64 [frames], timestamps in presentation order, in units of `time_base` seconds
     time_base: Fraction
     keyframes: np.ndarray  # int64 [k], timestamps at which decoding may start; empty: only at the beginning
@@ -56,6 +53,7 @@ class VideoInfo:
     rotation: int = 0  # counterclockwise degrees (0, 90, 180, 270) by which decoded frames are rotated
     notes: tuple[str, ...] = ()  # remarks for a report
     images: tuple[str, ...] = ()  # paths of the images, in order, if the video is not one file for FFmpeg
+    white: int = 0  # the value of white, if the images are of floats or 32-bit integers
 
     @property
     def times(self) -> np.ndarray:
@@ -82,12 +80,17 @@ def probe(path: str, decode: bool = False) -> VideoInfo:
         timed = unique and not (guessed and context.has_b_frames)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         declared, codec, time_base = stream.frames, context.name, stream.time_base or Fraction(1, 1000)
+        aspect = stream.sample_aspect_ratio or 1
     if frame is None:
         raise DamagedClip(path, "no frame decodes")
     shown = len(stamps_of_frames)
     notes = [f"its header declares {declared} frames"] if declared not in (0, shown, len(packets)) else []
     if shown < len(packets):
         notes.append(f"its edit list hides {len(packets) - shown} of {len(packets)} frames")
+    if aspect != 1:
+        notes.append(f"its pixels are {aspect.numerator}:{aspect.denominator} and are taken as square")
+    if frame.interlaced_frame:
+        notes.append("it is interlaced, and both fields of a frame are kept")
     starts = (packet.pts for packet in packets if packet.is_start and packet.pts is not None and timed)
     keyframes = np.array(sorted(starts), np.int64)
     if decode or not (timed or guessed):
@@ -109,29 +112,44 @@ def probe(path: str, decode: bool = False) -> VideoInfo:
 
 
 def probe_images(path: str, images: Sequence[str], decode: bool = False) -> VideoInfo:
-    """Properties of a video whose frames are `images`, paths in order; its size is that of the first.
+    """Properties of a video whose frames are `images`, paths in order, or the pictures within a single one.
 
-    `path` is their folder, or the image itself if there is only one. With `decode` all are decoded, and only those
-    before the first that does not decode are counted. Raises DamagedClip if the first is no image.
+    `path` is their folder, or the image itself if there is only one. Their size is that of the first. With `decode` all
+    are decoded, and only those before the first that does not decode are counted. Raises DamagedClip if the first is no
+    image, or if they are of floats or 32-bit integers without a plain range (see `pictures.plain_white`).
     """
+    first = pictures.outline(images[0])
+    timed, pts = (first.timed, first.pts) if len(images) == 1 else (False, np.arange(len(images)))
+    info = VideoInfo(
+        path,
+        first.width,
+        first.height,
+        fps=1000 * (len(pts) - 1) / float(pts[-1]) if timed else 0.0,
+        pts=pts,
+        time_base=Fraction(1, 1000 if timed else 1),
+        keyframes=np.empty(0, np.int64),
+        timed=timed,
+        codec=first.codec,
+        notes=(*first.notes, *filter(None, [pictures.gaps(images)])),
+        images=tuple(images),
+        white=pictures.plain_white(images, range(len(pts))) if first.ranged else 0,
+    )
+    count = 0
     try:
-        with Image.open(images[0]) as image:
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-            width, height = image.size[::-1] if turned else image.size
-            codec = (image.format or "image").lower()
-    except IMAGE_ERRORS as error:
-        raise DamagedClip(images[0], f"it cannot be opened as an image ({error})") from error
-    nothing, numbers = np.empty(0, np.int64), np.arange(len(images))
-    info = VideoInfo(path, width, height, 0.0, numbers, Fraction(1), nothing, False, codec, images=tuple(images))
-    for number in numbers.tolist() if decode else ():
-        try:
-            _read_image(info, number)
-        except DamagedClip as damage:
-            if number == 0:
-                raise
-            note = f"{number} of {len(images)} images decode, then {os.path.basename(damage.path)}: {damage.reason}"
-            return replace(info, pts=numbers[:number], notes=(note,))
+        for _ in _read_images(info, range(len(pts) if decode else 0)):
+            count += 1
+    except DamagedClip as damage:
+        if not count:
+            raise
+        note = f"{count} of {len(pts)} images decode, then {os.path.basename(damage.path)}: {damage.reason}"
+        return replace(info, pts=pts[:count], notes=(*info.notes, note))
     return info
+
+
+def resized_size(info: VideoInfo, short_side: int) -> tuple[int, int]:
+    """Width and height of the frames that `read_clip` returns."""
+    scale = short_side / min(info.width, info.height)
+    return max(1, round(info.width * scale)), max(1, round(info.height * scale))
 
 
 def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_side: int) -> np.ndarray:
@@ -152,12 +170,11 @@ def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_
     if not len(indices) or indices[0] < 0 or indices[-1] >= len(info.pts) or (np.diff(indices) <= 0).any():
         found = f"{len(info.pts)} frames; a clip of it is ascending indices, not {indices.tolist()}"
         raise ValueError(f"{info.path} has {found}")
-    scale = short_side / min(info.width, info.height)
-    width, height = max(1, round(info.width * scale)), max(1, round(info.height * scale))
+    width, height = resized_size(info, short_side)
     clip = np.empty((len(indices), height, width, 3), np.uint8)
     if info.images:
-        for slot, index in enumerate(indices):
-            clip[slot] = _resized(av.VideoFrame.from_ndarray(_read_image(info, index)), width, height)
+        for slot, picture in enumerate(_read_images(info, indices.tolist())):
+            clip[slot] = _resized(av.VideoFrame.from_ndarray(picture), width, height)
         return clip
     turns = info.rotation // 90
     stored_size = (height, width) if turns % 2 else (width, height)
@@ -225,10 +242,10 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, int]:
     The display matrix takes (column, row), counted to the right and down, to (a column + c row, b column + d row); a
     negative determinant mirrors (ISO/IEC 14496-12, 6.2.2 and 8.3.2).
     """
-    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False, 0
-    (a, b, _), (c, d, _), _ = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3).tolist()
+    (a, b, _), (c, d, _), _ = np.frombuffer(matrix, np.int32).reshape(3, 3).tolist()
     mirrored = a * d < b * c
     sign = -1 if mirrored else 1  # mirroring first leaves a rotation
     return mirrored, round(-math.degrees(math.atan2(sign * b, sign * a)) / 90) % 4 * 90
@@ -312,18 +329,11 @@ def _resized(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
     return frame.reformat(width, height, "rgb24", interpolation=kernel | EXACT, threads=1).to_ndarray()
 
 
-def _read_image(info: VideoInfo, index: int) -> np.ndarray:
-    """One upright image, RGB uint8 [h,w,3]."""
-    path = info.images[index]
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # Pillow would clip 16-bit gray to white
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            rgb = np.asarray(upright.convert("RGB"))
-    except IMAGE_ERRORS as error:
-        raise DamagedClip(path, f"the image does not decode ({error})") from error
-    if rgb.shape[:2] != (info.height, info.width):
-        size = f"{rgb.shape[1]}x{rgb.shape[0]}"
-        raise DamagedClip(path, f"it is {size} pixels, the first image of its folder {info.width}x{info.height}")
-    return rgb
+def _read_images(info: VideoInfo, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    """Upright images, RGB uint8 [h,w,3], of the size of the first."""
+    for index, picture in zip(indices, pictures.read(info.images, indices, info.white), strict=True):
+        if picture.shape[:2] != (info.height, info.width):
+            size = f"{picture.shape[1]}x{picture.shape[0]}"
+            path = info.images[index % len(info.images)]
+            raise DamagedClip(path, f"it is {size} pixels, the first image of its folder {info.width}x{info.height}")
+        yield picture

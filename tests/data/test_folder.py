@@ -9,6 +9,7 @@ import pickle
 import shutil
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ import pytest
 from counting import numbers, picture, write_video
 from PIL import Image
 
+from jaxvid.data import folder as folder_module
 from jaxvid.data import index as index_module
+from jaxvid.data import video as video_module
 from jaxvid.data.folder import Folder, clip_indices, clip_starts
 from jaxvid.data.index import build_index, in_parallel
 from jaxvid.data.pipeline import DamagedClip, eval_batches, train_batches
@@ -192,6 +195,43 @@ def test_short_videos_are_skipped_and_named(tree, tmp_path):
         ValueError, match=r"it has 1.6 of the 3.2 seconds that a clip of 16 frames at 5 per second needs"
     ):
         Folder(str(root), 16, 24, fps=5)
+
+
+@pytest.mark.parametrize("stride, fps", [(1, 0), (3, 0), (1, 10)])
+def test_clips_of_one_keyframe_are_decoded_in_one_pass(tmp_path, monkeypatch, stride, fps):
+    (tmp_path / "videos").mkdir()
+    for name, options in {"a.mp4": {"g": "30", "bf": "3"}, "b.avi": {"bf": "2"}, "c.mkv": {"g": "500"}}.items():
+        write_video(tmp_path / "videos" / name, 100, **options)
+    settings = {"path": str(tmp_path / "videos"), "frames": 4, "resolution": 24, "stride": stride, "fps": fps}
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module, "KEPT_BYTES", 0)
+        expected = [clip["video"] for clip in Folder(**settings)]
+    passes = []
+    decode = video_module._decode
+    monkeypatch.setattr(video_module, "_decode", lambda *args: passes.append(args) or decode(*args))
+    folder = Folder(**settings)
+    with ThreadPoolExecutor(4) as pool:
+        for index, clip in pool.map(lambda index: (index, folder[index]["video"]), [*range(len(folder))] * 2):
+            np.testing.assert_array_equal(clip, expected[index])
+            clip[:] = 0  # the next reader gets its own
+    assert len(folder.videos) == 2 and len(passes) <= sum(len(info.keyframes) or 1 for info in folder.videos)
+
+
+def test_a_damaged_clip_does_not_spoil_the_others_of_its_pass(tmp_path):
+    file = tmp_path / "a.mp4"
+    write_video(file, 120, noise=60, layout={"movflags": "faststart"}, g="120", b="2M")
+    sound = [clip["video"] for clip in Folder(str(tmp_path), 4, 48)]
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2] + bytes(5000) + data[len(data) // 2 + 5000 :])
+    damaged = Folder(str(tmp_path), 4, 48)
+    read = []
+    for index in range(len(sound)):
+        try:
+            np.testing.assert_array_equal(damaged[index]["video"], sound[index])
+        except DamagedClip:
+            break
+        read.append(index)
+    assert 8 < len(read) < 22
 
 
 # ---- which part
