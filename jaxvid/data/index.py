@@ -22,6 +22,7 @@ from absl import logging
 from jaxvid.data.pipeline import DamagedClip
 from jaxvid.data.video import VideoInfo, probe, probe_images
 from jaxvid.files import cache_folder, replacing
+from jaxvid.names import composed
 
 VIDEO_ENDINGS = tuple(
     ".mp4 .m4v .mov .avi .mkv .webm .gif .mpg .mpeg .m2v .ts .m2ts .mts .wmv .asf .flv .f4v .3gp .3g2 .ogv .ogm .vob "
@@ -103,7 +104,7 @@ def find_videos(root: str, sequences: bool) -> Index:
             continue
         visited.add(os.path.realpath(folder))
         try:
-            paths = [os.path.join(folder, name) for name in os.listdir(folder) if not name.startswith(".")]
+            paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if not name.startswith(".")]
         except OSError as error:
             skipped.append((_name(folder, root), f"the folder cannot be entered ({error.strerror})"))
             continue
@@ -112,7 +113,8 @@ def find_videos(root: str, sequences: bool) -> Index:
             (links if os.path.islink(path) else folders).append(path)
         images = sorted((path for path in paths if _ending(path) in IMAGE_ENDINGS), key=natural)
         files = [path for path in paths if _ending(path) in (*VIDEO_ENDINGS, "") and path not in inner]
-        foreign.update(_ending(path) for path in set(paths) - {*inner, *images, *files})
+        taken = {*inner, *images, *files}
+        foreign.update(_ending(path) for path in paths if path not in taken)
         if sequences and _is_sequence(images) and not files and not inner:
             candidates.append((folder, tuple(images)))
         else:
@@ -127,9 +129,9 @@ def find_videos(root: str, sequences: bool) -> Index:
     return Index(root, possible, sorted(skipped), foreign, len(visited), {})
 
 
-def natural(name: str) -> list[Any]:
-    """A sorting key that puts clip2 before clip10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+def natural(name: str) -> tuple[list[Any], str]:
+    """A sorting key that puts clip2 before clip10; total, so that 1 and 01 have an order, too."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", composed(name))], name
 
 
 def in_parallel(
