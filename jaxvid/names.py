@@ -38,6 +38,11 @@ def show(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
 
 
+def plural(number: int, one: str, many: str = "") -> str:
+    """A number and its noun: 1 file, 2 files."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def first_few(names: Sequence[str]) -> str:
     """The first ten names, and how many more there are."""
     more = f", and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
@@ -46,5 +51,5 @@ def first_few(names: Sequence[str]) -> str:
 
 def left_out(files: Sequence[tuple[str, str]]) -> str:
     """One line about (name, reason) of files that cannot be used: the first ten, and how many more there are."""
-    what = "1 file is" if len(files) == 1 else f"{len(files):,} files are"
-    return f"{what} left out: {first_few([f'{name} ({reason})' for name, reason in files])}"
+    named = first_few([f"{name} ({reason})" for name, reason in files])
+    return f"{plural(len(files), 'file is', 'files are')} left out: {named}"

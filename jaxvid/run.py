@@ -18,6 +18,7 @@ from jaxvid import config as config_lib
 from jaxvid.core import Method, TrainState, make_method
 from jaxvid.data import Source
 from jaxvid.files import write_json
+from jaxvid.names import plural
 
 
 class Run(NamedTuple):
@@ -150,9 +151,9 @@ def check_data(workdir: Path, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(split: Mapping[str, Any] | None) -> str:
-    return (
-        f"{split['clips']:,} clips ({split['classes']:,} classes)" if split else "a number of clips that was not kept"
-    )
+    if split is None:
+        return "a number of clips that was not kept"
+    return f"{plural(split['clips'], 'clip')} ({plural(split['classes'], 'class', 'classes')})"
 
 
 def claim(workdir: Path, config: ConfigDict, sources: Mapping[str, Source]) -> None:

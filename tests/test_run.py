@@ -121,7 +121,7 @@ def test_training_and_evaluation_compare_the_data(config: ConfigDict, tmp_path: 
         train.train(config, workdir)
     (tmp_path / "moved" / "dogs" / "d.mp4").unlink()
     (tmp_path / "moved" / "dogs" / "e.mp4").unlink()
-    with pytest.warns(UserWarning, match=r"train had 3 clips \(2 classes\) and has 2 clips \(1 classes\)"):
+    with pytest.warns(UserWarning, match=r"train had 3 clips \(2 classes\) and has 2 clips \(1 class\)"):
         train.train(config, workdir)
     assert evaluate.main([f"--workdir={workdir}", "--metrics=psnr"]) == 0
     assert "warning: the data have changed" in capsys.readouterr().err

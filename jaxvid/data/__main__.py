@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from jaxvid.command import Parser, attempt
-from jaxvid.data.folder import Folder, check_settings, plural
+from jaxvid.data.folder import Folder, check_settings
 from jaxvid.data.index import build_index
 from jaxvid.data.records import write_records
-from jaxvid.names import show
+from jaxvid.names import plural, show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

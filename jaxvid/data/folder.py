@@ -16,7 +16,7 @@ from jaxvid.data.captions import read_captions
 from jaxvid.data.index import IMAGE_ENDINGS, VIDEO_ENDINGS, Index, build_index, natural
 from jaxvid.data.splits import find_parts, hold_out, is_part, share
 from jaxvid.data.video import VideoInfo, read_clip
-from jaxvid.names import choice, composed, first_few, nearest, show
+from jaxvid.names import choice, composed, first_few, nearest, plural, show
 
 SLOWEST = 0.995  # of the requested frame rate: 29.97 counts as 30
 
@@ -175,11 +175,6 @@ def clip_indices(info: VideoInfo, start: int, frames: int, stride: int, fps: flo
         return start + stride * np.arange(frames)
     times = info.times
     return _nearest(times, times[start] + np.arange(frames) / fps)
-
-
-def plural(number: int, one: str, many: str = "") -> str:
-    """A number and its noun: 1 file, 2 files."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _nearest(times: np.ndarray, wanted: Any) -> Any:

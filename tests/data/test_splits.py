@@ -37,7 +37,7 @@ def test_two_folders_that_differ_in_the_word_for_the_part_are_parts(train: str, 
         ("train_256", "test_512"),
         ("valley", "train"),
         ("contest", "strain"),
-        ("restrain", "rest"),
+        ("retrain", "retest"),
         ("cats", "dogs"),
     ],
 )
