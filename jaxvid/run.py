@@ -124,13 +124,17 @@ def account(path: str, sources: Mapping[str, Source]) -> dict[str, Any]:
     return found
 
 
-def check_data(workdir: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+def check_data(workdir: Path, saved: ConfigDict, found: Mapping[str, Any]) -> dict[str, Any]:
     """Compares an account of data with that of the run in a work folder, and warns, with the numbers, of changes.
 
-    Returns that of the run, without the splits if it has none.
+    Args:
+      saved: the config of the run.
+      found: from `account`.
+
+    Returns the account of the run, without the splits if it has none.
     Raises ValueError: the data lie elsewhere, and the numbers are others or unknown; or the account is damaged.
     """
-    file, before = workdir / "data.json", account(saved_config(workdir).data.path, {})
+    file, before = workdir / "data.json", account(saved.data.path, {})
     try:
         before |= json.loads(file.read_text()) if file.is_file() else {}
         now = {name: split for name, split in found.items() if name != "path" and split != before.get(name)}
@@ -174,11 +178,12 @@ def claim(workdir: Path, config: ConfigDict, sources: Mapping[str, Source]) -> N
         raise PermissionError(errno.EACCES, "the work folder cannot be written; name another --workdir", str(workdir))
     found = account(config.data.path, sources)
     if (workdir / "config.json").is_file():
-        changed = config_lib.differences(config_lib.to_dict(saved_config(workdir)), config_lib.to_dict(config))
+        saved = saved_config(workdir)
+        changed = config_lib.differences(config_lib.to_dict(saved), config_lib.to_dict(config))
         if changed:
             undo = "\n".join(changed)
             raise ValueError(f"{workdir} holds a run with another config. Name another --workdir, or undo:\n{undo}")
-        found = {**found, **check_data(workdir, found), "path": found["path"]}
+        found = {**found, **check_data(workdir, saved, found), "path": found["path"]}
     elif any((workdir / "checkpoints").glob("[0-9]*")):
         raise ValueError(f"{workdir} has checkpoints but no config.json to compare with: name another --workdir.")
     if jax.process_index() == 0:
