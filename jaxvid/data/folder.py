@@ -14,7 +14,7 @@ from absl import logging
 
 from jaxvid.data.captions import read_captions
 from jaxvid.data.index import IMAGE_ENDINGS, VIDEO_ENDINGS, Index, build_index, natural
-from jaxvid.data.splits import find_parts, hold_out, is_part, share
+from jaxvid.data.splits import find_parts, hold_out, like_parts, share
 from jaxvid.data.video import VideoInfo, read_clip
 from jaxvid.names import choice, composed, first_few, nearest, plural, show
 
@@ -250,7 +250,7 @@ def _texts(root: str, index: Index, defaults: Mapping[str, str], warn: bool) -> 
 
 def _warn_of_parts(root: str, folders: Collection[str]) -> None:
     """Warns of folders that are named as parts of a data set, and are not used as such."""
-    if odd := sorted(filter(is_part, folders), key=natural):
+    if odd := sorted(like_parts(folders), key=natural):
         rule = "put them at its top as train/ and val/, or set path to a folder that holds them so"
         what = "folders that are named as parts of a data set, but divided like all others"
         warnings.warn(f"{root} has {what}: {first_few(odd)}; if they are parts, {rule}", stacklevel=3)
@@ -259,7 +259,8 @@ def _warn_of_parts(root: str, folders: Collection[str]) -> None:
 def _split_clips(clips: np.ndarray, split: str, holdout: float, name: str) -> np.ndarray:
     """The clips of a single video: the last ones are kept for evaluation."""
     if len(clips) == 1:
-        logging.warning("There is only one clip, in %s: it is used for training and for evaluation", show(name))
+        if split == "train":
+            logging.warning("There is only one clip, in %s: it is used for training and for evaluation", show(name))
         return clips
     kept = len(clips) - share(holdout, len(clips))
     return clips[:kept] if split == "train" else clips[kept:]

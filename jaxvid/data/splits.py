@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from jaxvid.names import composed
 
@@ -24,7 +24,7 @@ def find_parts(found: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """
     tops = {name.split("/")[0] if "/" in name or len(images) > 1 else "" for name, images in found.items()}
     words = {top: _word(top) for top in sorted(tops)}
-    if len(tops) == 1 and is_part(*tops):
+    if len(tops) == 1 and _is_bare(*tops):
         return dict.fromkeys(tops, "train")
     others = {around for word, around in words.values() if word in TRAIN}
     for part in EVAL:
@@ -35,8 +35,18 @@ def find_parts(found: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return {}
 
 
-def is_part(folder: str) -> bool:
-    """Whether a folder's name says no more than which part of a data set it is: Test, train_256, valset."""
+def like_parts(folders: Iterable[str]) -> list[str]:
+    """The folders that may be parts of a data set by their names: all that have a word for a part, if both parts occur.
+
+    Otherwise those whose names say no more than the part: Test, train_256, valset.
+    """
+    words = {folder: _word(folder)[0] for folder in folders}
+    both = {word in TRAIN for word in words.values() if word} == {True, False}
+    return [folder for folder, word in words.items() if word and (both or _is_bare(folder))]
+
+
+def _is_bare(folder: str) -> bool:
+    """Whether a folder's name says which part of a data set it is, and no more."""
     word, around = _word(folder)
     return bool(word) and not re.search(r"[^\W\d_]", re.sub("set|data", "", "".join(around)))
 
