@@ -24,7 +24,7 @@ from jaxvid.data import Source
 from jaxvid.data import text as text_lib
 from jaxvid.data.paths import read_videos
 from jaxvid.files import load_array
-from jaxvid.names import choice, closest, nearest
+from jaxvid.names import choice, closest, composed, nearest
 from jaxvid.nn.condition import ConditionEncoder
 
 LISTED = 60  # names in an error
@@ -83,18 +83,21 @@ class Condition:
 class Label(Condition):
     """A class, by its name. All classes in turn where a user names none."""
 
-    metavar, help = "NAMES", "classes, in turn (default: all)"
+    metavar, help = "NAMES", "classes, in turn (default: all): a,b, or repeated where names have commas"
 
     def complete(self, options: ConfigDict, source: Source) -> None:
         if len(options.classes) < 2:
             raise lacking(self.name, "at least two classes", source)
 
     def read(self, values: Sequence[str], config: ConfigDict) -> list[str]:
-        return [name for value in values for name in value.split(",") if name]
+        """Commas separate names, but in what as a whole is the name of a class."""
+        classes = {composed(name) for name in config.condition.classes}
+        lists = [[value] if composed(value) in classes else value.split(",") for value in values]
+        return [name for names in lists for name in names if name]
 
     def rows(self, value: Any, config: ConfigDict) -> Sequence[Any]:
-        classes = config.condition.classes
-        names = classes if value is None else listed(value)
+        classes = [composed(name) for name in config.condition.classes]
+        names = classes if value is None else [composed(name) for name in listed(value)]
         for name in names:
             if name not in classes:
                 near = ", ".join(closest(name, classes, LISTED))

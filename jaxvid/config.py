@@ -10,6 +10,7 @@ from jaxvid.names import choice
 
 # A run can resume under another value of these; all others would make it another run.
 MAY_CHANGE = (
+    "data.path",  # where the data lie; what they are is compared by `run.check_data`
     "train.steps",
     "train.parallel",
     "train.workers",

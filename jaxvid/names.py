@@ -1,7 +1,10 @@
-"""Names that users type: known ones pass, unknown ones are answered with the nearest."""
+"""Names that users type, and of files: known ones pass, unknown ones are answered with the nearest."""
 
 import difflib
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+NAMED = 10  # files in a warning
 
 
 def choice(field: str, value: str, known: Iterable[str]) -> str:
@@ -23,3 +26,30 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def closest(name: str, names: Iterable[str], count: int) -> list[str]:
     """Up to `count` of the names, those most like a misspelled one first."""
     return difflib.get_close_matches(name, list(names), n=count, cutoff=0.0)
+
+
+def composed(name: str) -> str:
+    """The name in Unicode's composed form (NFC): macOS writes letters and their accents apart, keyboards together."""
+    return unicodedata.normalize("NFC", name)
+
+
+def show(name: str) -> str:
+    """A file name as one line of printable characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """A number and its noun: 1 file, 2 files."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def first_few(names: Sequence[str]) -> str:
+    """The first ten names, and how many more there are."""
+    more = f", and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(map(show, names[:NAMED])) + more
+
+
+def left_out(files: Sequence[tuple[str, str]]) -> str:
+    """One line about (name, reason) of files that cannot be used: the first ten, and how many more there are."""
+    named = first_few([f"{name} ({reason})" for name, reason in files])
+    return f"{plural(len(files), 'file is', 'files are')} left out: {named}"

@@ -4,16 +4,21 @@ import argparse
 import errno
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvid import checkpoint
 from jaxvid import config as config_lib
 from jaxvid.core import Method, TrainState, make_method
+from jaxvid.data import Source
+from jaxvid.files import write_json
+from jaxvid.names import plural
 
 
 class Run(NamedTuple):
@@ -103,11 +108,66 @@ def remake(run: Run, changes: Mapping[str, Any]) -> Run:
     return Run(config, make_method(config), run.state)
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes the work folder, or checks that the run in it has this config.
+def account(path: str, sources: Mapping[str, Source]) -> dict[str, Any]:
+    """What a run keeps of its data, to compare them with those that it resumes with.
+
+    Args:
+      path: `data.path`.
+      sources: of `data.make_source` by split, wrapped or not.
+
+    Returns by split the numbers of clips and classes and the digest, and `path` in one form for all ways to write it.
+    """
+    found: dict[str, Any] = {"path": os.path.realpath(os.path.expanduser(path)) if path else ""}
+    for split, source in sources.items():
+        digest = getattr(source, "sha256", "")
+        found[split] = {"clips": len(source), "classes": len(source.classes), "sha256": digest}
+    return found
+
+
+def check_data(workdir: Path, saved: ConfigDict, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Compares an account of data with that of the run in a work folder, and warns, with the numbers, of changes.
+
+    Args:
+      saved: the config of the run.
+      found: from `account`.
+
+    Returns the account of the run, without the splits if it has none.
+    Raises ValueError: the data lie elsewhere, and the numbers are others or unknown; or the account is damaged.
+    """
+    file, before = workdir / "data.json", account(saved.data.path, {})
+    try:
+        before |= json.loads(file.read_text()) if file.is_file() else {}
+        now = {name: split for name, split in found.items() if name != "path" and split != before.get(name)}
+        numbers = {name: (_numbers(before.get(name)), _numbers(split)) for name, split in now.items()}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{file} is damaged: delete it, if the data are those of the run.") from error
+    changes = "; ".join(
+        f"{name} had {was} and has {are}" if was != are else f"{name} has {are} as before, but not the same ones"
+        for name, (was, are) in numbers.items()
+    )
+    if before["path"] != found["path"] and any(was != are for was, are in numbers.values()):
+        undo = f"name another --workdir, or set data.path to what was in {before['path']}"
+        raise ValueError(f"{workdir} holds a run with other data: {changes}; {undo}.")
+    if changes and found["path"]:
+        known = "have changed" if file.is_file() else "may have changed"
+        warnings.warn(f"the data {known} since the run in {workdir} began: {changes}.", stacklevel=3)
+    return before
+
+
+def _numbers(split: Mapping[str, Any] | None) -> str:
+    if split is None:
+        return "a number of clips that was not kept"
+    return f"{plural(split['clips'], 'clip')} ({plural(split['classes'], 'class', 'classes')})"
+
+
+def claim(workdir: Path, config: ConfigDict, sources: Mapping[str, Source]) -> None:
+    """Makes the work folder, or checks that the run in it has this config, and warns where its data have changed.
+
+    Args:
+      sources: of the data, by split.
 
     Raises:
-      ValueError: the folder holds a run with another config; one line per field.
+      ValueError: the folder holds a run with another config, one line per field, or with other data.
       OSError: the folder cannot be made or written.
     """
     try:
@@ -116,10 +176,15 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         raise OSError(f"the work folder {workdir} cannot be made ({error.strerror}): name another one.") from error
     if not os.access(workdir, os.W_OK):
         raise PermissionError(errno.EACCES, "the work folder cannot be written; name another --workdir", str(workdir))
+    found = account(config.data.path, sources)
     if (workdir / "config.json").is_file():
-        changed = config_lib.differences(config_lib.to_dict(saved_config(workdir)), config_lib.to_dict(config))
+        saved = saved_config(workdir)
+        changed = config_lib.differences(config_lib.to_dict(saved), config_lib.to_dict(config))
         if changed:
             undo = "\n".join(changed)
             raise ValueError(f"{workdir} holds a run with another config. Name another --workdir, or undo:\n{undo}")
+        found = {**found, **check_data(workdir, saved, found), "path": found["path"]}
     elif any((workdir / "checkpoints").glob("[0-9]*")):
         raise ValueError(f"{workdir} has checkpoints but no config.json to compare with: name another --workdir.")
+    if jax.process_index() == 0:
+        write_json(workdir / "data.json", found)

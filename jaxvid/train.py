@@ -118,7 +118,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         example = {name: value for name, value in next(batches).items() if name != "mask"}
     batch = parallel.put_batch(example, job.mesh)
     abstract = abstract_state(job.plain, described(batch))
-    claim(workdir, config)
+    claim(workdir, config, {"train": job.train_source, "eval": job.eval_source})
     with contextlib.closing(Checkpointer(workdir, config.train.keep)) as checkpointer:
         state = checkpointer.restore(abstract, job.mesh)
         if state is None:

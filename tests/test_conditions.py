@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 from pathlib import Path
@@ -179,6 +180,27 @@ def test_users_get_every_class_in_turn_or_those_they_name() -> None:
     assert conditions.from_user(trained("label"), 3, label=["dog_sleeps", "cat_runs"])["label"].tolist() == [2, 0, 2]
 
 
+@pytest.mark.parametrize(
+    ("given", "labels"),
+    [
+        (["a,b"], [1]),
+        (["a,b", "a"], [1, 0]),
+        (["a,c"], [0, 2]),
+        (["a", "c,"], [0, 2]),
+        (["cre\u0300me, brûlée"], [3]),
+        (["cr\u00e8me, brûlée", "c,a"], [3, 2, 0]),
+    ],
+)
+def test_commas_on_the_command_line_separate_classes_but_where_they_are_in_a_name(given: list, labels: list) -> None:
+    config = configured("label")
+    config.condition.classes = ("a", "a,b", "c", "cr\u00e8me, brûlée")
+    parser = argparse.ArgumentParser()
+    conditions.add_arguments(parser)
+    arguments = parser.parse_args([f"--label={each}" for each in given])
+    values = conditions.from_arguments(arguments, config)
+    assert conditions.from_user(config, len(labels), **values)["label"].tolist() == labels
+
+
 @pytest.mark.filterwarnings("ignore:1 of 3 captions")
 def test_users_texts_become_the_words_of_training() -> None:
     config = trained("text", words=4)
@@ -274,12 +296,12 @@ def test_a_job_holds_the_completed_config_and_words(tmp_path: Path) -> None:
     with job.eval_batches() as batches:
         assert next(batches)["words"].shape == (8, 24)
     write_json(tmp_path / "config.json", config_lib.to_dict(job.config))
-    run_lib.claim(tmp_path, train.prepare(config).config)
+    run_lib.claim(tmp_path, train.prepare(config).config, {})
     kept = json.loads((tmp_path / "config.json").read_text())
     kept["condition"]["vocabulary"].remove("purple")
     write_json(tmp_path / "config.json", kept)
     with pytest.raises(ValueError, match=r"condition.vocabulary: the run has \['0'.*\.\.\. \(4\d in all\)") as error:
-        run_lib.claim(tmp_path, job.config)
+        run_lib.claim(tmp_path, job.config, {})
     assert len(str(error.value)) < 1000
 
 

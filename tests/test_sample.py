@@ -252,6 +252,19 @@ def test_given_videos_are_read_as_in_training(tmp_path: Path) -> None:
         read_videos(str(film), 6, options)
 
 
+def test_short_and_damaged_videos_of_a_folder_are_left_out_with_one_warning(tmp_path: Path) -> None:
+    options = ConfigDict({"resolution": 16, "stride": 1, "fps": 0.0})
+    pixels = RNG.integers(0, 256, (8, 24, 24, 3), np.uint8)
+    for name, frames in (("a.mp4", 8), ("b.mp4", 3), ("c.mp4", 8)):
+        images.write_mp4(tmp_path / name, pixels[:frames], 8)
+    (tmp_path / "d.mp4").write_bytes(b"")
+    with pytest.warns(UserWarning, match="^2 files are left out: .*d.mp4 .the file is empty") as caught:
+        found = read_videos(str(tmp_path), 8, options)
+    assert len(found) == 2 and len(caught) == 1 and "b.mp4 (it has 3 of the 8 frames" in str(caught[0].message)
+    with pytest.raises(ValueError, match="no video or image in .* that can be used: 4 files are left out"):
+        read_videos(str(tmp_path), 9, options)
+
+
 def test_progress_is_told_only_where_it_takes_long(monkeypatch, capsys) -> None:
     batches = [np.zeros((4, 1, 2, 2, 3), np.float32)] * 3
     assert len(sample.collected(batches, 12)) == 12 and capsys.readouterr().err == ""

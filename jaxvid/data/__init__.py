@@ -6,11 +6,12 @@ modules without dependencies (names, files): it can be used alone.
 """
 
 import importlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from jaxvid.data.pipeline import Batches, DamagedClip, Source, eval_batches, train_batches
-from jaxvid.names import choice
+from jaxvid.names import choice, left_out
 
 __all__ = ["Batches", "DamagedClip", "Source", "eval_batches", "make_source", "train_batches"]
 
@@ -34,6 +35,8 @@ def make_source(options: Mapping[str, Any], split: str) -> Source:
         else frames per second of the clip), label (of the synthetic source: class, color or style).
       split: "train" or "eval".
 
+    Files that a source for training cannot use are warned of, the first ten by name.
+
     Raises ValueError for an unknown name or split, a field that this source does not read, or what it itself refuses.
     """
     choice("split", split, ("train", "eval"))
@@ -48,4 +51,7 @@ def make_source(options: Mapping[str, Any], split: str) -> Source:
                 f"or set data.name to one that does ({readers})"
             )
     source_class = getattr(importlib.import_module(f"jaxvid.data.{name}"), class_name)
-    return source_class(split=split, **{field: fields[field] for field in ("frames", "resolution", *read)})
+    source = source_class(split=split, **{field: fields[field] for field in ("frames", "resolution", *read)})
+    if split == "train" and (skipped := getattr(source, "skipped", ())):
+        warnings.warn(left_out(skipped), stacklevel=2)
+    return source

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from jaxvid.command import Parser, attempt
-from jaxvid.data.folder import Folder, check_settings, plural, show
+from jaxvid.data.folder import Folder, check_settings
 from jaxvid.data.index import build_index
 from jaxvid.data.records import write_records
+from jaxvid.names import plural, show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,13 +51,14 @@ def report(train: Folder, held_out: Folder, decoded: bool) -> str:
     """
     index = train.index
     videos = index.videos
+    holding = {name.rpartition("/")[0] for name in videos}
     foreign = sum(index.foreign.values())
     endings = ", ".join(f"{number} {ending}" for ending, number in index.foreign.most_common(6))
     others = f", and {plural(foreign, 'other file')} ignored ({endings})" if foreign else ""
     undetected = "damage within files is not detected"
     seconds = [len(info.pts) / info.fps for info in videos.values() if info.fps]
     facts = [
-        ("found", f"{plural(len(videos), 'readable video')} in {plural(index.folders, 'folder')}{others}"),
+        ("found", f"{plural(len(videos), 'readable video')} in {plural(len(holding), 'folder')}{others}"),
         ("checked", "every frame was decoded" if decoded else f"packets only (--quick): {undetected}"),
         ("sizes", _most(f"{info.width}x{info.height}" for info in videos.values())),
         ("frame rates", _most(f"{info.fps:.4g}" for info in videos.values() if info.fps) or "none, these are images"),

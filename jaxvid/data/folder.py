@@ -1,26 +1,27 @@
 """A folder of videos as a source of clips, without conversion and without a list of classes."""
 
-import csv
 import hashlib
 import json
 import math
 import os
 import threading
+import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from jaxvid.data.captions import read_captions
 from jaxvid.data.index import IMAGE_ENDINGS, VIDEO_ENDINGS, Index, build_index, natural
 from jaxvid.data.pipeline import DamagedClip
+from jaxvid.data.splits import find_parts, hold_out, like_parts, share
 from jaxvid.data.video import VideoInfo, read_clip, resized_size
-from jaxvid.names import choice, nearest
+from jaxvid.names import choice, composed, first_few, nearest, plural, show
 
 KEPT_BYTES = 2**28  # clips of a folder that are not more are decoded once and kept in memory
 SLOWEST = 0.995  # of the requested frame rate: 29.97 counts as 30
-EVAL_FOLDERS = ("val", "valid", "validation", "test", "eval")
 
 
 class Folder:
@@ -31,10 +32,11 @@ class Folder:
     running number or a time, each of which is one video. Hidden files are ignored.
 
     Classes: the first level of sub-folders; files beside them have the class "none". Text: the class name, or that of
-    `captions.csv` (columns file, text) or `captions.jsonl` (keys file, text) at the top of the folder.
+    `captions.csv` (columns file, text) or `captions.jsonl` (keys file, text) at the top of the folder. Names of classes
+    are in Unicode's composed form (NFC).
 
-    Splits: `train/` and the first of `val/`, `valid/`, `validation/`, `test/`, `eval/`, if both exist; otherwise a hash
-    of the file names holds out a share of the files, or a share of the clips if there is only one file.
+    Splits: folders named as parts, such as `train/` and `val/`, if both exist (see `splits.find_parts`); otherwise a
+    hash of the file names holds out a share of each class, or a share of the clips if there is only one file.
 
     Clips do not overlap. They consist of every stride-th frame or, with `fps`, of the frames nearest to t, t + 1/fps,
     ... by presentation time; a clip that would repeat a frame is left out, and so is a video of a lower rate.
@@ -86,17 +88,21 @@ class Folder:
         usable = [name for name in starts if len(starts[name])]
         if not usable:
             raise ValueError(self._nothing_usable())
-        train, held_out, prefixes = _split(usable, self.index.found, holdout)
-        unused = "it is outside of train/ and of the folder for evaluation"
-        self.skipped += [(name, unused) for name in usable if name not in prefixes]
-        usable = [name for name in usable if name in prefixes]
-        class_names = {name: [*name.removeprefix(prefixes[name]).split("/")[:-1], "none"][0] for name in usable}
+        parts = find_parts(self.index.found)
+        outside = "it is outside of the folders for training and for evaluation"
+        self.skipped += [(name, outside) for name in usable if parts and name.split("/")[0] not in parts]
+        usable = [name for name in usable if not parts or name.split("/")[0] in parts]
+        folders = {name: [composed(each) for each in name.split("/")[bool(parts) : -1]] for name in usable}
+        class_names = {name: [*folders[name], "none"][0] for name in usable}
         self.classes = sorted(set(class_names.values()), key=natural) if set(class_names.values()) != {"none"} else []
-        captions = _read_captions(root, self.index)
-        chosen = train if split == "train" else held_out
+        train, held_out = _split(class_names, parts, holdout)
+        self._names = chosen = train if split == "train" else held_out
+        texts = _texts(root, self.index, class_names if self.classes else dict.fromkeys(usable, ""), split == "train")
+        if split == "train":
+            _warn_of_parts(root, {folder for name in usable for folder in folders[name]})
         self.videos = [self.index.videos[name] for name in chosen]
         self.labels = [self.classes.index(class_names[name]) if self.classes else 0 for name in chosen]
-        self.texts = [captions.get(name, class_names[name] if self.classes else "") for name in chosen]
+        self.texts = [texts[name] for name in chosen]
         self._title = f"folder {root} ({split})"
         if not chosen:
             raise ValueError(f"{self._title} contains no clip: every usable video is in the other split")
@@ -128,6 +134,13 @@ class Folder:
         starts = self.clips[clips, 1]
         indices = [clip_indices(info, start, self.frames, self.stride, self.fps) for start in starts]
         return read_clip(info, np.concatenate(indices), self.resolution)
+
+    @property
+    def sha256(self) -> str:
+        """See `Source`: of names, sizes, lengths, classes and texts, wherever the folder lies."""
+        sizes = [(info.width, info.height, len(info.pts)) for info in self.videos]
+        rows = [list(map(composed, self._names)), sizes, self.classes, self.labels, self.texts, self.clips.tolist()]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def shape(self) -> str:
         """The shape and pace of a clip, in words."""
@@ -223,16 +236,6 @@ def clip_indices(info: VideoInfo, start: int, frames: int, stride: int, fps: flo
     return _nearest(times, times[start] + np.arange(frames) / fps)
 
 
-def show(name: str) -> str:
-    """A file name as one line of printable characters."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
-
-
-def plural(number: int, one: str, many: str = "") -> str:
-    """A number and its noun: 1 file, 2 files."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def _nearest(times: np.ndarray, wanted: Any) -> Any:
     """Numbers of the frames nearest to the wanted times, which are not before the first."""
     after = np.searchsorted(times, wanted).clip(1, len(times) - 1)
@@ -274,72 +277,49 @@ def check_settings(path: str, frames: int, resolution: int, stride: int, fps: fl
     return root
 
 
-def _split(usable: list[str], found: Collection[str], holdout: float) -> tuple[list[str], list[str], dict[str, str]]:
-    """Names for training, names for evaluation, and for each the folder ("", "train/", ...) of its classes."""
-    tops = {name.split("/")[0] if "/" in name else "" for name in found}
-    evaluation = next((folder for folder in EVAL_FOLDERS if folder in tops), None)
-    if "train" in tops and evaluation:
-        prefixes = {name: f"{name.split('/')[0]}/" for name in usable if name.split("/")[0] in ("train", evaluation)}
-        train = [name for name in prefixes if prefixes[name] == "train/"]
-        return train, [name for name in prefixes if prefixes[name] != "train/"], prefixes
-    prefixes = dict.fromkeys(usable, "train/" if tops == {"train"} else "")
-    if len(usable) == 1:
-        return list(usable), list(usable), prefixes
-    # Ranked by names, not by positions: a file that is added moves at most one other to the other split.
-    ranked = sorted(usable, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest())
-    held_out = set(ranked[: _share(holdout, len(usable))])
-    return [name for name in usable if name not in held_out], [name for name in usable if name in held_out], prefixes
+def _split(classes: Mapping[str, str], parts: Mapping[str, str], holdout: float) -> tuple[list[str], list[str]]:
+    """The names for training and those for evaluation, of the names with their classes; a single one is for both."""
+    if len(classes) == 1 and len({*parts.values()}) < 2:
+        return list(classes), list(classes)
+    if len({*parts.values()}) == 2:
+        held_out = {name for name in classes if parts[name.split("/")[0]] == "eval"}
+    else:
+        held_out = hold_out(classes, holdout)
+    return [name for name in classes if name not in held_out], [name for name in classes if name in held_out]
+
+
+def _texts(root: str, index: Index, defaults: Mapping[str, str], warn: bool) -> dict[str, str]:
+    """The text of each video: its caption, or else its default. Warns of videos and of captions without the other."""
+    read = read_captions(root, index.found)
+    if read is None:
+        return dict(defaults)
+    captions, absent = read
+    missing = [name for name in defaults if not captions.get(name, "").strip()]
+    if missing and warn:
+        instead = "the name of their class" if any(defaults.values()) else "an empty text"
+        count = f"{len(missing):,} of {len(defaults):,}, which get {instead}"
+        warnings.warn(f"videos in {root} without a caption: {count}: {first_few(missing)}", stacklevel=3)
+    if absent and warn:
+        near = "" if captions else f"; the nearest to the first is {show(nearest(absent[0], index.found))}"
+        warnings.warn(
+            f"captions in {root} of videos that are not there: {len(absent):,}: {first_few(absent)}{near}", stacklevel=3
+        )
+    return {**captions, **{name: defaults[name] for name in missing}}
+
+
+def _warn_of_parts(root: str, folders: Collection[str]) -> None:
+    """Warns of folders that are named as parts of a data set, and are not used as such."""
+    if odd := sorted(like_parts(folders), key=natural):
+        rule = "put them at its top as train/ and val/, or set path to a folder that holds them so"
+        what = "folders that are named as parts of a data set, but divided like all others"
+        warnings.warn(f"{root} has {what}: {first_few(odd)}; if they are parts, {rule}", stacklevel=3)
 
 
 def _split_clips(clips: np.ndarray, split: str, holdout: float, name: str) -> np.ndarray:
     """The clips of a single video: the last ones are kept for evaluation."""
     if len(clips) == 1:
-        logging.warning("There is only one clip, in %s: it is used for training and for evaluation", show(name))
+        if split == "train":
+            logging.warning("There is only one clip, in %s: it is used for training and for evaluation", show(name))
         return clips
-    kept = len(clips) - _share(holdout, len(clips))
+    kept = len(clips) - share(holdout, len(clips))
     return clips[:kept] if split == "train" else clips[kept:]
-
-
-def _share(holdout: float, number: int) -> int:
-    """The number of held out files or clips: at least one, and never all."""
-    return min(max(1, round(holdout * number)), number - 1)
-
-
-def _read_captions(root: str, index: Index) -> dict[str, str]:
-    """Name -> text, from captions.csv or captions.jsonl at the top of the folder."""
-    captions: dict[str, str] = {}
-    try:
-        rows = list(_caption_rows(root))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the captions in {root} are not UTF-8: save captions.csv or .jsonl as that") from error
-    for place, row in rows:
-        name, text = (row.get("file"), row.get("text")) if isinstance(row, dict) else (None, None)
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise ValueError(f"{place}: expected the columns (or keys) 'file' and 'text', found {row!r}")
-        if name not in index.found:
-            meant = nearest(name, index.found)
-            raise ValueError(f"{place}: there is no video {name!r}, the nearest name is {meant!r}")
-        if name in captions:
-            raise ValueError(f"{place}: {name!r} has a caption already, and one each is expected")
-        captions[name] = text
-    return captions
-
-
-def _caption_rows(root: str) -> Iterator[tuple[str, Any]]:
-    """(file and line, its content) for each line of the caption files."""
-    path = os.path.join(root, "captions.csv")
-    if os.path.isfile(path):
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if not {"file", "text"} <= set(reader.fieldnames or ()):
-                raise ValueError(f"{path}, line 1: expected the columns 'file' and 'text', found {reader.fieldnames}")
-            yield from ((f"{path}, line {reader.line_num}", row) for row in reader)
-    path = os.path.join(root, "captions.jsonl")
-    if not os.path.isfile(path):
-        return
-    with open(path, encoding="utf-8-sig") as file:
-        for place, line in ((f"{path}, line {number}", line) for number, line in enumerate(file, 1) if line.strip()):
-            try:
-                yield place, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{place}: this is not JSON ({error})") from error

@@ -23,6 +23,7 @@ from jaxvid.data.pictures import in_order, is_animated
 from jaxvid.data.pipeline import DamagedClip
 from jaxvid.data.video import VideoInfo, probe, probe_images
 from jaxvid.files import cache_folder, replacing
+from jaxvid.names import composed
 
 VIDEO_ENDINGS = tuple(
     ".mp4 .m4v .mov .avi .mkv .webm .gif .mpg .mpeg .m2v .ts .m2ts .mts .wmv .asf .flv .f4v .3gp .3g2 .ogv .ogm .vob "
@@ -107,7 +108,7 @@ def find_videos(root: str, sequences: bool) -> Index:
             continue
         visited.add(os.path.realpath(folder))
         try:
-            names = (name for name in os.listdir(folder) if not name.startswith(".") and name not in JUNK)
+            names = (name for name in sorted(os.listdir(folder)) if not name.startswith(".") and name not in JUNK)
             paths = [os.path.join(folder, name) for name in names]
         except OSError as error:
             skipped.append((_name(folder, root), f"the folder cannot be entered ({error.strerror})"))
@@ -126,7 +127,8 @@ def find_videos(root: str, sequences: bool) -> Index:
             candidates += [(path, (path,)) for path in images]
             files = [path for path in paths if _ending(path) in (*VIDEO_ENDINGS, "") and path not in inner]
         candidates += [(path, ()) for path in files]
-        foreign.update(_ending(path) for path in set(paths) - {*inner, *images, *files})
+        taken = {*inner, *images, *files}
+        foreign.update(_ending(path) for path in paths if path not in taken)
     found: dict[str, tuple[str, tuple[str, ...]]] = {}  # by the path without links
     for path, contained in sorted(candidates, key=lambda candidate: os.path.islink(candidate[0])):
         if not os.path.isfile(path) and not os.path.isdir(path):
@@ -137,9 +139,9 @@ def find_videos(root: str, sequences: bool) -> Index:
     return Index(root, possible, sorted(skipped), foreign, len(visited), {}, apart)
 
 
-def natural(name: str) -> list[Any]:
-    """A sorting key that puts clip2 before clip10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+def natural(name: str) -> tuple[list[Any], str]:
+    """A sorting key that puts clip2 before clip10; total, so that 1 and 01 have an order, too."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", composed(name))], name
 
 
 def in_parallel(

@@ -10,8 +10,10 @@ import numpy as np
 from jaxvid.data.augment import center_crop, resize_short_side
 from jaxvid.data.folder import clip_indices, clip_starts, too_short
 from jaxvid.data.index import IMAGE_ENDINGS, build_index
+from jaxvid.data.pipeline import DamagedClip
 from jaxvid.data.video import VideoInfo, probe, probe_images, read_clip
 from jaxvid.files import ARRAYS, load_array
+from jaxvid.names import left_out
 from jaxvid.pixels import to_uint8
 
 
@@ -24,32 +26,44 @@ def read_videos(path: str, frames: int, options: Mapping[str, Any]) -> np.ndarra
       frames: T of the result.
       options: `config.data`: resolution, stride and fps; the frames of arrays are taken as they are.
 
-    Returns uint8 [n,T,resolution,resolution,3], resized by the short side and cropped to the middle.
-    Raises ValueError if there is nothing usable, or not enough frames of it.
+    Returns uint8 [n,T,resolution,resolution,3], resized by the short side and cropped to the middle. Videos of a folder
+    that are damaged or have not enough frames are left out with a warning, as in training.
+    Raises ValueError if there is nothing usable.
     """
-    resolution, stride, fps = options["resolution"], options["stride"], options["fps"]
+    resolution = options["resolution"]
     if path.endswith(ARRAYS):
         array = to_uint8(load_array(path), path, strict=True)
         rows = array if array.ndim == 5 else array[None]
         if rows.ndim != 5 or rows.shape[-1] != 3 or not 0 < frames <= rows.shape[1]:
             raise ValueError(f"{path} is {list(array.shape)}, expected [T,h,w,3] or [n,T,h,w,3], T at least {frames}.")
         clips = [resize_short_side(row[:frames], resolution) for row in rows]
+    elif os.path.isdir(path):
+        clips = _read_folder(path, frames, options)
     else:
-        clips = []
-        for info in _video_infos(path):
-            if not len(clip_starts(info, frames, stride, fps)):
-                raise ValueError(f"{info.path}: {too_short(info, frames, stride, fps)}.")
-            clips.append(read_clip(info, clip_indices(info, 0, frames, stride, fps), resolution))
+        info = probe_images(path, [path]) if path.lower().endswith(IMAGE_ENDINGS) else probe(path)
+        clips = [_first_clip(info, frames, options)]
     return np.stack([center_crop({"video": clip}, resolution)["video"] for clip in clips])
 
 
-def _video_infos(path: str) -> list[VideoInfo]:
-    """The videos of a folder, or the one that a file is; ValueError where there is none."""
-    if not os.path.isdir(path):
-        return [probe_images(path, [path]) if path.lower().endswith(IMAGE_ENDINGS) else probe(path)]
+def _read_folder(path: str, frames: int, options: Mapping[str, Any]) -> list[np.ndarray]:
+    """The first clip of each video of a folder that has one."""
     index = build_index(path, sequences=True)
-    for name, reason in index.skipped:
-        warnings.warn(f"left out: {name}: {reason}", stacklevel=2)
-    if not index.videos:
-        raise ValueError(f"There is no readable video or image in {path}.")
-    return list(index.videos.values())
+    clips, unusable = [], list(index.skipped)
+    for name, info in index.videos.items():
+        try:
+            clips.append(_first_clip(info, frames, options))
+        except DamagedClip as damage:
+            unusable.append((name, damage.reason))
+    if not clips:
+        why = f": {left_out(unusable)}" if unusable else ""
+        raise ValueError(f"There is no video or image in {path} that can be used{why}.")
+    if unusable:
+        warnings.warn(left_out(unusable), stacklevel=3)
+    return clips
+
+
+def _first_clip(info: VideoInfo, frames: int, options: Mapping[str, Any]) -> np.ndarray:
+    stride, fps = options["stride"], options["fps"]
+    if not len(clip_starts(info, frames, stride, fps)):
+        raise DamagedClip(info.path, too_short(info, frames, stride, fps))
+    return read_clip(info, clip_indices(info, 0, frames, stride, fps), options["resolution"])

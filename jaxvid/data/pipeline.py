@@ -30,7 +30,8 @@ class Source(Protocol):
     An item holds `video` uint8 [T,h,w,3] (an image is T=1; h and w may exceed the resolution, since clips are cropped),
     `label` int32 [], `text` str [], and, where the source has them, `action` float32 [T,A] and `input` uint8 [T,h,w,3]
     (the clip that is to be translated to `video`). An item that cannot be read raises DamagedClip. A source that knows
-    its texts without reading clips may list them as `texts`.
+    its texts without reading clips may list them as `texts`, files that it leaves out as `skipped` [(name, reason)],
+    and a digest of what it holds, by which a run notices other data, as `sha256`.
     """
 
     classes: list[str]

@@ -5,6 +5,7 @@ their clips and bytes, frames, resolution, classes, and damaged files. A record 
 JSON ([[key, dtype, shape], ...]), and the concatenated bytes of the arrays; ArrayRecord adds checksums.
 """
 
+import hashlib
 import json
 import shutil
 import struct
@@ -131,6 +132,11 @@ class Records:
         clips = f"{len(self):,} clips of {size} in {len(about['shards'])} shards, {len(self.classes)} classes"
         origin = f"{about['left_out']} damaged clips left out; written from {about['source']}"
         return f"records {self._folder}: {clips}, {origin}"
+
+    @property
+    def sha256(self) -> str:
+        """See `Source`: of the sizes of the shards."""
+        return hashlib.sha256(json.dumps([self._about["shards"], self.classes]).encode()).hexdigest()
 
     def _checked(self, shard: Mapping[str, Any]) -> Path:
         file = self._folder / shard["file"]

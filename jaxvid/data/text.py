@@ -1,6 +1,7 @@
 """Captions as numbers: indices of words in a vocabulary of the captions, or precomputed embeddings."""
 
 import bisect
+import functools
 import random
 import re
 import unicodedata
@@ -11,15 +12,35 @@ from contextlib import suppress
 import numpy as np
 
 from jaxvid.data.pipeline import Clip, DamagedClip, Source
-from jaxvid.names import nearest
+from jaxvid.names import composed, nearest
 
 UNKNOWN, FIRST = 1, 2  # the indices of words out of the vocabulary, and of the vocabulary's first; 0 is padding
 SAMPLED = 1024  # clips that represent all of a source
+# Thai, Lao, Burmese, Khmer, kana and Chinese characters: scripts without spaces between words.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\U00020000-\U0003ffff"
+)
+PICTURE = "[\u2300-\u23ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]"  # emoji, and symbols that became such
+INVISIBLE = dict.fromkeys(map(ord, "\u00ad\ufe0e\ufe0f"))  # soft hyphens, and how an emoji is to be drawn
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case: runs of letters and digits. "Moves then_up" gives moves, then, up."""
-    return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).lower())
+    """The words of a text in lower case: runs of letters and digits. "Moves then_up" gives moves, then, up.
+
+    Combining marks, such as the vowel signs of Hindi, stay with their letter. Scripts without spaces between words give
+    one word a character, and so do emoji, with all that joins them to one picture.
+    """
+    return _word().findall(unicodedata.normalize("NFKC", text).lower().translate(INVISIBLE))
+
+
+@functools.cache
+def _word() -> re.Pattern[str]:
+    """What is a word; without the groups that `findall` would return in its place."""
+    marks = "".join(c for c in map(chr, range(0x20000)) if unicodedata.category(c)[0] == "M")
+    marked = f"[{marks}\u200c\u200d\U000e0100-\U000e01ef]*"  # with the joiners of Persian and Hindi
+    spaced, unspaced = rf"(?:[^\W_{UNSPACED}]+{marked})+", rf"(?=[^\W_])[{UNSPACED}]{marked}"
+    flag, picture = "[\U0001f1e6-\U0001f1ff]{2}", f"{PICTURE}[\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]*{marked}"
+    return re.compile(rf"{spaced}|{unspaced}|{flag}|{picture}(?:(?<=\u200d){picture})*")
 
 
 def build_vocabulary(captions: Iterable[str]) -> tuple[str, ...]:
@@ -54,7 +75,7 @@ class Embeddings:
         if not np.isfinite(vectors).all():
             raise ValueError(f"{path} contains embeddings that are not finite.")
         self._path, self._vectors = path, vectors.astype(np.float32)
-        self._rows = {str(text): row for row, text in enumerate(texts)}
+        self._rows = {composed(str(text)): row for row, text in enumerate(texts)}
 
     @property
     def features(self) -> int:
@@ -63,6 +84,7 @@ class Embeddings:
 
     def __call__(self, text: str) -> np.ndarray:
         """The embedding float32 [E] of a caption. Raises ValueError for a caption that is not in the table."""
+        text = composed(text)
         if text not in self._rows:
             meant = nearest(text, self._rows)
             raise ValueError(f"{self._path} has no embedding of {text!r}; the nearest of its captions is {meant!r}.")
@@ -72,11 +94,11 @@ class Embeddings:
 def shortened(text: str, left_out: float, seed: int) -> str:
     """A caption without some of its clauses: each but the first is dropped with probability `left_out`.
 
-    Clauses end at commas. The same seed drops the same clauses.
+    Clauses end at commas, of any script. The same seed drops the same clauses.
     """
     draw = random.Random(seed)
-    first, *others = text.split(",")
-    return ",".join([first, *(clause for clause in others if draw.random() >= left_out)])
+    first, *others = re.split("(?=[,，、،])", text)
+    return "".join([first, *(clause for clause in others if draw.random() >= left_out)])
 
 
 class TextSource:
@@ -96,6 +118,11 @@ class TextSource:
         clip = self._source[index]
         text = shortened(str(clip["text"]), self._left_out, index) if self._left_out else str(clip["text"])
         return {**clip, self._key: self._encode(text)}
+
+    @property
+    def sha256(self) -> str:
+        """See `Source`."""
+        return getattr(self._source, "sha256", "")
 
     def summary(self) -> str:
         """See `Source.summary`."""

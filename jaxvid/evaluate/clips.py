@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxvid.data.folder import show
 from jaxvid.data.index import build_index, natural
 from jaxvid.data.pipeline import DamagedClip
 from jaxvid.data.video import VideoInfo, read_clip
 from jaxvid.files import ARRAYS, load_array
+from jaxvid.names import show
 from jaxvid.pixels import to_uint8
 from jaxvid.progress import counted
 

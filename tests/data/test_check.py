@@ -48,6 +48,19 @@ def test_the_report_names_everything(root, capsys):
     assert len(set(line.index("it has") for line in report.splitlines() if "it has" in line)) == 1
 
 
+def test_folders_are_counted_that_hold_videos(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("cats", "dogs", "empty"):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+    for name in ("cats/a.mp4", "cats/b.mp4", "dogs/c.mp4"):
+        write_video(tmp_path / "videos" / name, 20)
+    (tmp_path / "videos" / "captions.csv").write_text("file,text\ncats/a.mp4,x\nd.mp4,y\n")
+    assert main([str(tmp_path / "videos"), "--frames", "8", "--quick"]) == 0
+    printed = capsys.readouterr()
+    assert "3 readable videos in 2 folders" in printed.out
+    assert printed.err.count("\n") == 2 and "without a caption: 2 of 3" in printed.err and "not there: 1" in printed.err
+
+
 def test_quick_decodes_nothing(root, capsys):
     assert main([str(root), "--frames", "8", "--quick"]) == 0
     report = capsys.readouterr().out

@@ -9,6 +9,9 @@ import pickle
 import shutil
 import tarfile
 import time
+import unicodedata
+import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,9 +22,10 @@ from PIL import Image
 
 from jaxvid.data import folder as folder_module
 from jaxvid.data import index as index_module
+from jaxvid.data import make_source
 from jaxvid.data import video as video_module
 from jaxvid.data.folder import Folder, clip_indices, clip_starts
-from jaxvid.data.index import build_index, in_parallel
+from jaxvid.data.index import build_index, in_parallel, natural
 from jaxvid.data.pipeline import DamagedClip, eval_batches, train_batches
 from jaxvid.data.video import probe
 
@@ -135,6 +139,27 @@ def test_numbered_images_are_one_video_or_many_images(tmp_path):
     assert train[0]["video"].shape == (1, 24, 32, 3)
     with pytest.raises(ValueError, match="images have no frame rate"):
         Folder(str(tmp_path / "images"), 4, 24, fps=10)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_names_that_are_equal_in_natural_order_have_one_order_on_every_disk(tree, monkeypatch, backwards):
+    root = tree(*(f"{folder}/{name}.mp4" for folder in ("1", "01", "2", "02") for name in ("7", "07")))
+    (root / "b_link").symlink_to(tree("x.mp4", top="outside"))
+    (root / "a_link").symlink_to(tree("x.mp4", top="outside"))
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: sorted(listed(folder), reverse=backwards))
+    train, held_out = both(root, holdout=0.5)
+    assert train.classes == ["01", "1", "02", "2", "a_link"]
+    names = ["01/07.mp4", "01/7.mp4", "1/07.mp4", "1/7.mp4", "02/07.mp4", "02/7.mp4", "2/07.mp4", "2/7.mp4"]
+    assert list(train.index.found) == [*names, "a_link/x.mp4"]
+    assert sorted(used(train) + used(held_out), key=natural) == [*names, "a_link/x.mp4"]
+
+
+def test_classes_whose_accents_are_apart_are_those_whose_accents_are_not(tree):
+    apart = unicodedata.normalize("NFD", "crème")
+    train, held_out = both(tree(f"train/{apart}/a.mp4", "train/b/b.mp4", "val/crème/c.mp4"))
+    assert train.classes == held_out.classes == ["b", "crème"] and train.texts == ["b", "crème"]
+    assert used(train) == ["train/b/b.mp4", f"train/{apart}/a.mp4"] and len(train[7]["video"]) == 8
 
 
 # ---- which clips
@@ -258,14 +283,46 @@ def test_folders_for_the_parts_are_taken_as_they_are(tree, evaluation):
     train, held_out = both(tree("train/cats/a.mp4", "train/dogs/b.mp4", f"{evaluation}/cats/c.mp4", "extra/d.mp4"))
     assert used(train) == ["train/cats/a.mp4", "train/dogs/b.mp4"] and used(held_out) == [f"{evaluation}/cats/c.mp4"]
     assert train.classes == held_out.classes == ["cats", "dogs"]
-    assert train.skipped == [("extra/d.mp4", "it is outside of train/ and of the folder for evaluation")]
+    assert train.skipped == [("extra/d.mp4", "it is outside of the folders for training and for evaluation")]
 
 
 def test_a_train_folder_alone_is_split_and_is_no_class(tree):
     train, held_out = both(tree("train/cats/a.mp4", "train/dogs/b.mp4"))
     assert train.classes == ["cats", "dogs"] and len(used(train)) == len(used(held_out)) == 1
-    assert both(tree("train/a.mp4", "plane/b.mp4", top="vehicles"))[0].classes == ["plane", "train"]
-    assert both(tree("test/a.mp4", "plane/b.mp4", top="others"))[0].classes == ["plane", "test"]
+
+
+@pytest.mark.parametrize("train, evaluation", [("Train", "Test"), ("training", "validation"), ("train_256", "val_256")])
+def test_parts_may_be_named_in_any_of_the_usual_ways(tree, train, evaluation):
+    root = tree(f"{train}/cats/a.mp4", f"{evaluation}/cats/b.mp4", f"{train}/dogs/c.mp4")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train_source, held_out = both(root)
+    assert used(train_source) == [f"{train}/cats/a.mp4", f"{train}/dogs/c.mp4"] and used(held_out) == [
+        f"{evaluation}/cats/b.mp4"
+    ]
+    assert train_source.classes == ["cats", "dogs"]
+
+
+@pytest.mark.parametrize(
+    "names, classes, named",
+    [
+        (["train/a.mp4", "plane/b.mp4"], ["plane", "train"], "train"),
+        (["test/a.mp4", "plane/b.mp4"], ["plane", "test"], "test"),
+        (["train_1/a.mp4", "test_2/b.mp4"], ["test_2", "train_1"], "test_2, train_1"),
+        (["cats/train/a.mp4", "cats/val/b.mp4", "dogs/train/c.mp4"], ["cats", "dogs"], "train, val"),
+    ],
+)
+def test_folders_named_as_parts_that_are_none_are_warned_of_once(tree, names, classes, named):
+    with pytest.warns(UserWarning, match=f"named as parts of a data set, but divided .*: {named}; if they") as caught:
+        train, _ = both(tree(*names))
+    assert train.classes == classes and len(caught) == 1
+
+
+def test_every_class_of_several_videos_is_held_out(tree):
+    names = [f"{label}/{number}.mp4" for label in "ab" for number in range(7)]
+    train, held_out = both(tree(*names, "c/0.mp4"))
+    assert Counter(name[0] for name in used(held_out)) == {"a": 1, "b": 1} and train.classes == ["a", "b", "c"]
+    assert sorted(used(train) + used(held_out)) == [*names, "c/0.mp4"]
 
 
 def test_a_part_without_a_usable_video_is_an_error(tree):
@@ -283,56 +340,37 @@ def test_the_last_clips_of_a_single_file_are_held_out(tree, caplog):
     assert [numbers(clip["video"])[0] for clip in held_out] == [24, 32]
     with caplog.at_level("WARNING", logger="absl"):
         train, held_out = both(tree("a.mp4"), frames=40)
-    assert len(train) == len(held_out) == 1 and "There is only one clip, in a.mp4" in caplog.text
+    assert len(train) == len(held_out) == 1 and caplog.text.count("There is only one clip, in a.mp4") == 1
 
 
 # ---- captions
 
 
-@pytest.mark.parametrize("name", ["captions.csv", "captions.jsonl"])
-def test_captions_are_texts(tree, name):
-    root = tree("cats/a.mp4", "cats/b.mp4", "cats/c.mp4")
-    captions = {"cats/a.mp4": 'a "cat", asleep', "cats/c.mp4": "деревня"}
-    if name.endswith("csv"):
-        rows = "\n".join(f'{file},"{text.replace(chr(34), chr(34) * 2)}"' for file, text in captions.items())
-        (root / name).write_text(f"\ufefffile,text\n{rows}\n", encoding="utf-8")
-    else:
-        rows = "\n".join(json.dumps({"file": file, "text": text}) for file, text in captions.items())
-        (root / name).write_text(rows + "\n\n")
+def test_captions_are_texts(tree):
+    root = tree("cats/a.mp4", "cats/b.mp4", "cats/c.mp4", "cats/d.mp4")
+    captions = {"cats/a.mp4": 'a "cat", asleep', "cats/c.mp4": "деревня", "cats/d.mp4": "", "cats/e.mp4": "gone"}
+    (root / "captions.jsonl").write_text("\n".join(json.dumps({"file": f, "text": t}) for f, t in captions.items()))
+    with pytest.warns(UserWarning) as caught:
+        folders = both(root)
     texts = {}
-    for folder in both(root):
+    for folder in folders:
         texts |= {used(folder)[number]: str(folder[place]["text"]) for place, (number, _) in enumerate(folder.clips)}
-    assert texts == captions | {"cats/b.mp4": "cats"}
+    assert texts == {**dict(list(captions.items())[:3]), "cats/b.mp4": "cats", "cats/d.mp4": "cats"}
+    assert [str(each.message) for each in caught] == [
+        f"videos in {root} without a caption: 2 of 4, which get the name of their class: cats/b.mp4, cats/d.mp4",
+        f"captions in {root} of videos that are not there: 1: cats/e.mp4",
+    ]
 
 
-@pytest.mark.parametrize(
-    "name, content, message",
-    [
-        (
-            "captions.csv",
-            "file,text\ncats/aa.mp4,x\n",
-            "line 2: there is no video 'cats/aa.mp4', the nearest name is 'cats/a.mp4'",
-        ),
-        ("captions.csv", "name,text\ncats/a.mp4,x\n", "line 1: expected the columns 'file' and 'text'"),
-        ("captions.csv", "cats/a.mp4,x\n", "line 1: expected the columns"),
-        ("captions.csv", "file,text\ncats/a.mp4\n", "line 2: expected the columns"),
-        ("captions.csv", "file,text\ncats/a.mp4,x\ncats/a.mp4,y\n", "line 3: 'cats/a.mp4' has a caption already"),
-        ("captions.jsonl", '{"file": "cats/a.mp4", "text": "x"}\n{file}\n', "line 2: this is not JSON"),
-        ("captions.jsonl", '["cats/a.mp4"]\n', "line 1: expected the columns"),
-    ],
-)
-def test_wrong_captions_are_named(tree, name, content, message):
-    root = tree("cats/a.mp4", "cats/b.mp4")
-    (root / name).write_text(content)
-    with pytest.raises(ValueError, match=f"{name}, {message}"):
-        Folder(str(root), 8, 24)
-
-
-def test_captions_in_another_encoding_are_named(tree):
-    root = tree("cats/a.mp4", "cats/b.mp4")
-    (root / "captions.csv").write_text("file,text\ncats/a.mp4,x\n", encoding="utf-16")
-    with pytest.raises(ValueError, match="are not UTF-8"):
-        Folder(str(root), 8, 24)
+def test_captions_for_other_names_are_answered_with_the_nearest(tree):
+    root = tree(*(f"{number}.mp4" for number in range(12)))
+    (root / "captions.csv").write_text("file,text\n" + "".join(f"{number},x\n" for number in range(12)))
+    with pytest.warns(UserWarning) as caught:
+        train, _ = both(root)
+    first, second = (str(each.message) for each in caught)
+    assert "12 of 12, which get an empty text: 0.mp4, 1.mp4," in first and first.endswith("9.mp4, and 2 more")
+    assert second.endswith("not there: 12: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, and 2 more; the nearest to the first is 0.mp4")
+    assert set(train.texts) == {""}
 
 
 # ---- the index
@@ -423,6 +461,37 @@ def test_an_interrupt_does_not_wait_for_the_rest():
             if item == 0:
                 raise KeyboardInterrupt
     assert len(begun) < 10_000
+
+
+def test_training_names_ten_of_the_files_that_it_leaves_out(tree):
+    root = tree("a.mp4", "b.mp4")
+    for number in range(12):
+        (root / f"bad\n{number}.mp4").write_bytes(b"")
+    options = {"name": "folder", "path": str(root), "frames": 8, "resolution": 24, "holdout": 0.5}
+    with pytest.warns(UserWarning, match=r"^12 files are left out: bad\\n0.mp4 \(the file is empty \(0 by") as caught:
+        for split in ("train", "eval"):
+            make_source(options, split)
+    (message,) = (str(each.message) for each in caught)
+    assert message.count("is empty") == 10 and message.endswith(", and 2 more") and "\n" not in message
+
+
+def test_a_digest_tells_what_a_folder_holds_wherever_it_lies(tree, tmp_path):
+    root = tree("cats/a.mp4", "cats/b.mp4", "dogs/c.mp4", "dogs/d.mp4")
+    digest = Folder(str(root), 8, 24).sha256
+    assert Folder(f"{root}/", 8, 24).sha256 == digest == Folder(str(root), 8, 24).sha256
+    os.rename(root, tmp_path / "moved")
+    root = tmp_path / "moved"
+    assert Folder(str(root), 8, 24).sha256 == digest
+    others = {Folder(str(root), 8, 24, split="eval").sha256, Folder(str(root), 4, 24).sha256}
+    (root / "captions.csv").write_text(
+        "file,text\n" + "".join(f"cats/{name}.mp4,x\ndogs/{name}.mp4,y\n" for name in "abcd")
+    )
+    with pytest.warns(UserWarning, match="not there: 4"):
+        others.add(Folder(str(root), 8, 24).sha256)
+    (root / "captions.csv").unlink()
+    os.rename(root / "dogs", root / "wolves")
+    others.add(Folder(str(root), 8, 24).sha256)
+    assert len(others - {digest}) == 4
 
 
 # ---- errors

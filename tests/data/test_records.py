@@ -57,6 +57,13 @@ def test_every_clip_comes_back_bit_for_bit(tmp_path, shards, workers):
             assert found[key][name].dtype == value.dtype
 
 
+def test_a_digest_tells_other_records_wherever_they_lie(written, tmp_path):
+    digest = Records(str(written), 4, 24).sha256
+    write_records(Few(), str(tmp_path / "copy" / "train"), shards=3, workers=1)
+    write_records(Few(length=22), str(tmp_path / "other" / "train"), shards=3)
+    assert Records(str(tmp_path / "copy"), 4, 24).sha256 == digest != Records(str(tmp_path / "other"), 4, 24).sha256
+
+
 def test_any_array_survives_a_record():
     clip = {
         "float": np.linspace(0, 1, 7, dtype=np.float32),

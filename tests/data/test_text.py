@@ -4,6 +4,7 @@ import functools
 import pickle
 import re
 import string
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,29 @@ def test_words_are_lower_case_without_punctuation() -> None:
     assert text.words(" ...") == []
 
 
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("一只红色的猫，向左。", "一 只 红 色 的 猫 向 左"),
+        ("東京タワー・がっこう", "東 京 タ ワ ー が っ こ う"),
+        ("लाल बिल्ली बाईं ओर", "लाल बिल्ली बाईं ओर"),
+        ("แมวเดินซ้าย", "แ ม ว เ ดิ น ซ้ า ย"),
+        ("القطة تتحرّك، يسارًا", "القطة تتحرّك يسارًا"),
+        ("빨간 고양이가 왼쪽으로", "빨간 고양이가 왼쪽으로"),
+        (unicodedata.normalize("NFD", "빨간 Größe"), "빨간 größe"),
+        ("כֶּלֶב רָץ", unicodedata.normalize("NFKC", "כֶּלֶב רָץ")),
+        ("می\u200cرود", "می\u200cرود"),
+        ("İstanbul'da кот идёт", "i\u0307stanbul da кот идёт"),
+        ("dis\u00adplay x\u0302_y", "display x\u0302 y"),
+        ("AI画像2枚", "ai 画 像 2 枚"),
+        ("a\U0001f431b👍🏽👍 👨\u200d👩\u200d👧🇩🇪🇫🇷 ❤\ufe0f❤", "a \U0001f431 b 👍🏽 👍 👨\u200d👩\u200d👧 🇩🇪 🇫🇷 ❤ ❤"),
+        ("\u0301 → … ☀", "☀"),
+    ],
+)
+def test_words_of_other_scripts_keep_their_marks(caption: str, expected: str) -> None:
+    assert text.words(caption) == expected.split()
+
+
 def test_words_become_places_in_the_vocabulary() -> None:
     assert text.build_vocabulary(["A red square moves left", "moves down, a RED Square."]) == VOCABULARY
     indices = text.tokenize("The red square moves left.", VOCABULARY, 7)
@@ -67,7 +91,7 @@ def test_batches_have_the_words_of_their_texts(workers: int) -> None:
         batch = next(batches)
     expected = [[2 + vocabulary.index("number"), 2 + vocabulary.index(t.split()[1]), 0] for t in batch["text"].tolist()]
     assert batch["words"].dtype == np.int32 and batch["words"].tolist() == expected
-    assert len(source) == 16 and source.summary() == "sixteen clips"
+    assert len(source) == 16 and source.summary() == "sixteen clips" and source.sha256 == ""
 
 
 def test_clauses_but_the_first_are_left_out_as_often_as_asked_and_alike_for_a_seed() -> None:
@@ -82,6 +106,9 @@ def test_clauses_but_the_first_are_left_out_as_often_as_asked_and_alike_for_a_se
     }
     np.testing.assert_allclose(np.mean(["then up" in caption for caption in cut]), 0.7, atol=0.05)
     np.testing.assert_allclose(np.mean(["dark" in caption for caption in cut]), 0.7, atol=0.05)
+    assert (
+        text.shortened("一只猫，向左、很快", 1.0, 0) == "一只猫" and text.shortened("قطة، a,,b", 0.0, 0) == "قطة، a,,b"
+    )
     assert text.shortened(whole, 0.0, 1) == whole and text.shortened(whole, 1.0, 1) == "a square moves left"
 
 
@@ -96,6 +123,12 @@ def test_embeddings_are_looked_up(table: str) -> None:
     lookup = pickle.loads(pickle.dumps(text.Embeddings(table)))
     assert lookup.features == 5 and lookup("a dog").dtype == np.float32
     assert lookup("a dog").tolist() == [0, 0.5, 0, 0, 0]
+    np.savez(table, text=np.array(["cre\u0300me"]), embedding=np.ones((1, 2)))
+    assert text.Embeddings(table)("cr\u00e8me").tolist() == text.Embeddings(table)("cre\u0300me").tolist() == [1, 1]
+
+
+def test_a_text_without_an_embedding_is_named(table: str) -> None:
+    lookup = text.Embeddings(table)
     with pytest.raises(ValueError, match=r"table.npz has no embedding of 'two dogz'; the nearest .* 'two dogs'"):
         lookup("two dogz")
 
