@@ -2,7 +2,8 @@
 
 A method judges real and generated videos with its own networks, under its own conditions, and passes the critiques
 here; this module depends on no network, no optimizer and no state. A critique has logits [B,N] of N parts of each video
-(above 0 for real), logits of classes or None, and the features of all layers: `models.gan_blocks.Critique`.
+(above 0 for real), logits of classes or None, and the features of all layers: `models.gan_blocks.Critique`. Functions
+raise ValueError where panels are empty or differ from each other, and where what a game's regularizer needs is lacking.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from jaxvid.core import Metrics
 from jaxvid.models.gan_blocks import Critique
 from jaxvid.names import choice
 from jaxvid.nn.augment import POLICIES, augment
+from jaxvid.shapes import expect, expect_equal
 
 PROBABILITIES = ("minimax", "non_saturating")  # games whose logits are those of a probability
 SMOOTHED = ("minimax", "non_saturating", "least_squares")
@@ -84,7 +86,8 @@ def discriminator_loss(
     total = over(lambda r, f: game.loss.real(r.logits, target) + game.loss.fake(f.logits), real, fake)
     metrics = {"d_loss": total, **scores(game, real, fake)}
     if game.lecam:
-        assert averages is not None
+        if averages is None:
+            raise ValueError("loss.lecam needs averages: of initial_averages, moved on by update_averages.")
         means = averages["real"], averages["fake"]
         metrics["lecam"] = over(lambda r, f: losses.lecam(r.logits, f.logits, *means), real, fake)
         total += game.lecam * metrics["lecam"]
@@ -105,6 +108,8 @@ def penalties(
       real, fake: videos [n,T,H,W,C], as they are judged.
       keys: [n].
     """
+    expect_equal("[B,T,H,W,C]", float, real=real, fake=fake)
+    expect(f"[{len(real)}]", keys=keys)
     total, metrics = jnp.zeros(()), {}
     if game.gradient_penalty:
         share = jax.vmap(jax.random.uniform)(keys).reshape(-1, 1, 1, 1, 1)
@@ -128,7 +133,8 @@ def generator_loss(
     total = over(lambda f: game.loss.generator(f.logits), fake)
     metrics = {"g_loss": total}
     if game.feature_matching:
-        assert real is not None
+        if real is None:
+            raise ValueError("loss.feature_matching needs the critiques of real videos, too.")
         metrics["feature_matching"] = feature_distance(real, fake, axis_name)
         total += game.feature_matching * metrics["feature_matching"]
     if game.classes:
@@ -163,11 +169,23 @@ def scores(game: Game, real: Panel, fake: Panel) -> Metrics:
 
 def over(value: Callable[..., jax.Array], *panels: Panel) -> jax.Array:
     """The sum over a panel's members of `value` of their critiques [B,N], averaged over the parts: [B]."""
+    check(*panels)
     return jnp.stack([value(*critiques).mean(1) for critiques in zip(*panels, strict=True)]).sum(0)
+
+
+def check(*panels: Panel) -> None:
+    """Raises ValueError for panels that are empty, or not of the same discriminators on as many videos."""
+    sizes = [len(panel) for panel in panels]
+    if not min(sizes) or len({*sizes}) > 1:
+        raise ValueError(f"The panels have {sizes} critiques, expected as many of each, and at least one.")
+    for critiques in zip(*panels, strict=True):
+        expect_equal("[B,N]", float, **{f"logits of panel {number}": c.logits for number, c in enumerate(critiques)})
+        expect(f"[{len(panels[0][0].logits)},N]", logits=critiques[0].logits)
 
 
 def summed_logits(panel: Panel) -> jax.Array:
     """The sum [B] of all logits of a video."""
+    check(panel)
     return jnp.stack([critique.logits.sum(1) for critique in panel]).sum(0)
 
 
@@ -178,6 +196,10 @@ def votes(panel: Panel) -> jax.Array:
 
 def classified(panel: Panel, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """[B]: the cross-entropy of labels [B] (summed over the panel), and whether the panel's vote is right."""
+    check(panel)
+    for critique in panel:
+        expect("[B,N,K]", float, classes=critique.classes)
+    expect(f"[{len(panel[0].logits)}]", int, labels=labels)
     error = over(lambda c: optax.softmax_cross_entropy_with_integer_labels(c.classes, labels[:, None]), panel)
     return error, (votes(panel).argmax(-1) == labels).astype(jnp.float32)
 
@@ -190,6 +212,7 @@ def feature_distance(real: Panel, fake: Panel, axis_name: str | None) -> jax.Arr
     distances = []
     for of_real, of_fake in zip(real, fake, strict=True):
         for a, b in zip(of_real.features, of_fake.features, strict=True):
+            expect_equal("[B,...]", float, **{"features of real": a, "features of fake": b})
             means = parallel.pmean((a.astype(jnp.float32).mean(0), b.astype(jnp.float32).mean(0)), axis_name)
             distances.append(jnp.square(means[0] - means[1]).mean())
     return jnp.stack(distances).sum()

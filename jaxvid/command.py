@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,11 +30,15 @@ class Parser(argparse.ArgumentParser):
 
     def check_writable(self, option: str, path: str, folder: bool = False) -> None:
         """Ends the program, before it works for hours, where it could not write a file, or make a folder, at `path`."""
-        target = Path(path).absolute()
-        parents = (each for each in (target, *target.parents) if each.exists())
-        holder = next(parents) if folder else target.parent
-        if not holder.is_dir() or not os.access(holder, os.W_OK) or (target.is_dir() and not folder):
-            another = "another folder" if folder else "a file in a folder that exists"
+        another = "another folder" if folder else "a file in a folder that exists"
+        try:
+            target = Path(path).absolute()
+            parents = (each for each in (target, *target.parents) if each.exists())
+            with tempfile.TemporaryDirectory(dir=next(parents) if folder else target.parent):  # permissions may deceive
+                writable = folder or not target.is_dir()
+        except (OSError, ValueError):
+            writable = False
+        if not writable:
             self.error(f"--{option} {path} cannot be written: name {another}")
 
 

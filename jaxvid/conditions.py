@@ -28,6 +28,7 @@ from jaxvid.names import choice, closest, composed, nearest
 from jaxvid.nn.condition import ConditionEncoder
 
 LISTED = 60  # names in an error
+OF_DATA = ("classes", "vocabulary", "actions", "action_scale")  # fields of `config.condition` that `complete` fills in
 Arrays = dict[str, np.ndarray]
 
 
@@ -143,7 +144,7 @@ class Text(Condition):
     def rows(self, value: Any, config: ConfigDict) -> Sequence[Any]:
         options = config.condition
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-            features = text_lib.Embeddings(options.embeddings).features
+            features = embeddings_of(options).features
             return list(array_of(value, "embedding", (features,)).astype(np.float32))
         if value is None:
             raise ValueError("The model was trained with texts: give one (--text).")
@@ -156,7 +157,7 @@ class Text(Condition):
 
     def _encoder(self, options: ConfigDict) -> Any:
         if options.embeddings:
-            return text_lib.Embeddings(options.embeddings)
+            return embeddings_of(options)
         return functools.partial(text_lib.tokenize, vocabulary=options.vocabulary, length=options.words)
 
     def _warn_of_unknown(self, texts: Sequence[str], options: ConfigDict) -> None:
@@ -255,15 +256,20 @@ def complete(config: ConfigDict, source: Source) -> ConfigDict:
 
     A config without conditions is returned as it is. Texts are asked of the source, or read from up to 1024 clips.
 
-    Raises ValueError: the condition cannot work, or the source does not have what it needs.
+    Raises ValueError: the condition cannot work, the source does not have what it needs, or a field that it would fill
+    in has another value already.
     """
     if not config.get("condition"):
         return config
     check(config.condition, config.data.frames)
-    config = config.copy_and_resolve_references()
+    given, config = config.condition, config.copy_and_resolve_references()
     config.condition.classes = tuple(source.classes)
     for name in config.condition.on:
         TABLE[name].complete(config.condition, source)
+    for field in OF_DATA:
+        if given[field] and given[field] != (found := config.condition[field]):
+            was, now = map(config_lib.abbreviated, (given[field], found))
+            raise ValueError(f"condition.{field} is {was}, and the training data have {now}: leave it to them.")
     return config
 
 
@@ -381,6 +387,17 @@ def lacking(name: str, what: str, source: Source) -> ValueError:
     return ValueError(f'condition.on has "{name}", which needs {what}, and the data have none: {source.summary()}.')
 
 
+def embeddings_of(options: ConfigDict) -> text_lib.Embeddings:
+    """The table at `condition.embeddings`; ValueError, which names the field, where it cannot be read."""
+    try:
+        return text_lib.Embeddings(options.embeddings)
+    except OSError as error:
+        what = f"condition.embeddings is {options.embeddings}, which cannot be read ({error.strerror})"
+        raise ValueError(f"{what}: name an .npz with text [N] and embedding [N,E].") from error
+    except ValueError as error:
+        raise ValueError(f"condition.embeddings: {error}") from error
+
+
 def warn_of_cut(texts: Sequence[str], length: int) -> None:
     """Warns where texts have more words than are read."""
     counts = [len(text_lib.words(text)) for text in texts]
@@ -412,6 +429,8 @@ def array_of(value: Any, name: str, shape: tuple[int | None, ...]) -> np.ndarray
     if rows.ndim != len(shape) + 1 or any(a not in (None, b) for a, b in zip(shape, rows.shape[1:], strict=True)):
         expected = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{name} is {list(value.shape)}, expected [{expected}], or [n, {expected}] for several.")
+    if not len(rows):
+        raise ValueError(f"{name} is {list(value.shape)}, which holds none: expected at least one.")
     if value.dtype.kind not in "fiu" or not np.isfinite(value).all():
         raise ValueError(f"{name} holds {value.dtype}, some of it not finite or not real, expected finite numbers.")
     return rows

@@ -1,5 +1,6 @@
 """The fields that all recipes share, and checks of a config before it runs."""
 
+import ast
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -134,6 +135,14 @@ def from_dict(fields: Mapping[str, Any]) -> ConfigDict:
         return tuple(map(plain, value)) if isinstance(value, list) else value
 
     return ConfigDict(plain(fields))
+
+
+def literal(text: str) -> Any:
+    """The value that a text spells: a number, a tuple, true, false, None, ...; the text itself where it spells none."""
+    try:
+        return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text
 
 
 def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:

@@ -37,6 +37,7 @@ def gaussian_nll(mean: jax.Array, target: jax.Array, log_scale: jax.Array | floa
     is the logarithm of the root mean squared error (Rybkin et al. 2021, sigma-VAE, section 3).
     """
     expect_equal("[B,...]", mean=mean, target=target)
+    expect("[]", log_scale=log_scale)
     scaled = (mean.astype(jnp.float32) - target.astype(jnp.float32)) * jnp.exp(-log_scale)
     return sum_by_example(0.5 * jnp.square(scaled) + log_scale + 0.5 * math.log(2 * math.pi))
 
@@ -47,6 +48,7 @@ def laplace_nll(mean: jax.Array, target: jax.Array, log_scale: jax.Array | float
     |x - m| / s + log(2 s) for each value: the likelihood behind the L1 loss.
     """
     expect_equal("[B,...]", mean=mean, target=target)
+    expect("[]", log_scale=log_scale)
     scaled = (mean.astype(jnp.float32) - target.astype(jnp.float32)) * jnp.exp(-log_scale)
     return sum_by_example(jnp.abs(scaled) + log_scale + math.log(2))
 
@@ -65,12 +67,14 @@ def bernoulli_nll(logits: jax.Array, target: jax.Array) -> jax.Array:
 def gaussian_kl(
     mean: jax.Array, log_variance: jax.Array, prior_mean: jax.Array, prior_log_variance: jax.Array
 ) -> jax.Array:
-    """KL(N(mean, variance) || N(prior_mean, prior_variance)) in nats for each dimension, in the shape of `mean`.
+    """KL(N(mean, variance) || N(prior_mean, prior_variance)) in nats for each dimension, all four of one shape.
 
     (log(v_p / v_q) + (v_q + (m_q - m_p)^2) / v_p - 1) / 2; for a standard normal prior, Kingma and Welling 2014,
     appendix B.
     """
-    expect_equal("[...]", mean=mean, log_variance=log_variance)
+    expect_equal(
+        "[...]", mean=mean, log_variance=log_variance, prior_mean=prior_mean, prior_log_variance=prior_log_variance
+    )
     difference = log_variance - prior_log_variance
     distance = jnp.square(mean - prior_mean) * jnp.exp(-prior_log_variance)
     return 0.5 * (jnp.exp(difference) - difference - 1 + distance)

@@ -113,7 +113,12 @@ class Recorder:
         return self.evaluates(start) and not self._evaluated
 
     def evaluation(self, step: int, found: Evaluation, warnings: Sequence[str] = ()) -> None:
-        """Logs an evaluation, draws its videos, prints what looks wrong, and rewrites the report."""
+        """Logs an evaluation, draws its videos, prints what looks wrong, and rewrites the report.
+
+        Raises ValueError where the method's `warnings` returned no list of sentences.
+        """
+        if not isinstance(warnings, list | tuple):
+            raise ValueError(f"warnings returned {type(warnings).__name__}, expected a list of sentences.")
         if not self._active:
             return
         self._writer.write_scalars(step, {f"eval/{name}": value for name, value in found.scalars.items()})

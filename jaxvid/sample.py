@@ -27,6 +27,7 @@ from flax.errors import ScopeParamShapeError
 from ml_collections import ConfigDict
 
 from jaxvid import conditions as conditions_lib
+from jaxvid import config as config_lib
 from jaxvid import images, parallel
 from jaxvid import run as run_lib
 from jaxvid.command import Parser, attempt, plain_logs
@@ -113,7 +114,8 @@ def of_length(run: Run, frames: int | None) -> Run:
 def samples(run: Run, conditions: dict[str, np.ndarray], num: int, seed: int, batch_size: int) -> Iterator[np.ndarray]:
     """The videos of `draw` in batches, under conditions [num, ...] from `conditions.from_user`."""
     if run.method.sample is None:
-        raise ValueError("This model makes no videos of its own: it reconstructs videos (--mode reconstruct).")
+        instead = ": it reconstructs videos (--mode reconstruct)" if run.method.reconstruct else ""
+        raise ValueError(f"This model makes no videos of its own{instead}.")
     try:
         one = {name: value[:1] for name, value in conditions.items()}
         jax.eval_shape(run.method.sample, run.state, one, jax.random.key(0)[None])
@@ -132,7 +134,8 @@ def samples(run: Run, conditions: dict[str, np.ndarray], num: int, seed: int, ba
 def reconstructions(run: Run, video: np.ndarray, conditions: Arrays, batch_size: int) -> Iterator[np.ndarray]:
     """The videos of `reconstruct` in batches."""
     if run.method.reconstruct is None:
-        raise ValueError("This model makes no reconstructions: it is sampled from (--mode sample).")
+        instead = ": it is sampled from (--mode sample)" if run.method.sample else ""
+        raise ValueError(f"This model makes no reconstructions{instead}.")
     program = compiled(run.method.reconstruct)
     for numbers, count in batches_of(len(video), batch_size):
         rows = {name: value[numbers % len(video)] for name, value in {"video": video, **conditions}.items()}
@@ -223,6 +226,8 @@ def main(words: Sequence[str] | None = None) -> int:
         arguments, mode = parse(words)
         run = run_lib.load(arguments.workdir)
         made = mode.make(run, arguments)
+        if not isinstance(made, Output):
+            raise ValueError(f"--mode {arguments.mode} returned {type(made).__name__}, expected jaxvid.run.Output.")
         step = int(run.state.step)
         files = write(made, Path(arguments.output), step)
         count, frames, height, width, _ = list(made.panels.values())[-1].shape
@@ -243,9 +248,11 @@ def parse(words: Sequence[str] | None) -> tuple[argparse.Namespace, Mode]:
     first.add_argument("--workdir")
     workdir = first.parse_known_args(words)[0].workdir
     config = run_lib.saved_config(workdir) if workdir else ConfigDict()
-    modes = {**MODES, **getattr(find_method(config.method), "MODES", {})} if workdir else MODES
+    modes = {**MODES, **modes_of(config.method)} if workdir else MODES
     parser = make_parser(modes, config)
     arguments = parser.parse_args(words)
+    if arguments.mode not in modes:
+        parser.error(f"the {config.method} in {workdir} has no --mode {arguments.mode}, only {', '.join(modes)}")
     mode = modes[arguments.mode]
     own = {name for each in modes.values() for name in each.options}
     sampling = set(config.get("sample", {}))
@@ -269,11 +276,19 @@ def parse(words: Sequence[str] | None) -> tuple[argparse.Namespace, Mode]:
     return arguments, mode
 
 
+def modes_of(method: str) -> Mapping[str, Mode]:
+    """The modes that a method's module exports; ValueError where they are none."""
+    modes = getattr(find_method(method), "MODES", {})
+    if not isinstance(modes, Mapping) or not all(isinstance(mode, Mode) for mode in modes.values()):
+        raise ValueError(f'MODES of the method "{method}" is {modes!r:.80}, expected {{name: jaxvid.run.Mode}}.')
+    return modes
+
+
 def make_parser(modes: Mapping[str, Mode], config: ConfigDict) -> Parser:
     """The options of all modes, of all conditions, and of `config.sample`."""
     parser = Parser("jaxvid.sample", __doc__)
     parser.add_argument("--workdir", metavar="DIR", required=True, help="the work folder of a run")
-    parser.add_argument("--mode", choices=modes, default="sample", help="with --workdir, --help lists those of the run")
+    parser.add_argument("--mode", default="sample", help=f"{', '.join(modes)}; with --workdir all those of the run")
     parser.add_argument("--num", type=int, help="videos (default: 16)")
     parser.add_argument("--seed", type=int, help="of the noise: video i depends on it, on i and on its condition alone")
     parser.add_argument("--frames", type=int, help="of a video (default: as in training; recurrent models make any)")
@@ -287,6 +302,8 @@ def make_parser(modes: Mapping[str, Mode], config: ConfigDict) -> Parser:
             form = {"action": argparse.BooleanOptionalAction, "default": None}
         elif isinstance(value, tuple):
             form = {"type": type(value[0]) if value else str, "nargs": "*"}
+        elif value is None:
+            form = {"type": config_lib.literal}
         try:
             parser.add_argument(f"--{name}", help=f"config.sample.{name} (default: {value})", **form)
         except argparse.ArgumentError as error:

@@ -106,6 +106,27 @@ def test_fields_that_cannot_work_are_named(fields: dict, sentence: str) -> None:
         conditions.check(options, frames=4)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("classes", ("cat", "dog")), ("vocabulary", ("a", "cat")), ("actions", 3), ("action_scale", (1.0, 2.0))],
+)
+def test_what_the_data_decide_is_not_overwritten_in_silence(field: str, value) -> None:
+    config = configured("label", "text", "action", **{field: value})
+    with pytest.raises(ValueError, match=rf"condition\.{field} is .* the training data have .*: leave it to them"):
+        conditions.complete(config, Pets())
+    found = conditions.complete(configured("label", "text", "action"), Pets())
+    assert conditions.complete(found, Pets()).condition == found.condition  # the same again is no contradiction
+
+
+def test_embeddings_that_cannot_be_read_are_named_by_their_field(tmp_path: Path) -> None:
+    for path in (tmp_path / "nope.npz", tmp_path):
+        with pytest.raises(ValueError, match=rf"condition.embeddings is {path}, which cannot be read \(.*\.npz with"):
+            conditions.wrap(configured("text", embeddings=str(path)), Pets())
+    (tmp_path / "broken.npz").write_text("words")
+    with pytest.raises(ValueError, match="condition.embeddings: .*broken.npz is no .npz file with the arrays"):
+        conditions.wrap(configured("text", embeddings=str(tmp_path / "broken.npz")), Pets())
+
+
 def test_captions_are_shortened_in_training_alone(table: str) -> None:
     config = conditions.complete(configured("text", left_out=1.0), Pets(texts=["a cat, asleep"] * 3))
     lengths = [
@@ -240,6 +261,9 @@ def test_users_may_pass_embeddings_frames_and_actions(table: str) -> None:
         (("first_frames",), {}, r"trained with first_frames: give it \(--first_frames\)"),
         (("first_frames",), {"first_frames": np.zeros((1, 4, 8, 3))}, r"\[1, 4, 8, 3\], expected \[any, 8, 8, 3\]"),
         (("first_frames",), {"first_frames": np.zeros((0, 8, 8, 3), np.uint8)}, "has 0 frames"),
+        (("first_frames",), {"first_frames": np.zeros((0, 2, 8, 8, 3))}, r"is \[0, 2, 8, 8, 3\], which holds none"),
+        (("first_frames",), {"first_frames": np.zeros((0, 2, 8, 8, 3), np.uint8)}, "which holds none"),
+        (("action",), {"action": np.ones((0, 4, 2))}, r"action is \[0, 4, 2\], which holds none"),
         (("first_frames",), {"first_frames": np.full((1, 8, 8, 3), 200.0)}, r"beyond \[-1, 1\]"),
         (("action",), {"action": np.ones((3, 2))}, r"\[3, 2\], expected \[4, 2\]"),
         (("action",), {"action": np.full((4, 2), np.nan)}, "action holds float64, some of it not finite or not real"),

@@ -1,5 +1,7 @@
 """What the GAN method refuses, warns of, and does in a step."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,6 +141,41 @@ def test_the_classifiers_error_is_the_cross_entropy_of_its_votes() -> None:
     expected = np.log(np.exp(logits[:, 0]).sum(-1)) - logits[[0, 1], 0, [0, 1]]
     np.testing.assert_allclose(error, expected, rtol=1e-6)
     assert right.tolist() == [1.0, 0.0]
+
+
+TWO, ONE, PARTS = critique([[1.0], [2.0]], [[[1.0, 2.0]]] * 2), critique([[1.0]]), critique([[1.0, 0.0]] * 2)
+KEY = jax.random.key(0)
+GAME = adversarial.Game("hinge", lecam=1.0, feature_matching=1.0, classes=1.0)
+
+
+@pytest.mark.parametrize(
+    ("judged", "sentence"),
+    [
+        (lambda: adversarial.scores(GAME, [], []), r"\[0\] critiques, expected as many of each, and at least one"),
+        (lambda: adversarial.scores(GAME, [TWO], [TWO, TWO]), r"\[1, 2\] critiques"),
+        (
+            lambda: adversarial.scores(GAME, [TWO], [ONE]),
+            r"panel 0 float32 \[2,1\] and logits of panel 1 float32 \[1,1\]",
+        ),
+        (lambda: adversarial.scores(GAME, [TWO], [PARTS]), r"panel 1 float32 \[2,2\]"),
+        (lambda: adversarial.scores(GAME, [TWO, ONE], [TWO, ONE]), r"logits is float32 \[1,1\], expected \[2,N\]"),
+        (lambda: adversarial.scores(GAME, [critique([1.0])], [ONE]), r"is float32 \[1\], expected float \[B,N\]"),
+        (lambda: adversarial.summed_logits([TWO, ONE]), r"expected \[2,N\]"),
+        (lambda: adversarial.discriminator_loss(GAME, [TWO], [TWO], jnp.zeros(2, int)), "loss.lecam needs averages"),
+        (lambda: adversarial.generator_loss(GAME, [TWO]), "loss.feature_matching needs the critiques of real"),
+        (lambda: adversarial.feature_distance([TWO], [PARTS], None), "features of real float32 .* expected the same"),
+        (lambda: adversarial.classified([ONE], jnp.zeros(1, int)), r"classes is a NoneType, expected float \[B,N,K\]"),
+        (lambda: adversarial.classified([TWO], None), r"labels is a NoneType, expected int \[2\]"),
+        (lambda: adversarial.classified([TWO], jnp.zeros(1, int)), r"labels is int32 \[1\], expected int \[2\]"),
+        (
+            lambda: adversarial.penalties(GAME, jnp.sum, *jnp.zeros((2, 3, 1, 1, 1, 1)), jax.random.split(KEY, 2)),
+            r"keys is .* \[2\], expected \[3\]",
+        ),
+    ],
+)
+def test_panels_that_do_not_fit_are_refused(judged: Callable, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        judged()
 
 
 def test_samples_begin_with_the_frames_that_are_given() -> None:

@@ -55,6 +55,12 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
     for loss in (losses.mean_squared_error, losses.mean_absolute_error, losses.gaussian_nll, losses.bernoulli_nll):
         with pytest.raises(ValueError, match=r"float32 \[3\] and target float32 \[3,1\], expected the same \[B,...\]"):
             jax.jit(loss)(jnp.zeros(3), jnp.zeros((3, 1)))
+    for nll in (losses.gaussian_nll, losses.laplace_nll):
+        with pytest.raises(ValueError, match=r"log_scale is float32 \[3\], expected \[\]"):
+            nll(jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.zeros(3))
+    z = jnp.zeros((2, 3))
+    with pytest.raises(ValueError, match=r"prior_mean float32 \[3\] and prior_log_variance float32 \[2,3\], expected"):
+        losses.gaussian_kl(z, z, jnp.zeros(3), z)
 
 
 def parameters(size: int) -> tuple[np.ndarray, ...]:

@@ -126,13 +126,16 @@ def test_the_command_writes_pictures_and_an_array(gan_run: Path, run: run_lib.Ru
         (["--mode=reconstruct"], "--mode reconstruct takes 1 of --video, not 0"),
         (["--mode=reconstruct", "--video=pixels.npy", "--seed=1"], "--seed does not go with --mode reconstruct"),
         (["--mode=reconstruct", "--video=pixels.npy"], "makes no reconstructions"),
-        (["--mode=compress", "--video=pixels.npy"], "invalid choice: 'compress' (choose from 'sample', 'reconstruct')"),
+        (["--mode=compress", "--video=pixels.npy"], "gan3d has no --mode compress, only sample, reconstruct"),
         (["--temperature=hot"], "--temperature: invalid float value"),
         (["--temperature=-1"], "sample.temperature is -1.0, expected 0 or more"),
         (["--mode=reconstruct", "--video=pixels.npy", "--temperature=1"], "--temperature does not go with --mode rec"),
         (["--latent=content"], "unrecognized arguments: --latent=content"),
-        (["--mode=dream"], "invalid choice: 'dream'"),
+        (["--mode=interpolate", "--num=3"], "has no --mode interpolate, only sample, reconstruct"),
+        (["--first_frames=none.npy"], "none.npy is [0, 1, 4, 4, 3], expected [T,h,w,3]"),
         (["--output=text.txt/deeper"], "--output text.txt/deeper cannot be written: name another folder"),
+        (["--output=/proc/samples"], "--output /proc/samples cannot be written: name another folder"),
+        ([f"--output={'long' * 99}"], "cannot be written: name another folder"),
         (["--workdir=nowhere"], "nowhere has no config.json"),
     ],
 )
@@ -140,6 +143,7 @@ def test_what_cannot_work_is_one_sentence(arguments, sentence, gan_run, tmp_path
     monkeypatch.chdir(tmp_path)
     np.save("pixels.npy", RNG.integers(0, 256, (8, 16, 16, 3), np.uint8))
     np.save("flat.npy", RNG.normal(0, 0.1, (4, 4)))
+    np.save("none.npy", np.zeros((0, 1, 4, 4, 3), np.uint8))
     Path("text.txt").write_text("words")
     workdir = [] if "--workdir=nowhere" in arguments else [f"--workdir={gan_run}"]
     try:
@@ -149,6 +153,14 @@ def test_what_cannot_work_is_one_sentence(arguments, sentence, gan_run, tmp_path
     error = capsys.readouterr().err
     assert code == 2 and sentence in error and error.startswith("jaxvid: ") and error.count("\n") == 1, error
     assert not (gan_run / "generated").exists()
+
+
+def test_a_model_that_generates_nothing_is_told_no_way_out(monkeypatch, tmp_path: Path, capsys) -> None:
+    run = untrained(recipe("classifier:tiny"))
+    with pytest.raises(ValueError, match=r"makes no videos of its own\.$"):
+        sample.draw(run, 2)
+    with pytest.raises(ValueError, match=r"makes no reconstructions\.$"):
+        sample.reconstruct(run, np.zeros((2, 8, 16, 16, 3), np.uint8))
 
 
 def test_a_recurrent_model_goes_on_from_first_frames_for_any_time(tmp_path: Path) -> None:

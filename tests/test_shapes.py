@@ -33,6 +33,7 @@ def test_what_fits_passes(layout: str) -> None:
         ("[...]", float, VIDEO, r"expected float \[...\]"),
         ("[...]", "float32", VIDEO, r"expected float32 \[...\]"),
         ("[B]", None, [1, 2], r"is a list, expected \[B\]"),
+        ("[B,...]", None, VIDEO[:0], r"uint8 \[0,4,8,6,3\], expected \[B,...\], of one example at least\.$"),
     ],
 )
 def test_what_does_not_fit_is_named(layout: str, dtype, array, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import jax
@@ -41,10 +42,16 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         return Evaluated({"loss": normalize(batch["video"]).mean((1, 2, 3, 4))})
 
     def draw(state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
+        if fault == "none":
+            return None  # type: ignore[return-value]
         levels = jnp.asarray(config.sample.levels) + state.params["gray"]["level"]
         return jnp.broadcast_to(levels, (1 if fault == "few" else len(keys), 8, 16, 16, 3))
 
-    return Method(init, train_step, eval_step, draw, reconstruct=lambda state, batch: normalize(batch["video"])[:, :3])
+    def reconstruct(state: TrainState, batch: Batch) -> jax.Array:
+        return None if fault == "none" else normalize(batch["video"])[:, :3]  # type: ignore[return-value]
+
+    found = {"sentence": "all is wrong", "forgotten": None}.get(fault, [])
+    return Method(init, train_step, eval_step, draw, reconstruct, warnings=lambda averages: found)  # type: ignore
 
 
 def config_of(fault: str = "") -> ConfigDict:
@@ -66,6 +73,8 @@ def config_of(fault: str = "") -> ConfigDict:
         ("alone", "train_step returned TrainState, expected"),
         ("vector", r"the metric loss of train_step is float32 \[8\], expected \[\]"),
         ("step", "train_step left state.step at 0 after step 1"),
+        ("sentence", "warnings returned str, expected a list of sentences"),
+        ("forgotten", "warnings returned NoneType, expected a list"),
     ],
 )
 def test_training_is_refused(fault: str, message: str, tmp_path: Path) -> None:
@@ -96,6 +105,36 @@ def test_what_is_no_video_of_that_size_is_refused(workdir: Path, tmp_path: Path)
         ValueError, match=r"reconstruction is float32 \[16,3,16,16,3\], expected float \[16,8,16,16,3\]"
     ):
         sample.reconstruct(run, np.zeros((2, 8, 16, 16, 3), np.uint8))
+
+
+def test_a_method_that_returns_nothing_is_refused(workdir: Path) -> None:
+    run = run_lib.remake(run_lib.load(workdir), {"fault": "none"})
+    with pytest.raises(ValueError, match=r"sample is a NoneType, expected float \[16,8,16,16,1\|3\]"):
+        sample.draw(run, 2)
+    with pytest.raises(ValueError, match=r"reconstruction is a NoneType, expected float \[16,8,16,16,3\]"):
+        sample.reconstruct(run, np.zeros((2, 8, 16, 16, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("modes", "sentence"),
+    [
+        (["dream"], "MODES of the method \"test_wrong_method\" is ['dream'], expected {name: jaxvid.run.Mode}"),
+        ({"dream": print}, "MODES of the method"),
+        ({"dream": run_lib.Mode(lambda run, arguments: None)}, "--mode dream returned NoneType, expected jaxvid.run."),  # type: ignore
+    ],
+)
+def test_modes_that_are_none_are_refused(modes, sentence: str, workdir: Path, monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "MODES", modes, raising=False)
+    assert sample.main(["--workdir", str(workdir), "--mode=dream", "--output", str(tmp_path)]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_option_that_is_open_takes_any_value(workdir: Path, tmp_path: Path, monkeypatch) -> None:
+    config = run_lib.saved_config(workdir)
+    config.sample.level = None
+    monkeypatch.setattr(run_lib, "saved_config", lambda workdir: config)
+    words = ["--workdir", str(workdir), "--output", str(tmp_path), "--level"]
+    assert [sample.parse([*words, word])[0].level for word in ("0.5", "true", "high")] == [0.5, True, "high"]
 
 
 def test_options_of_several_values(workdir: Path, tmp_path: Path, capsys) -> None:

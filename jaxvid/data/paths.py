@@ -34,7 +34,7 @@ def read_videos(path: str, frames: int, options: Mapping[str, Any]) -> np.ndarra
     if path.endswith(ARRAYS):
         array = to_uint8(load_array(path), path, strict=True)
         rows = array if array.ndim == 5 else array[None]
-        if rows.ndim != 5 or rows.shape[-1] != 3 or not 0 < frames <= rows.shape[1]:
+        if rows.ndim != 5 or 0 in rows.shape or rows.shape[-1] != 3 or not 0 < frames <= rows.shape[1]:
             raise ValueError(f"{path} is {list(array.shape)}, expected [T,h,w,3] or [n,T,h,w,3], T at least {frames}.")
         clips = [resize_short_side(row[:frames], resolution) for row in rows]
     elif os.path.isdir(path):

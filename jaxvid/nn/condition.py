@@ -19,7 +19,7 @@ LAYOUTS = {  # of conditions, by their kind
     "label": ("[B]", int),
     "words": ("[B,L]", int),
     "frames": ("[B,T,A]", float),
-    "video": ("[B,k,H,W,C]", float),
+    "video": ("[B,k>=1,H,W,C]", float),
     "vector": ("[B,E]", float),
 }
 
@@ -53,7 +53,9 @@ class ConditionEncoder(nn.Module):
       frames, videos: names of conditions that are one vector a frame, or videos.
       reads: which of "vector", "words" and "frames" the model reads. There are parameters for these alone.
 
-    Raises ValueError where there is no condition, where one has another shape, or where none of `reads` depends on it.
+    Raises ValueError where there is no condition, where one has another shape or another B than the rest, or where none
+    of `reads` depends on it. A label that is no class is refused where its value is known, and encoded as nan under
+    `jit`, where it is not.
     """
 
     features: int = 64  # F
@@ -98,13 +100,24 @@ class ConditionEncoder(nn.Module):
             expect(layout, dtype, **{name: value})
             if "vector" not in self.reads and kind not in self.reads:
                 raise ValueError(f'Nothing depends on the condition {name}: ConditionEncoder.reads lacks "vector".')
+        sizes = {name: len(value) for name, value in conditions.items()}
+        if len({*sizes.values()}) > 1:
+            raise ValueError(
+                f"The conditions are of different numbers of examples: {sizes}, expected the same of each."
+            )
+        label = conditions.get("label")
+        if isinstance(label, jax.core.Tracer | None):
+            return
+        if ((label < 0) | (label >= self.classes)).any():
+            raise ValueError(f"label has {label.min()} to {label.max()}, and the {self.classes} classes begin at 0.")
 
     def _dense(self, name: str) -> nn.Dense:
         return nn.Dense(self.features, dtype=self.dtype, name=name)
 
     def _label(self, label: jax.Array) -> jax.Array:
         unit = nn.initializers.normal(1.0)
-        return nn.Embed(self.classes, self.features, dtype=self.dtype, embedding_init=unit, name="label")(label)
+        table = nn.Embed(self.classes, self.features, dtype=self.dtype, embedding_init=unit, name="label")
+        return table(jnp.where(label < 0, self.classes, label))  # beyond the table is nan; -1 would be the last class
 
     def _embedding(self, name: str, x: jax.Array) -> jax.Array:
         return self._dense(name)(nn.LayerNorm(dtype=self.dtype, name=f"{name}_norm")(x))

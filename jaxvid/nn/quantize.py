@@ -17,6 +17,7 @@ from jax import lax
 from jax.scipy.special import entr
 
 from jaxvid.parallel import pmean, psum
+from jaxvid.shapes import expect
 
 KMEANS_ITERATIONS = 5
 SMOOTHING = 1e-5  # rows added to every code (Laplace), so that a code without any keeps a finite embedding
@@ -163,8 +164,9 @@ class FSQ(nn.Module):
         return math.prod(self.levels)
 
     def setup(self) -> None:
-        if not self.levels or min(self.levels) < 2:
-            raise ValueError(f"FSQ needs at least 2 levels in every channel, got levels={self.levels}.")
+        levels = self.levels if isinstance(self.levels, tuple) else ()
+        if not levels or any(not isinstance(level, int) or level < 2 for level in levels):
+            raise ValueError(f"FSQ needs a tuple of at least 2 levels in every channel, got levels={self.levels}.")
 
     def __call__(self, z: jax.Array, train: bool) -> Quantized:
         levels = np.array(self.levels, np.int32)
@@ -251,6 +253,7 @@ def _check_codebook(codes: int, dim: int, commitment: float) -> None:
 
 def _rows(z: jax.Array, dim: int) -> jax.Array:
     """z [..., dim] as float32 rows [N, dim]."""
+    expect("[...,D>=1]", float, z=z)
     if z.shape[-1] != dim:
         raise ValueError(f"This quantizer takes z with a last axis of {dim}, got shape {z.shape}: project z before it.")
     return z.reshape(-1, dim).astype(jnp.float32)

@@ -170,7 +170,16 @@ def test_a_condition_of_another_name_is_a_vector_of_numbers() -> None:
         ({"label": np.zeros((2, 1), int)}, ("vector",), r"label is int64 \[2,1\], expected int \[B\]"),
         ({"words": np.zeros((2, 3), np.float32)}, ("vector",), r"words is float32 \[2,3\], expected int \[B,L\]"),
         ({"action": np.zeros((2, 3, 4), np.float32)}, ("vector",), r"action is .* expected float \[B,T,2\]"),
-        ({"first_frames": np.zeros((2, 8, 8, 3), np.uint8)}, ("vector",), r"expected float \[B,k,H,W,C\]"),
+        ({"first_frames": np.zeros((2, 8, 8, 3), np.uint8)}, ("vector",), r"expected float \[B,k>=1,H,W,C\]"),
+        ({"first_frames": np.zeros((2, 0, 8, 8, 3), np.float32)}, ("vector",), r"expected float \[B,k>=1,H,W,C\]"),
+        ({"embedding": np.zeros((0, 3), np.float32)}, ("vector",), r"\[0,3\], expected .* of one example at least"),
+        (
+            {"label": np.zeros(2, int), "embedding": np.zeros((1, 3), np.float32)},
+            ("vector",),
+            "'label': 2, 'embed.* 1}",
+        ),
+        ({"label": np.array([0, 20])}, ("vector",), "label has 0 to 20, and the 20 classes begin at 0"),
+        ({"label": np.array([3, -1])}, ("vector",), "label has -1 to 3"),
         ({"label": np.zeros(2, int)}, ("words",), 'Nothing depends on the condition label: .* lacks "vector"'),
         ({"label": np.zeros(2, int)}, ("word",), "ConditionEncoder.reads .* did you mean words"),
     ],
@@ -178,3 +187,10 @@ def test_a_condition_of_another_name_is_a_vector_of_numbers() -> None:
 def test_what_cannot_be_encoded_is_one_sentence(conditions: dict, reads: tuple, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         MODULE.clone(reads=reads).init(jax.random.key(0), conditions)
+
+
+def test_a_label_beyond_the_table_is_no_class_under_jit(params: dict) -> None:
+    encode = jax.jit(lambda label: MODULE.apply({"params": params}, {"label": label}).vector)
+    found = encode(jnp.array([-20, -1, 0, 19, 20]))
+    assert np.isnan(found).all(1).tolist() == [True, True, False, False, True]
+    np.testing.assert_array_equal(found[2:4], params["label"]["embedding"][np.array([0, 19])])

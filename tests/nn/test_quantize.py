@@ -139,9 +139,18 @@ def test_wrong_last_axis_is_named(quantizer):
         quantizer.init(jax.random.key(0), jnp.ones((2, 4)), True)
 
 
+@every_quantizer
+@pytest.mark.parametrize("z", [1.0, jnp.zeros(()), jnp.zeros((2, 3), int), np.zeros((2, 3), bool)])
+def test_what_is_no_array_of_floats_is_refused(quantizer, z):
+    with pytest.raises(ValueError, match=r"^z is .* expected float \[...,D>=1\]"):
+        quantizer.init(jax.random.key(0), z, True)
+
+
 @pytest.mark.parametrize(
     ("quantizer", "message"),
     [
+        (FSQ(levels=8), "a tuple of at least 2 levels in every channel, got levels=8"),
+        (FSQ(levels=(8.5, 5, 5)), "a tuple of at least 2 levels"),
         (FSQ(levels=(8, 1, 5)), "at least 2 levels"),
         (FSQ(levels=()), "at least 2 levels"),
         (EMAVectorQuantizer(codes=0, dim=3), "at least 1 code"),
