@@ -18,10 +18,12 @@ from ml_collections import ConfigDict
 from jaxvid import config as config_lib
 from jaxvid.names import choice
 
+VARIANTS = ("16", "32", "tiny")
+
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/classifier.py", variant or "16", ("16", "32", "tiny"))
+    choice("the variant of configs/classifier.py", variant or "16", VARIANTS)
     config = config_lib.base()
     config.method = "classifier"
     config.data.update(frames=8, resolution=16, stride=2)

@@ -67,11 +67,12 @@ LOSS = {
     "instance_noise": 0.0,  # standard deviation of noise on all that is judged, falling to 0 over the run
     "augment": (),  # of all that is judged: names in nn/augment.py
 }
+VARIANTS = ("tiny",)
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/gan_text.py", variant or "tiny", ("tiny",))
+    choice("the variant of configs/gan_text.py", variant or "tiny", VARIANTS)
     config = config_lib.base()
     config.method = "gan"
     config.data.update(frames=8, resolution=16, stride=2)

@@ -45,11 +45,12 @@ LOSS = {
     "instance_noise": 0.0,  # standard deviation of noise on all that is judged, falling to 0 over the run
     "augment": (),  # of all that is judged: names in nn/augment.py
 }
+VARIANTS = ("cgan", "tiny")
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/pixel_gan.py", variant or "cgan", ("cgan", "tiny"))
+    choice("the variant of configs/pixel_gan.py", variant or "cgan", VARIANTS)
     config = config_lib.base()
     config.method = "gan"
     config.data.update(frames=8, resolution=16, stride=2)

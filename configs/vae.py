@@ -49,11 +49,12 @@ NETWORKS = {
     "frame": {"name": "frame", "width": 32, "hidden": 512, "strides": (2, 2, 2), "dim": 16},
     "grid": {"name": "grid", "width": 64, "blocks": 2, "dim": 8, "downsample": (4, 8, 8)},
 }
+VARIANTS = (*NETWORKS, "turns", "mnist", "tiny")
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/vae.py", variant or "layered", (*NETWORKS, "turns", "mnist", "tiny"))
+    choice("the variant of configs/vae.py", variant or "layered", VARIANTS)
     config = config_lib.base()
     config.method = "vae"
     config.model = ConfigDict()

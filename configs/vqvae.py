@@ -36,11 +36,12 @@ QUANTIZERS = {
         "anneal_steps": 500,
     },
 }
+VARIANTS = (*QUANTIZERS, "tiny", "ucf101")
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/vqvae.py", variant or "ema", (*QUANTIZERS, "tiny", "ucf101"))
+    choice("the variant of configs/vqvae.py", variant or "ema", VARIANTS)
     config = config_lib.base()
     config.method = "vqvae"
     config.model = ConfigDict()

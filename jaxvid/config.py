@@ -35,24 +35,24 @@ def base() -> ConfigDict:
     config.data.name = "synthetic"  # synthetic, moving_mnist, folder, records or tfds
     config.data.path = ""  # the folder of videos, records or MNIST files
     config.data.dataset = ""  # the name of a TFDS data set
-    config.data.frames = 16
-    config.data.resolution = 64
+    config.data.frames = 16  # of a clip
+    config.data.resolution = 64  # pixels of its height and width
     config.data.label = "class"  # what the synthetic source labels: class, color or style
     config.data.stride = 1  # every stride-th frame
-    config.data.fps = 0.0  # frames per second of the clips, instead of a stride
+    config.data.fps = 0.0  # frames per second of the clips, instead of a stride; 0: by stride
     config.data.holdout = 0.1  # share of a folder's files kept for evaluation
     config.train = ConfigDict()
-    config.train.steps = 1000
+    config.train.steps = 1000  # in all
     config.train.batch_size = 8  # over all devices
-    config.train.seed = 0
+    config.train.seed = 0  # of parameters, noise and the order of clips
     config.train.parallel = "jit"  # or "pmap"
     config.train.workers = 0  # processes that load data; 0: threads alone
-    config.train.log_every = 10
-    config.train.save_every = 100
+    config.train.log_every = 10  # steps
+    config.train.save_every = 100  # steps
     config.train.keep = 2  # checkpoints
     config.eval = ConfigDict()
-    config.eval.every = 100
-    config.eval.examples = 64
+    config.eval.every = 100  # steps
+    config.eval.examples = 64  # held-out clips
     config.eval.videos = 8  # drawn at each evaluation
     config.eval.metrics = ()  # of samples and reconstructions, at each evaluation: names in jaxvid/evaluate/suite.py
     config.eval.protocols = ()  # of fid and fvd: names in jaxvid/metrics/protocol.py
@@ -63,14 +63,15 @@ def optimizer(learning_rate: float, **fields: Any) -> ConfigDict:
     """The fields of `optim.make_optimizers`, with defaults: Adam at a constant rate, gradients clipped to norm 1."""
     options = ConfigDict()
     options.name = "adam"  # a function in optax
-    options.arguments = ConfigDict()
-    options.learning_rate = learning_rate
+    options.arguments = ConfigDict()  # of that function: --config.optim.arguments.b1=0.5
+    options.learning_rate = learning_rate  # the highest of the schedule
     options.schedule = "constant_schedule"  # a function in optax.schedules
-    options.schedule_arguments = ConfigDict()
+    options.schedule_arguments = ConfigDict()  # of that function: --config.optim.schedule_arguments.warmup_steps=50
     options.clip = 1.0  # global norm; 0: no clipping
     options.accumulate = 1  # train steps per optimizer step
     options.ema_decay = 0.99  # of the parameters that are evaluated
-    options.players = ConfigDict()  # {player: {field: value}}: the fields in which a player differs from the others
+    # The fields in which a player differs from the others: --config.optim.players.encoder.learning_rate=2e-4.
+    options.players = ConfigDict()
     options.update(fields)
     return options
 

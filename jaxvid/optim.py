@@ -39,7 +39,10 @@ def _call(functions: dict[str, Callable], field: str, name: str, arguments: Mapp
     missing = [k for k, v in known.items() if v.default is v.empty and k not in arguments]
     if missing:
         raise ValueError(f'{field} {name} needs "{missing[0]}"; give it among its arguments in the config.')
-    return functions[name](**arguments)
+    try:
+        return functions[name](**arguments)
+    except TypeError as error:
+        raise ValueError(f"{field} {name} cannot work with the arguments {dict(arguments)}: {error}.") from error
 
 
 def for_player(options: Mapping[str, Any], player: str) -> dict[str, Any]:
@@ -112,7 +115,10 @@ def make_optimizer(options: Mapping[str, Any], steps: int, player: str = "") -> 
         number = jax.ShapeDtypeStruct((1, 1), jnp.float32)
         jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x), number)
     except TypeError as error:
-        raise ValueError(f"{place('name')} {name} needs more than gradients, which no method here gives it.") from error
+        others = f", or other arguments than {dict(fields['arguments'])}" if fields["arguments"] else ""
+        raise ValueError(
+            f"{place('name')} {name} needs more than gradients, which no method here gives it{others}."
+        ) from error
     if fields["clip"] > 0:
         optimizer = optax.chain(clip_by_global_norm(fields["clip"]), optimizer)
     if every > 1:

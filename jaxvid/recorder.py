@@ -30,6 +30,16 @@ WRITTEN = {
 }
 
 
+def sizes(params: Any) -> str:
+    """The number of parameters, and of how many modules: "1,234 parameters, encoder 1,000, decoder 234"."""
+    count, modules = parameter_overview.count_parameters, params
+    while isinstance(modules, Mapping) and len(modules) == 1:
+        (modules,) = modules.values()
+    inner = modules.items() if isinstance(modules, Mapping) else ()
+    parts = [f"{name} {int(count({name: each})):,}" for name, each in inner]
+    return ", ".join([f"{int(count(params)):,} parameters", *parts])
+
+
 class Clock:
     """Speed, and the share of time spent waiting for data, since the last restart."""
 
@@ -79,9 +89,9 @@ class Recorder:
     def introduce(self, mesh: Mesh, state: TrainState, sources: list[str]) -> None:
         """Prints devices, parameters and data, and from which step the run resumes."""
         first = mesh.devices.flat[0]
-        self._parameters = parameter_overview.get_parameter_overview(state.params)
+        self._parameters = parameter_overview.get_parameter_overview(state.params)  # of the report
         self.log(f"{mesh.size} x {first.device_kind} ({first.platform}) under {self._config.train.parallel}")
-        self.log(self._parameters)
+        self.log("\n".join(f"{player}: {sizes(params)}" for player, params in state.params.items()))
         self.log(f"train: {sources[0]}\neval:  {sources[1]}")
         if state.step > 0:
             self.log(f"Resuming from step {int(state.step)}.")

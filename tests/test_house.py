@@ -21,7 +21,7 @@ ORDER = [
     *("conditions", "models", "adversarial"),
     *("checkpoint", "run", "pretrained", "latents", "latent_modes"),
     "methods",
-    *("evaluate", "recorder", "train", "sample", "main"),
+    *("evaluate", "recorder", "train", "sample", "recipe", "main", "__main__"),
 ]
 ALONE = {"data", "metrics"}  # taken by other research code without the rest
 FILES = sorted(ROOT.rglob("*.py"))

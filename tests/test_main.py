@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from conftest import ROOT
 from PIL import Image
 
 from jaxvid.core import TrainState
-from jaxvid.main import UsageError, parse
+from jaxvid.main import parse
 from jaxvid.run import load
 
 pytestmark = pytest.mark.xdist_group("main")  # one worker, one compilation cache
@@ -80,6 +81,8 @@ def test_a_run_leaves_everything_that_it_says(uninterrupted: Path, environment) 
     }
     assert Image.open(uninterrupted / "samples" / "step_0000020.png").size[0] > 200
     assert "<video" in (uninterrupted / "report.html").read_text()
+    assert re.search(r"tokenizer: [\d,]+ parameters, decoder [\d,]+, encoder [\d,]+\n", output), output
+    assert "kernel" not in output and "encoder/Conv_0/kernel" in (uninterrupted / "report.html").read_text()
     evaluations = [line for line in numbers(uninterrupted) if "eval/psnr" in line]
     assert [line["step"] for line in evaluations] == [10, 20]
     assert evaluations[1]["eval/psnr"] > evaluations[0]["eval/psnr"]
@@ -138,10 +141,6 @@ def test_any_player_may_differ_in_any_field_of_its_optimizer() -> None:
     words = ["--config.optim.players.encoder.learning_rate=2e-4", "--config.optim.players.encoder.accumulate=2"]
     _, config = parse(["main", "--config", str(ROOT / "configs" / "vae.py:tiny"), *words])
     assert config.optim.players.to_dict() == {"encoder": {"learning_rate": 2e-4, "accumulate": 2}}
-    with pytest.raises(UsageError, match="encoder.clip=wide: expected a number"):
-        parse(["main", "--config", str(ROOT / "configs" / "vae.py:tiny"), "--config.optim.players.encoder.clip=wide"])
-    with pytest.raises(UsageError, match="players.encoder.clap: no such field"):
-        parse(["main", "--config", str(ROOT / "configs" / "vae.py:tiny"), "--config.optim.players.encoder.clap=1"])
 
 
 def test_a_changed_config_is_refused_with_a_line_per_field(uninterrupted: Path, environment) -> None:
@@ -170,15 +169,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(environment, tmp_path: Path) ->
         ([*RECIPE, "--config.train.step=5"], "--config.train.step: no such field; the nearest is --config.train.steps"),
         ([*RECIPE, "--config.trian.steps=5"], "the nearest is --config.train.steps"),
         ([*RECIPE, "--config.train.steps=many"], "--config.train.steps=many: expected a whole number"),
-        ([*RECIPE, "--wokdir=x"], "Unknown command line flag 'wokdir'"),
-        ([*RECIPE, "train.steps=5"], '"train.steps=5" is not understood'),
+        ([*RECIPE, "--wokdir=x"], "There is no option --wokdir; did you mean --workdir?"),
+        ([*RECIPE, "more"], '"more" is not understood; a field is set as --config.train.steps=500'),
         (
             [*RECIPE, "--config.data.resolution=18"],
             "model.downsample (4, 4, 4) does not divide the video: height 18 by 4",
         ),
         ([*RECIPE, "--config.model.downsample=(4,3,4)"], "does not divide the video: height 16 by 3"),
         ([*RECIPE, "--config.model.downsample=(4,4)"], "expected whole factors of time, height and width"),
-        ([*RECIPE, "--train.steps=5"], "did you mean --config.train.steps?"),
+        ([*RECIPE, "--train.steps=5"], "did you mean --config.train.steps=5?"),
         ([*RECIPE, "--config.data.path=shared"], "data.path is 'shared', which the source 'synthetic' does not read"),
         ([*RECIPE, "--config.train.steps", "5", "--config.optim.accumulate=6"], "expected 1 to the 5 train.steps"),
         ([*RECIPE, "--config.data.name=foldr"], "folder"),
@@ -194,16 +193,3 @@ def test_what_cannot_work_is_said_in_a_sentence(arguments: list[str], sentence: 
     code, output = run(arguments, environment)
     assert code in (1, 2) and sentence in output and "Traceback" not in output, output
     assert len(output.strip().splitlines()) <= 3
-
-
-def test_a_recipe_that_fails_is_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.py"
-    for body, message in {
-        "c.data.frames = 'x'": "fails with TypeError: Could not override field 'frames'",
-        "return None": "whose get_config returns no ConfigDict",
-    }.items():
-        head = "from jaxvid import config\n\ndef get_config(variant=''):\n    c = config.base()\n"
-        path.write_text(f"{head}    {body}\n    return c\n")
-        with pytest.raises(UsageError, match=message) as error:
-            parse(["main", "--config", str(path)])
-        assert "\n" not in str(error.value)

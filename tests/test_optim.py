@@ -66,6 +66,8 @@ def test_ema_decay_is_per_optimizer_step() -> None:
         ({"schedule": "polynomial_schedule"}, 'polynomial_schedule needs "end_value"'),
         ({"schedule": "cosine_decay"}, "nearest is .cosine_decay_schedule"),
         ({"arguments": {"beta1": 0.9}}, 'optim.name adam has no argument "beta1"; the nearest is "b1"'),
+        ({"arguments": {"b1": "x"}}, "optim.name adam needs more than gradients.*or other arguments than {'b1': 'x'}"),
+        ({"schedule": "cosine_decay_schedule", "schedule_arguments": {"decay_steps": "x"}}, "cannot work with the arg"),
         ({"accumulate": 0}, "optim.accumulate is 0"),
         ({"learning_rate": float("nan")}, "optim.learning_rate is nan"),
         ({"learning_rate": float("inf")}, "optim.learning_rate is inf"),

@@ -4,13 +4,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, recipe
+from conftest import ROOT
 
+from jaxvid.main import default_workdir, parse
 from jaxvid.metrics import features, weights
 from jaxvid.train import train
 
@@ -20,17 +22,16 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def names(tmp_path_factory, gan_run) -> dict:
-    """What the examples take for granted: trained runs in runs/vqvae and runs/acgan, a config, and videos."""
-    config = recipe("vqvae:tiny")
-    config.train.update(steps=2, batch_size=8)
-    config.eval.examples = 8
-    folder = tmp_path_factory.mktemp("readme")
-    train(config, folder / "runs" / "vqvae")
-    (folder / "runs" / "acgan").symlink_to(gan_run)
-    video = np.random.default_rng(0).integers(0, 256, (2, 8, 16, 16, 3), np.uint8)
-    real, fake = np.random.default_rng(1).integers(0, 256, (2, 8, 9, 16, 16, 3), np.uint8)
-    return {"config": config, "video": video, "folder": folder, "real": real, "fake": fake}
+def folder(tmp_path_factory) -> Path:
+    """Where a reader of the README stands: a clone, in which its commands have trained two runs, here tiny ones."""
+    place = tmp_path_factory.mktemp("readme")
+    (place / "configs").symlink_to(ROOT / "configs")
+    for name in ("vqvae", "acgan"):
+        (command,) = set(re.findall(rf"python -m jaxvid.main (--config configs/{name}.py)$", README, re.MULTILINE))
+        small = [f"--config.{field}" for field in ("train.steps=2", "eval.examples=8")]
+        recipe = command.split()[1]
+        train(parse(["main", "--config", f"{ROOT / recipe}:tiny", *small])[1], place / default_workdir(recipe))
+    return place
 
 
 class SmallI3D(nn.Module):
@@ -45,22 +46,39 @@ class SmallI3D(nn.Module):
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.splitlines()[0])
-def test_an_example_runs(example: str, names: dict, monkeypatch) -> None:
-    monkeypatch.chdir(names["folder"])
+def test_an_example_runs_as_it_is_printed(example: str, folder: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(folder)
     features._program.cache_clear()
     monkeypatch.setattr(features, "I3D", SmallI3D)
     params = SmallI3D(1e-3, None).init(jax.random.key(0), jax.numpy.zeros((1, 1, 1, 1, 3)))["params"]
     monkeypatch.setattr(weights, "load", lambda network: (params, None))
-    scope = dict(names)
+    scope: dict[str, Any] = {}
     exec(example, scope)
     if "encode(video)" in example:
-        assert scope["indices"].shape == (2, 2, 4, 4) and scope["indices"].dtype == np.int32
-        assert scope["reconstruction"].shape == names["video"].shape
+        assert scope["indices"].shape == (1, 2, 4, 4) and scope["indices"].dtype == np.int32
+        assert scope["reconstruction"].shape == scope["video"].shape == (1, 8, 16, 16, 3)
         assert jax.numpy.abs(scope["reconstruction"]).max() <= 1
     if "sample.draw" in example:
         assert scope["videos"].shape == (16, 8, 16, 16, 3) and scope["videos"].dtype == np.float32
     if "metrics.fvd" in example:
         assert 0 < scope["score"] < 1
+    if "quantizer.codebook_size" in example:
+        assert capsys.readouterr().out.split("\n")[:2] == ["(2, 4, 8, 8) 240", "(2,)"]
+    if "make_step" in example:
+        assert 0 < float(capsys.readouterr().out) < 10 and int(scope["state"].step) == 3
+
+
+def test_every_command_that_is_named_is_there() -> None:
+    """In the README, and in what `python -m jaxvid` says."""
+    listed = subprocess.run([sys.executable, "-m", "jaxvid"], cwd=ROOT, capture_output=True, text=True)
+    commands = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+        for path in (ROOT / "jaxvid").rglob("*.py")
+        if '__name__ == "__main__"' in path.read_text()
+    }
+    assert set(re.findall(r"python -m (jaxvid\.[\w.]*\w)", README)) == commands - {"jaxvid"}
+    assert set(re.findall(r"python -m (jaxvid\.[\w.]*\w)", listed.stdout)) == commands - {"jaxvid"}
+    assert listed.returncode == 0 and "`python -m jaxvid`" in README
 
 
 def test_every_part_the_readme_links_is_there() -> None:

@@ -10,13 +10,14 @@ from conftest import ROOT, recipe
 
 from jaxvid import conditions
 from jaxvid import config as config_lib
+from jaxvid import recipe as recipe_lib
 from jaxvid.core import make_method
 from jaxvid.data.synthetic import Synthetic
 
 NAMES = [
     f"{path.stem}:{variant}".rstrip(":")
     for path in sorted((ROOT / "configs").glob("*.py"))
-    for variant in ["", *re.findall(r"`:(\w+)`", path.read_text())]
+    for variant in ["", *recipe_lib.imported(str(path)).VARIANTS]
 ]
 
 
@@ -35,6 +36,17 @@ def test_a_recipe_makes_a_method(name: str) -> None:
     new_state, metrics = jax.eval_shape(method.train_step, state, batch)
     assert jax.tree.structure(new_state) == jax.tree.structure(state)
     assert set(method.headline) <= metrics.keys() and all(value.shape == () for value in metrics.values())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_the_variants_are_those_that_it_tells_of_and_accepts(path: Path) -> None:
+    variants = set(recipe_lib.imported(str(path)).VARIANTS)
+    with pytest.raises(ValueError, match="expected one of") as error:
+        recipe(f"{path.stem}:none")
+    accepted = str(error.value).partition("expected one of ")[2].partition(";")[0].split(", ")
+    told = set(re.findall(r"`:(\w+)`", ast.get_docstring(ast.parse(path.read_text()))))
+    default = {"ema", "layered", "16"}  # names of what comes without a variant
+    assert variants == set(accepted) and variants - default == told
 
 
 def test_every_recipe_has_a_tiny_variant() -> None:

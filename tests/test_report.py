@@ -10,6 +10,7 @@ import pytest
 
 from jaxvid import images, report
 from jaxvid.core import Profile
+from jaxvid.recorder import sizes
 
 
 class Page(HTMLParser):
@@ -195,6 +196,12 @@ def test_histogram_of_many_bins_is_bounded_and_logarithmic_when_skewed(tmp_path)
     heights = [float(part.partition("H")[0]) for part in area["d"].split("V")[1:-1]]
     assert len(heights) == 500 and heights == sorted(heights) and "log scale" in page.text
     assert all(0 <= height <= 150 for height in heights)
+
+
+def test_the_parameters_of_a_player_are_summed_by_module():
+    params = {"network": {"conv": {"kernel": np.zeros((300, 4)), "bias": np.zeros(4)}, "head": {"bias": np.zeros(2)}}}
+    assert sizes(params) == "1,206 parameters, conv 1,204, head 2"
+    assert sizes({"level": np.zeros(())}) == "1 parameters"
 
 
 def test_lists_settings_and_files(tmp_path):
