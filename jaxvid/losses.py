@@ -33,11 +33,11 @@ RECONSTRUCTION = {"mse": mean_squared_error, "mae": mean_absolute_error}
 def gaussian_nll(mean: jax.Array, target: jax.Array, log_scale: jax.Array | float = 0.0) -> jax.Array:
     """-log N(target; mean, exp(log_scale)^2) in nats, summed over all but the first axis: [B, ...], [B, ...] -> [B].
 
-    (x - m)^2 / (2 s^2) + log s + log(2 pi) / 2 for each value. One `log_scale` [] for all; the optimum of a learned one
-    is the logarithm of the root mean squared error (Rybkin et al. 2021, sigma-VAE, section 3).
+    (x - m)^2 / (2 s^2) + log s + log(2 pi) / 2 for each value. `log_scale` is one [] for all, or [...] or [B, ...]; the
+    optimum of a learned one is the logarithm of the root mean squared error (Rybkin et al. 2021, sigma-VAE, section 3).
     """
     expect_equal("[B,...]", mean=mean, target=target)
-    expect("[]", log_scale=log_scale)
+    _expect_scale(mean, log_scale)
     scaled = (mean.astype(jnp.float32) - target.astype(jnp.float32)) * jnp.exp(-log_scale)
     return sum_by_example(0.5 * jnp.square(scaled) + log_scale + 0.5 * math.log(2 * math.pi))
 
@@ -48,7 +48,7 @@ def laplace_nll(mean: jax.Array, target: jax.Array, log_scale: jax.Array | float
     |x - m| / s + log(2 s) for each value: the likelihood behind the L1 loss.
     """
     expect_equal("[B,...]", mean=mean, target=target)
-    expect("[]", log_scale=log_scale)
+    _expect_scale(mean, log_scale)
     scaled = (mean.astype(jnp.float32) - target.astype(jnp.float32)) * jnp.exp(-log_scale)
     return sum_by_example(jnp.abs(scaled) + log_scale + math.log(2))
 
@@ -78,6 +78,13 @@ def gaussian_kl(
     difference = log_variance - prior_log_variance
     distance = jnp.square(mean - prior_mean) * jnp.exp(-prior_log_variance)
     return 0.5 * (jnp.exp(difference) - difference - 1 + distance)
+
+
+def _expect_scale(mean: jax.Array, log_scale: jax.Array | float) -> None:
+    """Checks that there is one logarithm of a scale for all values, or for each of an example or of the batch."""
+    if jnp.shape(log_scale) not in ((), mean.shape[1:], mean.shape):
+        found, each = list(jnp.shape(log_scale)), list(mean.shape)
+        raise ValueError(f"log_scale is {found}, expected [], {each[1:]} or {each}, as the mean.")
 
 
 def sum_by_example(values: jax.Array) -> jax.Array:

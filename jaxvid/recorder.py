@@ -32,12 +32,15 @@ WRITTEN = {
 
 def sizes(params: Any) -> str:
     """The number of parameters, and of how many modules: "1,234 parameters, encoder 1,000, decoder 234"."""
-    count, modules = parameter_overview.count_parameters, params
+
+    def count(part: Any) -> str:
+        return f"{sum(leaf.size for leaf in jax.tree.leaves(part)):,}"
+
+    modules = params
     while isinstance(modules, Mapping) and len(modules) == 1:
         (modules,) = modules.values()
     inner = modules.items() if isinstance(modules, Mapping) else ()
-    parts = [f"{name} {int(count({name: each})):,}" for name, each in inner]
-    return ", ".join([f"{int(count(params)):,} parameters", *parts])
+    return ", ".join([f"{count(params)} parameters", *(f"{name} {count(each)}" for name, each in inner)])
 
 
 class Clock:

@@ -56,8 +56,12 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
         with pytest.raises(ValueError, match=r"float32 \[3\] and target float32 \[3,1\], expected the same \[B,...\]"):
             jax.jit(loss)(jnp.zeros(3), jnp.zeros((3, 1)))
     for nll in (losses.gaussian_nll, losses.laplace_nll):
-        with pytest.raises(ValueError, match=r"log_scale is float32 \[3\], expected \[\]"):
-            nll(jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.zeros(3))
+        with pytest.raises(ValueError, match=r"log_scale is \[2\], expected \[\], \[3\] or \[2, 3\], as the mean"):
+            nll(jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.zeros(2))
+        one = nll(jnp.zeros((2, 3)), jnp.ones((2, 3)), 0.5)
+        for shape in ((3,), (2, 3)):
+            each = nll(jnp.zeros((2, 3)), jnp.ones((2, 3)), jnp.full(shape, 0.5))
+            np.testing.assert_allclose(each, one, rtol=1e-6)
     z = jnp.zeros((2, 3))
     with pytest.raises(ValueError, match=r"prior_mean float32 \[3\] and prior_log_variance float32 \[2,3\], expected"):
         losses.gaussian_kl(z, z, jnp.zeros(3), z)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxvid.names import choice
 from jaxvid.nn.activation import leaky_relu
@@ -105,9 +106,10 @@ class ConditionEncoder(nn.Module):
             raise ValueError(
                 f"The conditions are of different numbers of examples: {sizes}, expected the same of each."
             )
-        label = conditions.get("label")
+        label: Any = conditions.get("label")
         if isinstance(label, jax.core.Tracer | None):
             return
+        label = np.asarray(label)  # also of a constant under `jit`, where an operation of JAX would be traced
         if ((label < 0) | (label >= self.classes)).any():
             raise ValueError(f"label has {label.min()} to {label.max()}, and the {self.classes} classes begin at 0.")
 

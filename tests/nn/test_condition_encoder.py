@@ -193,4 +193,6 @@ def test_a_label_beyond_the_table_is_no_class_under_jit(params: dict) -> None:
     encode = jax.jit(lambda label: MODULE.apply({"params": params}, {"label": label}).vector)
     found = encode(jnp.array([-20, -1, 0, 19, 20]))
     assert np.isnan(found).all(1).tolist() == [True, True, False, False, True]
+    constant = jax.jit(lambda: MODULE.apply({"params": params}, {"label": jnp.array([3, 4])}).vector)
+    np.testing.assert_array_equal(constant(), encode(jnp.array([3, 4])))
     np.testing.assert_array_equal(found[2:4], params["label"]["embedding"][np.array([0, 19])])
