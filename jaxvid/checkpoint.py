@@ -2,13 +2,19 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
+import logging as python_logging
 import os
 import shutil
+import sys
+import threading
+import traceback
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -22,6 +28,26 @@ from jaxvid.core import Method, TrainState
 
 class DamagedCheckpoint(Exception):
     """A checkpoint that cannot be read, or whose arrays are not those that were saved."""
+
+
+@functools.cache  # once
+def _hush() -> None:
+    """Keeps off stderr what Orbax's threads and coroutines say about errors: these arrive here as exceptions too."""
+    in_object, in_thread = sys.unraisablehook, threading.excepthook
+
+    def known(error: BaseException | None) -> bool:
+        late = "Event loop is closed"  # where storage ends what it had begun when Orbax met the first error
+        return str(error) == late or any("orbax" in frame.filename for frame in traceback.extract_tb(place(error)))
+
+    def place(error: BaseException | None) -> TracebackType | None:
+        return error.__traceback__ if error else None
+
+    sys.unraisablehook = lambda event: known(event.exc_value) or in_object(event)
+    threading.excepthook = lambda event: known(event.exc_value) or in_thread(event)
+    for name in ("absl", "asyncio"):
+        python_logging.getLogger(name).addFilter(
+            lambda record: "orbax" not in record.pathname and not known(record.exc_info[1] if record.exc_info else None)
+        )
 
 
 def described(tree: Any) -> dict[str, list]:
@@ -99,6 +125,7 @@ class Checkpointer:
     """
 
     def __init__(self, workdir: Path, keep: int):
+        _hush()
         directory = workdir.resolve() / "checkpoints"
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(directory, options=options)
@@ -163,6 +190,7 @@ def abstract_state(method: Method, described: Mapping[str, list]) -> TrainState:
 
 def restore_newest(workdir: Path, abstract: TrainState) -> TrainState | None:
     """The newest whole state of a run on one device, whatever it was trained on; None where there is none."""
+    _hush()
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(workdir.resolve() / "checkpoints", options=options) as manager:
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -182,6 +210,11 @@ def sha256(params: Any, collections: Any) -> str:
 def verify(state: TrainState, frozen: Mapping[str, Any]) -> None:
     """Raises ValueError for a frozen player (`Method.frozen`) that is missing, or has other arrays than were loaded."""
     for player, reference in frozen.items():
+        if missing := {"path", "step", "sha256"} - set(reference):
+            raise ValueError(
+                f"config.json has no {player}.{min(missing)}, which says where the frozen {player} is from: put back "
+                "the config.json of the run, or train anew in another --workdir."
+            )
         if player not in state.params:
             raise ValueError(f"the checkpoint has no frozen player {player}, which comes from {reference.path}.")
         found = sha256(state.params[player], state.collections.get(player, {}))

@@ -1,14 +1,19 @@
-"""What the commands share: how they read their line, report an error and end. The standard library is enough."""
+"""What the commands share: how they start, read their line, report an error and end. The standard library is enough."""
 
 import argparse
+import io
 import logging
 import os
+import re
+import signal
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
+
+STOPPED = "Stopped; what was written before stays."
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,6 +52,59 @@ def names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
+class _Lasting(io.TextIOWrapper):
+    """A standard stream that outlives its reader: the work goes on where `head` or the terminal has gone."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            return self._forget(len(text))
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            self._forget(0)
+
+    def _forget(self, written: int) -> int:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.fileno())
+        os.close(null)
+        return written
+
+
+def start() -> None:
+    """What a command does before anything else is imported, see `jaxvid/__init__.py`.
+
+    Its streams take every character and outlive their reader, warnings of logs are plain lines, and Ctrl-C ends the
+    program while it imports, where an exception would be printed at length, or swallowed.
+    """
+    while (last := os.open(os.devnull, os.O_RDWR)) <= 2:  # what is opened later must not become a closed stream
+        pass
+    os.close(last)
+    for number, name in enumerate(("stdout", "stderr"), start=1):
+        stream = getattr(sys, name) or open(number, "w", closefd=False)
+        if isinstance(stream, io.TextIOWrapper):
+            lines = stream.line_buffering
+            lasting = _Lasting(stream.detach(), stream.encoding, "backslashreplace", line_buffering=lines)
+            setattr(sys, name, lasting)
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def _leave(*_: object) -> NoReturn:
+    print("Stopped; nothing was written.", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+def interruptible() -> None:
+    """Ctrl-C raises KeyboardInterrupt again, after the imports."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def attempt(work: Callable[[], None]) -> int:
     """Does the work of a command and returns its exit code: 0, or 2 with one sentence on stderr, or 130 after Ctrl-C.
 
@@ -55,19 +113,31 @@ def attempt(work: Callable[[], None]) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
         try:
+            interruptible()
             work()
-        except BrokenPipeError:  # the reader, such as `head`, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (ValueError, OSError) as error:
             print(f"jaxvid: {error}", file=sys.stderr)
             return 2
+        except RuntimeError as error:
+            print(f"jaxvid: {of_jax(error)}", file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
-            print("Stopped; nothing was written.", file=sys.stderr)
+            print(STOPPED, file=sys.stderr)
             return 130
     return 0
 
 
-def plain_logs() -> None:
-    """Plain lines for warnings, none of Orbax: what fails in its threads arrives as an exception, in one sentence."""
-    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
-    logging.root.handlers[0].addFilter(lambda record: "orbax" not in record.pathname)
+def of_jax(error: RuntimeError) -> str:
+    """The sentence for an error of JAX that its user can mend, about devices or memory; raises any other one again."""
+    text = str(error)
+    if re.match("Unable to initialize backend|Unknown backend", text):
+        names = [name for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.environ.get(name)]
+        asked = " and ".join(f"{name} is {os.environ[name]}" for name in names) or "JAX does not start"
+        why = re.split(r" \(set JAX_PLATFORMS|\n", text)[0].rstrip(".")
+        return f"{asked}, but {why}: set JAX_PLATFORMS=cpu, or unset {names[-1] if names else 'it'}."
+    if text.startswith("RESOURCE_EXHAUSTED"):
+        return (
+            f"the device's memory does not suffice ({text[:160].partition(chr(10))[0]}): lower the batch size, the "
+            "frames or the resolution."
+        )
+    raise error

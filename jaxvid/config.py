@@ -18,6 +18,7 @@ MAY_CHANGE = (
     "train.log_every",
     "train.save_every",
     "train.keep",
+    "train.wandb",
     "eval",
     "sample",
 )
@@ -50,6 +51,7 @@ def base() -> ConfigDict:
     config.train.log_every = 10  # steps
     config.train.save_every = 100  # steps
     config.train.keep = 2  # checkpoints
+    config.train.wandb = ""  # a project of Weights & Biases that gets the logs too
     config.eval = ConfigDict()
     config.eval.every = 100  # steps
     config.eval.examples = 64  # held-out clips

@@ -1,6 +1,7 @@
 """Trains: `python -m jaxvid.main --config configs/vqvae.py [--workdir DIR] [--config.train.steps=500 ...]`."""
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxvid import parallel, recipe
-from jaxvid.command import Parser, plain_logs
+from jaxvid.command import STOPPED, Parser, interruptible, of_jax
 from jaxvid.files import cache_folder
 from jaxvid.names import nearest
 from jaxvid.train import Interrupted, NotFinite, train
@@ -90,16 +91,24 @@ def start_jax(distributed: bool) -> None:
         # JAX detects TPU pods, Slurm and Open MPI by itself; elsewhere these variables describe the processes.
         variables = (os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID"))
         processes, number = (int(value) if value else None for value in variables)
-        jax.distributed.initialize(num_processes=processes, process_id=number)
+        try:
+            jax.distributed.initialize(num_processes=processes, process_id=number)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"--distributed cannot find the other processes ({str(error).rstrip('.')}): outside of Slurm, Open MPI "
+                "and TPU pods set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0) for "
+                "each of them."
+            ) from error
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = cache_folder() / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        with contextlib.suppress(FileNotFoundError):  # a user without a home folder compiles anew each time
+            jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code: 2 if it cannot work, 1 if the run failed, 128 + n after signal n."""
     try:
+        interruptible()
         values, config = parse(arguments)
         if values.help:
             print(make_parser().format_help())
@@ -113,17 +122,19 @@ def main(arguments: Sequence[str]) -> int:
         print(stop, file=sys.stderr)
         return 128 + stop.signal_number
     except KeyboardInterrupt:
-        print("Stopped; what was saved stays.", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return 130
     except (ValueError, FileNotFoundError) as error:
         print(f"jaxvid: {error}", file=sys.stderr)
         return 2
-    except (NotFinite, OSError) as error:
+    except (NotFinite, OSError, MemoryError) as error:
         print(f"jaxvid: {error}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        print(f"jaxvid: {of_jax(error)}", file=sys.stderr)
+        return 2
     return 0
 
 
 if __name__ == "__main__":
-    plain_logs()
     sys.exit(main(sys.argv))

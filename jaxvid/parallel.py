@@ -1,9 +1,11 @@
 """Many devices: the mesh, steps under jit and pmap, reductions over an optional axis, keys per example."""
 
+import contextlib
 import ctypes
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -110,6 +112,29 @@ def keep_memory() -> None:
         for threshold in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
             library.mallopt(threshold, 1 << 30)
         library.mallopt(-8, 1)  # M_ARENA_MAX: the arenas of other threads give back what is above 64 MB
+
+
+def free_host_memory() -> int | None:
+    """Bytes that this process can still take from the host, by Linux and the limit of its container; None elsewhere."""
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = sum(1024 * int(fields[name].split()[0]) for name in ("MemAvailable", "SwapFree"))
+    except (OSError, KeyError, ValueError):
+        return None
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of control groups, version 2 and 1
+        with contextlib.suppress(OSError, ValueError):  # there is none, or "max"
+            free = min(free, int(Path("/sys/fs/cgroup", limit).read_text()))
+    return free
+
+
+def free_memory() -> int | None:
+    """Bytes that each device of this process can still take; None where that is unknown."""
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        host = free_host_memory()
+        return host and host // jax.local_device_count()
+    stats = device.memory_stats() or {}
+    return stats["bytes_limit"] - stats["bytes_in_use"] if {"bytes_limit", "bytes_in_use"} <= stats.keys() else None
 
 
 def make_init(init: Callable, mesh: Mesh) -> Callable:

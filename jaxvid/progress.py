@@ -18,12 +18,14 @@ class ProgressLine:
     In a terminal or notebook the line is rewritten in place and never wraps. In a log file a plain line comes every 10
     seconds or 10 % of the run, whichever is first; past the first quarter of an hour every 1 % of the time passed, so
     that a week leaves some 700 lines. It starts or resumes from `start_step`, ends at `total`, counts steps or another
-    `unit`, and is written to `stream` (default: stderr).
+    `unit`, and is written to `stream` (default: stderr); a stream that takes nothing stops no work.
     """
 
     def __init__(self, total: int, start_step: int = 0, stream: TextIO | None = None, unit: str = "step"):
         self._total, self._unit, self._stream = total, unit, stream or sys.stderr
-        self._live = self._stream.isatty() or type(self._stream).__module__.startswith("ipykernel")
+        self._live = type(self._stream).__module__.startswith("ipykernel")
+        with contextlib.suppress(AttributeError, ValueError):  # it has no such method, or is closed
+            self._live |= self._stream.isatty()
         self._shown = ""  # what stands on the line being rewritten
         self._start = self._printed = time.monotonic()
         self._printed_tenth = 10 * start_step // max(total, 1)
@@ -67,10 +69,11 @@ class ProgressLine:
 
     def _write(self, text: str) -> None:
         """Writes over what is shown; what follows the last end of a line is shown from now on."""
-        if self._shown:  # spaces, since notebooks ignore the escape that clears a line
-            self._stream.write("\r" + " " * len(self._shown) + "\r")
-        self._stream.write(text)
-        self._stream.flush()
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # it is closed, or its reader has gone
+            if self._shown:  # spaces, since notebooks ignore the escape that clears a line
+                self._stream.write("\r" + " " * len(self._shown) + "\r")
+            self._stream.write(text)
+            self._stream.flush()
         self._shown = text.rpartition("\n")[2]
 
 

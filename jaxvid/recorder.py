@@ -1,9 +1,11 @@
 """What a run writes to its work folder, and prints while it trains."""
 
+import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 from clu import parameter_overview
@@ -16,10 +18,12 @@ from jaxvid.core import TrainState
 from jaxvid.evaluate.heldout import Evaluation
 from jaxvid.files import write_json
 from jaxvid.progress import ProgressLine
-from jaxvid.report import report
+from jaxvid.report import mark, report
 from jaxvid.writer import Writer, read_history
 
 Batch = TypeVar("Batch")
+PATIENCE = 30.0  # seconds of training before its speed is judged
+HUNGRY = 0.2  # the share of time spent waiting for data that is worth a word
 WRITTEN = {
     "report.html": "curves, videos, histograms, config: open it in a browser",
     "samples": "originals beside what the model makes of them, per evaluation (PNG, GIF, MP4)",
@@ -48,6 +52,7 @@ class Clock:
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
+        self.trained = self.waited = self._last = 0.0  # seconds in all, less the first batch after each restart
         self.restart()
 
     def restart(self) -> None:
@@ -58,7 +63,12 @@ class Clock:
         """The next batch, which counts as a step; the time until it is there counts as waiting."""
         before = time.perf_counter()
         batch = next(batches)
-        self._waited += time.perf_counter() - before
+        now = time.perf_counter()
+        if self._steps:
+            self.trained += now - self._last
+            self.waited += now - before
+        self._last = now
+        self._waited += now - before
         self._steps += 1
         return batch
 
@@ -81,8 +91,11 @@ class Recorder:
             return
         write_json(workdir / "config.json", config_lib.to_dict(config))
         write_json(workdir / "batch.json", batch)
-        self._writer = Writer(workdir, start)
+        fields = config_lib.flatten(config_lib.to_dict(config))
+        self._writer = Writer(workdir, start, config.train.get("wandb", ""), fields)
         self._progress = ProgressLine(config.train.steps, start)
+        self._step, self._hungry = start, False
+        mark(workdir / "report.html", "running")
 
     def log(self, text: str) -> None:
         """Prints a line of its own."""
@@ -99,23 +112,32 @@ class Recorder:
         if state.step > 0:
             self.log(f"Resuming from step {int(state.step)}.")
 
-    def log_memory(self, compiled: Any) -> None:
-        """Prints the memory that a compiled step needs on each device, by XLA's analysis."""
-        if (analysis := compiled.memory_analysis()) is not None:
-            arrays = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-            total = arrays + analysis.temp_size_in_bytes
-            self.log(f"memory of a training step: {total / 2**20:,.0f} MiB on each device")
+    def log_memory(self, needed: int) -> None:
+        """Prints the bytes that a training step needs on each device."""
+        self.log(f"memory of a training step: {needed / 2**20:,.0f} MiB on each device")
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Shows a step, and logs it if it is due."""
         if not self._active:
             return
-        speed = self.clock.read()
+        self._step, speed = step, self.clock.read()
+        self._mind_data()
         if missing := set(self._headline) - metrics.keys():
             raise ValueError(f"the headline {missing.pop()} is no metric of train_step, only {', '.join(metrics)}.")
         self._progress.update(step, {name: metrics[name] for name in self._headline}, **speed)
         if step % self._config.train.log_every == 0:
             self._writer.write_scalars(step, {f"train/{name}": value for name, value in {**metrics, **speed}.items()})
+
+    def _mind_data(self) -> None:
+        """Says once that a run spends its time waiting for data, and what helps."""
+        trained, waited = self.clock.trained, self.clock.waited
+        if self._hungry or trained < PATIENCE or waited < HUNGRY * trained:
+            return
+        self._hungry, source = True, self._config.data
+        convert = f"python -m jaxvid.data {source.path} --convert DIR, then data.name=records and data.path=DIR"
+        workers = f"--config.train.workers={os.cpu_count() or 1}, say"
+        help_ = convert if source.name == "folder" else workers
+        self.log(f"warning: {waited / trained:.0%} of the time goes into waiting for data. What helps: {help_}.")
 
     def evaluates(self, step: int) -> bool:
         """Whether an evaluation follows this step."""
@@ -174,7 +196,9 @@ class Recorder:
         self.log("\n".join(lines))
 
     def close(self) -> None:
-        """Ends the progress line and closes the files."""
+        """Ends the progress line, closes the files, and says in the report where an unfinished run stopped."""
         if self._active:
             self._progress.close()
             self._writer.close()
+            with contextlib.suppress(OSError):  # of a full disk, which is said already
+                mark(self._workdir / "report.html", f"stopped at step {self._step}")

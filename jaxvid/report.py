@@ -5,6 +5,7 @@ import itertools
 import math
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
@@ -96,7 +97,16 @@ def report(
     header = _header(step, total_steps, history)
     with replacing(path) as temporary:
         page = template.substitute(title=escape(title), header=header, sections="\n".join(body))
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # of paths: any bytes
+
+
+def mark(path: str | Path, status: str) -> None:
+    """Says in a report, if there is one, that a run that has not finished is "running", or "stopped at step 57"."""
+    if (page := Path(path)).is_file():
+        before = page.read_text(encoding="utf-8")
+        with replacing(page) as temporary:
+            after = re.sub(r'(<p class="status running"><span><b>)[^<]*', rf"\g<1>{status}", before, count=1)
+            temporary.write_text(after, encoding="utf-8")
 
 
 def _header(step: int, total: int, history: Sequence[Mapping[str, Any]]) -> str:

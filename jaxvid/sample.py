@@ -30,7 +30,7 @@ from jaxvid import conditions as conditions_lib
 from jaxvid import config as config_lib
 from jaxvid import images, parallel
 from jaxvid import run as run_lib
-from jaxvid.command import Parser, attempt, plain_logs
+from jaxvid.command import Parser, attempt
 from jaxvid.conditions import Arrays
 from jaxvid.core import Batch, TrainState, find_method
 from jaxvid.data.paths import read_videos
@@ -314,5 +314,4 @@ def make_parser(modes: Mapping[str, Mode], config: ConfigDict) -> Parser:
 
 
 if __name__ == "__main__":
-    plain_logs()
     sys.exit(main())

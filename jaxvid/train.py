@@ -25,11 +25,13 @@ from jaxvid.evaluate import suite
 from jaxvid.evaluate.heldout import Scorer, evaluate, make_eval
 from jaxvid.evaluate.meter import Meter
 from jaxvid.evaluate.suite import Score
+from jaxvid.files import local_path, locked
 from jaxvid.recorder import Recorder
 from jaxvid.run import claim
 from jaxvid.shapes import expect
 
 AHEAD = 2  # batches on the device before they are needed
+COPIES = 4  # batches on the host at once, at least: three in the pipeline, and the one that shows the shapes
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -39,7 +41,7 @@ class NotFinite(Exception):
 
 
 class Interrupted(Exception):
-    """SIGTERM or Ctrl-C came, and the state has been saved since."""
+    """SIGTERM, SIGHUP or Ctrl-C came, and the state has been saved since."""
 
     def __init__(self, step: int, signal_number: int):
         super().__init__(f"Stopped after step {step}, which is saved; the same command resumes there.")
@@ -107,19 +109,23 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
       The state after the last step, replicated over all devices.
 
     Raises:
-      ValueError: the config or the data cannot work, or the config is not that of the run in `workdir`.
+      ValueError: the config or the data cannot work, or `workdir` is in use, or holds a run with another config.
       NotFinite: a metric was not finite.
       Interrupted: a signal came.
     """
-    workdir = Path(workdir)
+    workdir = Path(local_path(workdir))
     job = prepare(pretrained.recall(config, workdir))
     config = job.config
+    size, rows = config.data.resolution, config.train.batch_size // jax.process_count()
+    batches = COPIES * rows * config.data.frames * size * size * 3
+    check_memory(f"reading batches of {rows:,} clips", batches, parallel.free_host_memory())
     with job.eval_batches() as batches:
         example = {name: value for name, value in next(batches).items() if name != "mask"}
     batch = parallel.put_batch(example, job.mesh)
     abstract = abstract_state(job.plain, described(batch))
     claim(workdir, config, {"train": job.train_source, "eval": job.eval_source})
-    with contextlib.closing(Checkpointer(workdir, config.train.keep)) as checkpointer:
+    lock = locked(workdir / ".lock") if jax.process_index() == 0 else contextlib.nullcontext()
+    with lock, contextlib.closing(Checkpointer(workdir, config.train.keep)) as checkpointer:
         state = checkpointer.restore(abstract, job.mesh)
         if state is None:
             state = parallel.make_init(job.plain.init, job.mesh)(jax.random.key(config.train.seed), batch)
@@ -148,16 +154,15 @@ def advance(
             evaluation(job, eval_step, state, start, signal_at, record)
         if start >= end:
             return state
-        lowered = parallel.make_step(job.method.train_step, job.mesh, mode).lower(state, put(example))
-        check_step(lowered.out_info, state)
-        train_step = lowered.compile()
-        record.log_memory(train_step)
+        train_step = compiled(job, state, put(example), record)
+        # Operations one by one move constants to the device.
+        guard = "disallow" if isinstance(train_step, jax.stages.Compiled) else "allow"
         with job.train_batches(start) as batches:
             on_device = ahead(batches, put)
             record.clock.restart()
             for step in range(start + 1, end + 1):
                 batch = record.clock.next(on_device)
-                with jax.transfer_guard("disallow"):
+                with jax.transfer_guard(guard):
                     state, metrics = train_step(state, batch)
                 unlogged.append((step, metrics))
                 evaluating = record.evaluates(step)
@@ -176,6 +181,34 @@ def advance(
                     raise Interrupted(step, stop)
                 record.clock.restart()
     return state
+
+
+def compiled(job: Job, state: TrainState, batch: Mapping[str, jax.Array], record: Recorder) -> Callable:
+    """The training step, checked, and compiled for shapes as of this state and batch.
+
+    Raises ValueError: it returns what it may not, or needs more memory than there is.
+    """
+    step = parallel.make_step(job.method.train_step, job.mesh, job.config.train.parallel)
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # for debugging: then nothing is compiled
+        check_step(jax.eval_shape(step, state, batch), state)
+        return step
+    lowered = step.lower(state, batch)
+    check_step(lowered.out_info, state)
+    program = lowered.compile()
+    if (analysis := program.memory_analysis()) is not None:
+        made = analysis.output_size_in_bytes - analysis.alias_size_in_bytes + analysis.temp_size_in_bytes
+        record.log_memory(analysis.argument_size_in_bytes + made)
+        check_memory("a training step", made, parallel.free_memory())
+    return program
+
+
+def check_memory(what: str, needed: int, free: int | None) -> None:
+    """Raises ValueError where something needs more bytes than there are, before they are taken."""
+    if free is not None and needed > free:
+        raise ValueError(
+            f"{what} needs {needed / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} GiB are free: lower "
+            "train.batch_size, data.frames or data.resolution, or the sizes of the model."
+        )
 
 
 def evaluation(
@@ -229,7 +262,8 @@ def ahead(items: Iterable[Item], put: Callable[[Item], Result]) -> Iterator[Resu
 def signals() -> Iterator[Callable[[int], int]]:
     """Yields a function of the step: the number of the signal that asks for the end of the run, or 0.
 
-    A second Ctrl-C is not waited for. Several processes agree on the step through JAX's preemption service.
+    A second Ctrl-C is not waited for. What `nohup` and its like have the process ignore stays ignored. Several
+    processes agree on the step through JAX's preemption service, which knows SIGTERM.
     """
     if jax.process_count() > 1:
         yield lambda step: signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else 0
@@ -241,8 +275,10 @@ def signals() -> Iterator[Callable[[int], int]]:
         received = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    ours = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, receive) for number in ours}
+    ours = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in ours if signal.getsignal(number) is not signal.SIG_IGN]
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, receive) for number in (heard if main_thread else ())}
     try:
         yield lambda step: received
     finally:

@@ -108,6 +108,4 @@ def _table(rows: Sequence[Sequence[str]], numbers: bool = False) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names may hold any character
-    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main())

@@ -66,7 +66,7 @@ def build_index(root: str, sequences: bool, workers: int | None = None, decode: 
     index = find_videos(root, sequences)
     stamps = {name: _stamp(root, name, images) for name, images in index.found.items()}
     cache = _cache_path(root, sequences)
-    cached = {} if decode else _load(cache)
+    cached = {} if decode or not cache else _load(cache)
     videos = {
         name: replace(info, path=os.path.join(root, name), images=index.found[name])
         for name, (stamp, info) in cached.items()
@@ -86,7 +86,7 @@ def build_index(root: str, sequences: bool, workers: int | None = None, decode: 
             index.skipped.append((name, result.reason))
         else:
             videos[name] = result
-    if not decode and (new or len(cached) > len(videos)):
+    if cache and not decode and (new or len(cached) > len(videos)):
         _save(cache, {name: (stamps[name], info) for name, info in videos.items()})
     index.videos.update({name: videos[name] for name in index.found if name in videos})
     return index
@@ -186,9 +186,13 @@ def _stamp(root: str, name: str, images: Sequence[str]) -> list[int]:
     return [len(stats), sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
 
 
-def _cache_path(root: str, sequences: bool) -> Path:
+def _cache_path(root: str, sequences: bool) -> Path | None:
+    """None for a user without a home."""
     key = json.dumps([os.path.realpath(root), sequences]).encode()
-    return cache_folder() / "index" / f"{hashlib.sha256(key).hexdigest()[:32]}.npz"
+    try:
+        return cache_folder() / "index" / f"{hashlib.sha256(key).hexdigest()[:32]}.npz"
+    except FileNotFoundError:
+        return None
 
 
 def _save(cache: Path, videos: dict[str, tuple[list[int], VideoInfo]]) -> None:

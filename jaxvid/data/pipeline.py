@@ -6,6 +6,7 @@ worker processes nor on the number of hosts, and a run resumes at step k without
 
 import functools
 import os
+import re
 import signal
 import sys
 import threading
@@ -190,19 +191,39 @@ def _batches(reader: "_Reader", start: int, workers: int, threads: int | None) -
 
 
 def _ignoring_interrupts(batches: Iterable[Clip]) -> Iterator[Clip]:
-    """Batches of worker processes that ignore Ctrl-C: a terminal sends it to them too, but this process ends them."""
+    """Batches of worker processes that ignore Ctrl-C: a terminal sends it to them too, but this process ends them.
+
+    Raises ValueError where one of them dies.
+    """
+    sys.warnoptions.append("ignore:resource_tracker")  # which counts at length what a dead worker leaves behind
     resource_tracker.ensure_running()  # otherwise it starts with the workers, and unblocks the signal
+    sys.warnoptions.pop()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by processes that start
+    iterator: Any = iter(batches)
     try:
-        iterator: Any = iter(batches)
-        first = next(iterator)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    try:
+        try:
+            first = next(iterator)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield first
         yield from iterator
+    except RuntimeError as error:
+        if not (died := re.search(r"Worker process was terminated unexpectedly with exit code -(\d+)", str(error))):
+            raise
+        raise ValueError(_why_a_worker_died(int(died[1]))) from error
     finally:
         iterator.close()
+
+
+def _why_a_worker_died(number: int) -> str:
+    name = signal.Signals(number).name
+    if number == signal.SIGBUS:
+        return (
+            f"a worker process of the data died of {name}: /dev/shm, which workers pass batches through, is full, "
+            "as in many containers; start yours with --shm-size=8g, or set train.workers=0."
+        )
+    memory = ", most likely for want of memory" if number == signal.SIGKILL else ""
+    return f"a worker process of the data died of {name}{memory}: lower train.workers; 0 uses threads alone."
 
 
 @functools.lru_cache(maxsize=4)  # threads may be reading the end of the previous epoch, and evaluation has its own

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jaxvid import conditions, core, data, parallel
 from jaxvid import run as run_lib
-from jaxvid.command import Parser, attempt, names, plain_logs
+from jaxvid.command import Parser, attempt, names
 from jaxvid.evaluate import citation, heldout, meter, suite
 from jaxvid.evaluate.clips import Clip, Collection, open_collection, read_clips, take_clips
 from jaxvid.evaluate.suite import METRICS, Score
@@ -218,5 +218,4 @@ def load_classifier(path: str, config: ConfigDict, classes: Sequence[str]) -> me
 
 
 if __name__ == "__main__":
-    plain_logs()
     sys.exit(main())
