@@ -14,7 +14,6 @@ import traceback
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -37,10 +36,8 @@ def _hush() -> None:
 
     def known(error: BaseException | None) -> bool:
         late = "Event loop is closed"  # where storage ends what it had begun when Orbax met the first error
-        return str(error) == late or any("orbax" in frame.filename for frame in traceback.extract_tb(place(error)))
-
-    def place(error: BaseException | None) -> TracebackType | None:
-        return error.__traceback__ if error else None
+        frames = traceback.extract_tb(error.__traceback__ if error else None)
+        return str(error) == late or any("orbax" in frame.filename for frame in frames)
 
     sys.unraisablehook = lambda event: known(event.exc_value) or in_object(event)
     threading.excepthook = lambda event: known(event.exc_value) or in_thread(event)

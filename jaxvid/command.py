@@ -4,7 +4,6 @@ import argparse
 import io
 import logging
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -128,16 +127,8 @@ def attempt(work: Callable[[], None]) -> int:
 
 
 def of_jax(error: RuntimeError) -> str:
-    """The sentence for an error of JAX that its user can mend, about devices or memory; raises any other one again."""
-    text = str(error)
-    if re.match("Unable to initialize backend|Unknown backend", text):
-        names = [name for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.environ.get(name)]
-        asked = " and ".join(f"{name} is {os.environ[name]}" for name in names) or "JAX does not start"
-        why = re.split(r" \(set JAX_PLATFORMS|\n", text)[0].rstrip(".")
-        return f"{asked}, but {why}: set JAX_PLATFORMS=cpu, or unset {names[-1] if names else 'it'}."
-    if text.startswith("RESOURCE_EXHAUSTED"):
-        return (
-            f"the device's memory does not suffice ({text[:160].partition(chr(10))[0]}): lower the batch size, the "
-            "frames or the resolution."
-        )
-    raise error
+    """The sentence for a device's memory that runs out, which its user can mend; raises any other error again."""
+    if not str(error).startswith("RESOURCE_EXHAUSTED"):
+        raise error
+    why = str(error).partition("\n")[0][:160]
+    return f"the device's memory does not suffice ({why}): lower the batch size, the frames or the resolution."

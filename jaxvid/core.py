@@ -6,7 +6,7 @@ import pkgutil
 import traceback
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ Batch = Mapping[str, jax.Array]
 [B,T,H,W,C], `mask` [B] (0 for rows that only pad a batch)."""
 
 Metrics = dict[str, jax.Array]
+Function = TypeVar("Function", bound=Callable)
 
 
 class TrainState(struct.PyTreeNode):
@@ -140,7 +141,19 @@ def make_method(config: ConfigDict, axis_name: str | None = None) -> Method:
         raise ValueError(f'the config lacks a field, {field}, that the method "{config.method}" reads.') from error
     if not isinstance(method, Method):
         raise ValueError(f'make of the method "{config.method}" returned {type(method).__name__}, not core.Method.')
-    return method
+    functions = {name: each for name, each in method._asdict().items() if callable(each) and name != "warnings"}
+    return method._replace(**{name: in_32_bits(each) for name, each in functions.items()})
+
+
+def in_32_bits(function: Function) -> Function:
+    """The function, computed as if JAX_ENABLE_X64 were not set: the same numbers in every process."""
+
+    @functools.wraps(function)
+    def narrow(*arguments: Any, **named: Any) -> Any:
+        with jax.enable_x64(False):
+            return function(*arguments, **named)
+
+    return cast(Function, narrow)
 
 
 def normalize(video: jax.Array) -> jax.Array:

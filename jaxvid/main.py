@@ -99,6 +99,7 @@ def start_jax(distributed: bool) -> None:
                 "and TPU pods set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0) for "
                 "each of them."
             ) from error
+    parallel.check_devices()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         with contextlib.suppress(FileNotFoundError):  # a user without a home folder compiles anew each time
             jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -57,6 +58,21 @@ def axis_name(mode: str) -> str | None:
     if mode not in MODES:
         raise ValueError(f'train.parallel is "{mode}", expected "jit" or "pmap".')
     return AXIS if mode == "pmap" else None
+
+
+def check_devices() -> None:
+    """Starts JAX. Raises ValueError where the environment asks for devices that are not there."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        names = [name for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.environ.get(name)]
+        asked = "".join(f"{name} is {os.environ[name]}, and " for name in names)
+        why = str(error).partition("\n")[0].partition(" (set JAX_PLATFORMS")[0].rstrip(".")
+        raise ValueError(
+            f"{asked}JAX finds no such device here{why and f' ({why})'}: set "
+            f"JAX_PLATFORMS=cpu{' and unset JAX_PLATFORM_NAME' if 'JAX_PLATFORM_NAME' in names else ''}, or install "
+            "jaxvid[cuda] or jaxvid[tpu]."
+        ) from error
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -17,7 +17,7 @@ from jaxvid import checkpoint
 from jaxvid import config as config_lib
 from jaxvid.core import Method, TrainState, make_method
 from jaxvid.data import Source
-from jaxvid.files import write_json
+from jaxvid.files import local_path, write_json
 from jaxvid.names import plural
 
 
@@ -53,7 +53,7 @@ def saved_config(workdir: str | Path) -> ConfigDict:
       FileNotFoundError: there is none.
       ValueError: it is damaged.
     """
-    path = Path(workdir) / "config.json"
+    path = Path(local_path(workdir)) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{workdir} has no config.json; expected the work folder of a run of jaxvid.main.")
     try:
@@ -76,7 +76,7 @@ def load(workdir: str | Path) -> Run:
       ValueError: all its checkpoints are damaged, another version wrote them, or a frozen player is not what was loaded
         when the run began.
     """
-    workdir = Path(workdir)
+    workdir = Path(local_path(workdir))
     config = saved_config(workdir)
     try:
         described = json.loads((workdir / "batch.json").read_text())

@@ -32,9 +32,9 @@ from jaxvid import images, parallel
 from jaxvid import run as run_lib
 from jaxvid.command import Parser, attempt
 from jaxvid.conditions import Arrays
-from jaxvid.core import Batch, TrainState, find_method
+from jaxvid.core import Batch, TrainState, find_method, in_32_bits
 from jaxvid.data.paths import read_videos
-from jaxvid.files import replacing
+from jaxvid.files import local_path, replacing
 from jaxvid.pixels import to_uint8
 from jaxvid.progress import counted
 from jaxvid.run import Mode, Output, Run
@@ -224,8 +224,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         arguments, mode = parse(words)
+        parallel.check_devices()
         run = run_lib.load(arguments.workdir)
-        made = mode.make(run, arguments)
+        made = in_32_bits(mode.make)(run, arguments)
         if not isinstance(made, Output):
             raise ValueError(f"--mode {arguments.mode} returned {type(made).__name__}, expected jaxvid.run.Output.")
         step = int(run.state.step)
@@ -245,7 +246,7 @@ def parse(words: Sequence[str] | None) -> tuple[argparse.Namespace, Mode]:
     What a run takes is up to its method: the modes that its module exports, and the fields of `config.sample`.
     """
     first = Parser("jaxvid.sample", None, add_help=False)
-    first.add_argument("--workdir")
+    first.add_argument("--workdir", type=local_path)
     workdir = first.parse_known_args(words)[0].workdir
     config = run_lib.saved_config(workdir) if workdir else ConfigDict()
     modes = {**MODES, **modes_of(config.method)} if workdir else MODES
@@ -287,14 +288,17 @@ def modes_of(method: str) -> Mapping[str, Mode]:
 def make_parser(modes: Mapping[str, Mode], config: ConfigDict) -> Parser:
     """The options of all modes, of all conditions, and of `config.sample`."""
     parser = Parser("jaxvid.sample", __doc__)
-    parser.add_argument("--workdir", metavar="DIR", required=True, help="the work folder of a run")
+    parser.add_argument("--workdir", type=local_path, metavar="DIR", required=True, help="the work folder of a run")
     parser.add_argument("--mode", default="sample", help=f"{', '.join(modes)}; with --workdir all those of the run")
     parser.add_argument("--num", type=int, help="videos (default: 16)")
     parser.add_argument("--seed", type=int, help="of the noise: video i depends on it, on i and on its condition alone")
     parser.add_argument("--frames", type=int, help="of a video (default: as in training; recurrent models make any)")
     parser.add_argument("--batch_size", type=int, help="made at once (default: 16)")
-    parser.add_argument("--video", metavar="PATH", action="append", default=[], help="video, image, folder or array")
-    parser.add_argument("--output", metavar="DIR", help="receives what is written (default: WORKDIR/generated)")
+    video = "video, image, folder or array"
+    parser.add_argument("--video", type=local_path, metavar="PATH", action="append", default=[], help=video)
+    parser.add_argument(
+        "--output", type=local_path, metavar="DIR", help="receives what is written (default: WORKDIR/generated)"
+    )
     conditions_lib.add_arguments(parser)
     for name, value in config.get("sample", {}).items():
         form: dict[str, Any] = {"type": type(value)}

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from jaxvid import conditions, data, parallel, pretrained
 from jaxvid import config as config_lib
 from jaxvid.checkpoint import Checkpointer, abstract_state, described, verify
-from jaxvid.core import Method, Metrics, TrainState, find_method, make_method
+from jaxvid.core import Method, Metrics, TrainState, find_method, in_32_bits, make_method
 from jaxvid.evaluate import suite
 from jaxvid.evaluate.heldout import Scorer, evaluate, make_eval
 from jaxvid.evaluate.meter import Meter
@@ -98,6 +98,7 @@ def make_meter(config: ConfigDict, clips: int) -> Meter:
     return Meter(metrics, suite.protocols(config.eval.protocols), intervals=False)
 
 
+@in_32_bits
 def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     """Trains, evaluates and saves until `config.train.steps`, resuming from the newest checkpoint in `workdir`.
 

@@ -9,20 +9,23 @@ from jaxvid.command import Parser, attempt
 from jaxvid.data.folder import Folder, check_settings
 from jaxvid.data.index import build_index
 from jaxvid.data.records import write_records
+from jaxvid.files import local_path
 from jaxvid.names import plural, show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints what the folder contains; returns 0, or 2 with one sentence on stderr."""
     parser = Parser("jaxvid.data", "Checks a folder of videos by decoding all of them.")
-    parser.add_argument("path", help="the folder of videos")
+    parser.add_argument("path", type=local_path, help="the folder of videos")
     parser.add_argument("--frames", type=int, default=16, help="frames of a clip (default: %(default)s)")
     parser.add_argument("--resolution", type=int, default=64, help="its short side in pixels (default: %(default)s)")
     parser.add_argument("--stride", type=int, default=1, help="take every stride-th frame (default: %(default)s)")
     parser.add_argument("--fps", type=float, default=0.0, help="frames per second of a clip, instead of a stride")
     parser.add_argument("--holdout", type=float, default=0.1, help="share kept for evaluation (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="read headers and packets only, decode nothing")
-    parser.add_argument("--convert", metavar="OUT", help="write the clips to OUT/train and OUT/eval as ArrayRecord")
+    parser.add_argument(
+        "--convert", type=local_path, metavar="OUT", help="write the clips to OUT/train and OUT/eval as ArrayRecord"
+    )
     parser.add_argument("--shards", type=int, default=16, help="files of each split (default: %(default)s)")
     parser.add_argument("--workers", type=int, help="threads (default: one per core, at most 16)")
     options = parser.parse_args(arguments)

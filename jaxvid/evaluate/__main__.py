@@ -24,7 +24,7 @@ from jaxvid.command import Parser, attempt, names
 from jaxvid.evaluate import citation, heldout, meter, suite
 from jaxvid.evaluate.clips import Clip, Collection, open_collection, read_clips, take_clips
 from jaxvid.evaluate.suite import METRICS, Score
-from jaxvid.files import write_json
+from jaxvid.files import local_path, write_json
 from jaxvid.metrics.protocol import PROTOCOLS
 from jaxvid.progress import counted
 from jaxvid.report import environment
@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
 
     def work() -> None:
-        scores, about = score_run(options) if options.workdir else score_sets(options)
+        parallel.check_devices()
+        scores, about = core.in_32_bits(score_run if options.workdir else score_sets)(options)
         print(citation.tables(scores, about.get("heldout", {})))
         if options.output:
             records = [citation.record(score, about) for score in scores]
@@ -52,10 +53,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the program where it cannot work."""
     parser = Parser("jaxvid.evaluate", __doc__)
     sets = "folder of videos, images or .npy files; .npy or .npz array [N,T,H,W,3] or [N,H,W,3]; or .npz statistics"
-    parser.add_argument("--real", metavar="PATH", help=sets)
-    parser.add_argument("--fake", metavar="PATH", help="the same, of what was generated")
-    parser.add_argument("--workdir", metavar="DIR", help="the work folder of a run, instead of --real and --fake")
-    parser.add_argument("--classifier", metavar="DIR", help="a run of configs/classifier.py that judges the samples")
+    parser.add_argument("--real", type=local_path, metavar="PATH", help=sets)
+    parser.add_argument("--fake", type=local_path, metavar="PATH", help="the same, of what was generated")
+    parser.add_argument(
+        "--workdir", type=local_path, metavar="DIR", help="the work folder of a run, instead of --real and --fake"
+    )
+    parser.add_argument(
+        "--classifier", type=local_path, metavar="DIR", help="a run of configs/classifier.py that judges the samples"
+    )
     parser.add_argument("--references", action="store_true", help="score untrained samples and other real clips too")
     parser.add_argument("--metrics", type=names, default=[], help=f"some of {','.join(METRICS)}")
     parser.add_argument("--protocol", type=names, default=[], help=f"one for each network, of {','.join(PROTOCOLS)}")
@@ -65,8 +70,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the clips that are taken (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the networks")
     parser.add_argument("--no_intervals", action="store_true", help="leave out the intervals that take long")
-    parser.add_argument("--output", metavar="FILE", help="write the scores and all that decides them as JSON")
-    parser.add_argument("--save_real", metavar="FILE", help="write the statistics of --real, for --real next time")
+    parser.add_argument(
+        "--output", type=local_path, metavar="FILE", help="write the scores and all that decides them as JSON"
+    )
+    parser.add_argument(
+        "--save_real", type=local_path, metavar="FILE", help="write the statistics of --real, for --real next time"
+    )
     options = parser.parse_args(arguments)
     if bool(options.workdir) == bool(options.real or options.fake) or bool(options.real) != bool(options.fake):
         parser.error("name --real and --fake, or else --workdir")

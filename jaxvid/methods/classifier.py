@@ -111,4 +111,4 @@ def reader(config: ConfigDict, state: TrainState) -> Callable[[jax.Array | np.nd
         return model.apply({"params": params}, normalize(video))
 
     # The parameters are an argument, since constants would be compiled into the program.
-    return functools.partial(read, core.sampled_params(state, PLAYER))
+    return functools.partial(core.in_32_bits(read), core.sampled_params(state, PLAYER))

@@ -261,4 +261,5 @@ def codec(config: ConfigDict, state: TrainState, conditions: Batch | None = None
     )
     prior = jax.jit(lambda params, z: bind(model, params).prior(z, condition(params, clips(z))))
     shapes = latent_shapes(model, (config.data.frames, *size, 3))
-    return Codec(shapes, *(functools.partial(function, params) for function in (encode, decode, prior, draw)))
+    functions = map(core.in_32_bits, (encode, decode, prior, draw))
+    return Codec(shapes, *(functools.partial(function, params) for function in functions))

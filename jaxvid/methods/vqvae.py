@@ -12,7 +12,7 @@ import optax
 from ml_collections import ConfigDict
 
 from jaxvid import core, losses, optim, parallel
-from jaxvid.core import Batch, Evaluated, Method, Metrics, TrainState, normalize
+from jaxvid.core import Batch, Evaluated, Method, Metrics, TrainState, in_32_bits, normalize
 from jaxvid.metrics.image import psnr
 from jaxvid.models.vqvae import VQVAE, Decoder, Encoder, ResidualStack
 from jaxvid.names import choice
@@ -176,6 +176,6 @@ def codec(config: ConfigDict, state: TrainState) -> Codec:
     """The tokenizer of a trained run: `codec(run.config, run.state)` with `run = jaxvid.run.load(workdir)`."""
     model, variables = make_model(config), _variables(state)
     # The variables are arguments, since constants would be compiled into the program.
-    encode = jax.jit(lambda variables, video: model.bind(variables).encode(normalize(video)))
-    decode = jax.jit(lambda variables, indices: jnp.clip(model.bind(variables).decode(indices), -1, 1))
+    encode = in_32_bits(jax.jit(lambda variables, video: model.bind(variables).encode(normalize(video))))
+    decode = in_32_bits(jax.jit(lambda variables, indices: jnp.clip(model.bind(variables).decode(indices), -1, 1)))
     return Codec(functools.partial(encode, variables), functools.partial(decode, variables))

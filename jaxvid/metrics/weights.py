@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jaxvid.command import Parser, attempt
-from jaxvid.files import cache_folder, replacing
+from jaxvid.files import cache_folder, local_path, replacing
 from jaxvid.metrics.convert import NETWORKS, convert, identify, shapes
 from jaxvid.metrics.weight_file import WeightFileError, errors_named, fetch, parse
 from jaxvid.names import choice
@@ -120,7 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = "Converts the weights of the FID Inception or of I3D (FVD) into the user's cache, once."
     parser = Parser("jaxvid.metrics.weights", about, epilog=f"They are published at\n{known}")
     parser.add_argument("source", metavar="FILE_OR_URL", help="of a TensorFlow checkpoint the prefix, or the .index")
-    parser.add_argument("--output", metavar="PATH", help="write this file instead of the one in the cache")
+    parser.add_argument(
+        "--output", type=local_path, metavar="PATH", help="write this file instead of the one in the cache"
+    )
     options = parser.parse_args(arguments)
 
     def work() -> None:
