@@ -48,10 +48,13 @@ def test_every_end_has_its_code_and_its_line(capsys) -> None:
     for error, code, line in (
         (ValueError("it is wrong"), 2, "jaxvid: it is wrong\n"),
         (OSError("no space"), 2, "jaxvid: no space\n"),
-        (KeyboardInterrupt(), 130, "Stopped; nothing was written.\n"),
+        (KeyboardInterrupt(), 130, "Stopped; what was written before stays.\n"),
     ):
         assert attempt(lambda error=error: fail(error)) == code
         assert capsys.readouterr().err == f"warning: odd\n{line}"
     assert attempt(lambda: None) == 0 and warnings.showwarning is before
-    with pytest.raises(TypeError):
-        attempt(lambda: fail(TypeError("a bug")))
+    assert attempt(lambda: fail(RuntimeError("RESOURCE_EXHAUSTED: 7 GiB\nat"))) == 2
+    assert "memory does not suffice (RESOURCE_EXHAUSTED: 7 GiB): lower the batch size" in capsys.readouterr().err
+    for error in (TypeError("a bug"), RuntimeError("a bug")):
+        with pytest.raises(type(error)):
+            attempt(lambda error=error: fail(error))
