@@ -1,4 +1,4 @@
-"""Frames per second of every source, bare and through the pipeline: `python -m tests.benchmarks.data`.
+"""Frames per second of every source, bare and through the pipeline: `python tests/benchmarks/data.py`.
 
 The folder stands against a plain decode of the same file from first to last frame, which no random access can beat; the
 others against their own `source[i]` in one thread.
@@ -6,6 +6,7 @@ others against their own `source[i]` in one thread.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,8 +20,8 @@ from jaxvid.data.moving_mnist import MovingMNIST
 from jaxvid.data.records import Records, write_records
 from jaxvid.data.synthetic import Synthetic
 from jaxvid.data.tfds import TFDS
-from tests.data.test_moving_mnist import write_idx
-from tests.data.test_tfds import frame, png, prepare
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))  # with written.py
 
 SECONDS = flags.DEFINE_float("seconds", 2.0, "time for each number")
 WORKERS = flags.DEFINE_integer("workers", 0, "worker processes of the pipeline; 0 means threads")
@@ -78,6 +79,7 @@ def decode_all(file: Path) -> float:
 
 def write_tfds(folder: Path) -> None:
     import tensorflow_datasets as tfds
+    from written import frame, png, prepare
 
     features = tfds.features.FeaturesDict({"video": tfds.features.Sequence(tfds.features.Image(shape=(SIZE, SIZE, 3)))})
 
@@ -98,6 +100,8 @@ def report(name: str, base: str, base_rate: float, source: Source) -> None:
 
 
 def main(_: list[str]) -> None:
+    from written import write_idx
+
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         world = Synthetic(FRAMES, SIZE)

@@ -6,21 +6,9 @@ import gzip
 
 import numpy as np
 import pytest
+from written import write_idx
 
 from jaxvid.data.moving_mnist import MovingMNIST
-
-
-def write_idx(folder, part, digits, compress=False):
-    """Digit d is a square of brightness 20 d + 50."""
-    images = np.repeat((20 * digits + 50).astype(np.uint8), 784).tobytes()
-    header = np.array([0x803, len(digits), 28, 28], ">u4").tobytes()
-    files = {
-        f"{part}-images-idx3-ubyte": header + images,
-        f"{part}-labels-idx1-ubyte": np.array([0x801, len(digits)], ">u4").tobytes()
-        + digits.astype(np.uint8).tobytes(),
-    }
-    for name, data in files.items():
-        (folder / (name + ".gz" * compress)).write_bytes(gzip.compress(data) if compress else data)
 
 
 @pytest.fixture

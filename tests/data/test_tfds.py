@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import json
 import pickle
 import shutil
@@ -14,51 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
 from tensorflow_datasets.core.features import video_feature
+from written import frame, png, prepare
 
 from jaxvid.data import DamagedClip, make_source, train_batches
 from jaxvid.data.tfds import TFDS, _find_features, _video_type_of_numpy
-
-
-def png(pixels):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    file.seek(0)
-    return file
-
-
-def frame(clip, time, height=20, width=30):
-    """A frame that encodes its clip, its time and the positions of its pixels."""
-    pixels = np.full((height, width, 3), 10 * clip, np.uint8)
-    pixels[..., 1] = time
-    pixels[..., 2] = np.arange(width)
-    return pixels
-
-
-def builder(name, features, examples, splits):
-    """A builder class of TFDS with `examples(i)` as its i-th example, and `splits` examples per split."""
-
-    def generate(count):
-        return ((i, examples(i)) for i in range(count))
-
-    def info(self):
-        return tfds.core.DatasetInfo(builder=self, features=features)
-
-    def split_generators(self, _):
-        return {split: generate(count) for split, count in splits.items()}
-
-    body = {
-        "VERSION": tfds.core.Version("1.0.0"),
-        "_info": info,
-        "_split_generators": split_generators,
-        "_generate_examples": lambda self: None,
-    }
-    return type(name, (tfds.core.GeneratorBasedBuilder,), body, skip_registration=True)
-
-
-def prepare(folder, name, features, examples, splits):
-    builder(name, features, examples, splits)(data_dir=folder, file_format="array_record").download_and_prepare()
 
 
 @pytest.fixture(scope="module")
