@@ -118,12 +118,15 @@ def _restore_newest(manager: ocp.CheckpointManager, abstract: TrainState) -> tup
 class Checkpointer:
     """The checkpoints of a run, in `workdir/checkpoints`.
 
-    A state holds the data position too: `state.step` is the index of the next batch.
+    A state holds the data position too: `state.step` is the index of the next batch. Raises ValueError for a folder
+    whose name is not in UTF-8.
     """
 
     def __init__(self, workdir: Path, keep: int):
         _hush()
         directory = workdir.resolve() / "checkpoints"
+        if str(directory) != str(directory).encode(errors="replace").decode():
+            raise ValueError(f"{workdir} is no name in UTF-8, which checkpoints need: name another --workdir.")
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(directory, options=options)
 

@@ -329,6 +329,11 @@ def test_paths_are_expanded_and_addresses_refused(tmp_path: Path, monkeypatch) -
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_name_that_is_not_utf_8_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no name in UTF-8, which checkpoints need: name another --workdir"):
+        train(small(), os.fsdecode(bytes(tmp_path) + b"/\xff"))
+
+
 def test_a_full_disk_is_a_sentence_that_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="a.json could not be written: No space left on device."):
         with files.replacing(tmp_path / "a.json"):

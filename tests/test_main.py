@@ -187,6 +187,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(environment, tmp_path: Path) ->
         ([*RECIPE, "--config.train.parallel=pjit"], 'expected "jit" or "pmap"'),
         ([*RECIPE, "--config.method=vqgan"], "method"),
         ([*RECIPE, "--workdir", "README.md/run"], "README.md"),
+        ([*RECIPE, "--workdir=gs://bucket/run"], "gs:// is not supported"),
     ],
 )
 def test_what_cannot_work_is_said_in_a_sentence(arguments: list[str], sentence: str, environment) -> None:

@@ -92,6 +92,37 @@ def test_progress_in_a_terminal_keeps_to_one_line_beneath_messages(clock, monkey
     assert terminal.getvalue().count("\n") == 2
 
 
+class Gone(io.StringIO):
+    """A stream whose reader has gone."""
+
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
+
+
+class Bare:
+    """A stream that can only be written to."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+
+def test_progress_survives_streams_that_take_nothing_or_know_little(clock, monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(progress.sys, "stderr", None)
+    for stream in (None, closed, Gone()):
+        line = ProgressLine(100, stream=stream)
+        advance(line, clock, range(1, 101), seconds=1.0)
+        line.message("saved")
+        line.close()
+    bare = Bare()
+    advance(ProgressLine(100, stream=bare), clock, range(1, 101), seconds=1.0)
+    assert bare.text.count("\n") == 10
+
+
 def test_progress_in_a_notebook_is_rewritten_in_place(clock):
     stream_class = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
     stream = stream_class()

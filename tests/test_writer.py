@@ -124,6 +124,70 @@ def test_resuming_keeps_values_that_are_not_finite(tmp_path):
     assert [math.isnan(record["loss"]) for record in read_history(tmp_path)] == [True, True]
 
 
+class FakeWandb:
+    """What `writer` needs of the package wandb: keeps what it is given."""
+
+    Error = RuntimeError
+    Image = staticmethod(lambda image: ("image", image.shape))
+
+    def __init__(self):
+        self.runs, self.logged, self.finished = [], [], 0
+
+    def init(self, **settings):
+        self.runs.append(settings)
+        return self
+
+    def log(self, values, step):
+        self.logged.append((step, values))
+
+    def finish(self):
+        self.finished += 1
+
+
+def test_weights_and_biases_get_the_same_and_a_resumed_run_goes_on(tmp_path, monkeypatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for resume_step in (0, 3, 0):
+        writer = Writer(tmp_path, resume_step, "videos", {"train.steps": 4})
+        writer.write_scalars(resume_step + 1, {"train/loss": 0.5})
+        writer.write_image(resume_step + 1, "eval/videos", np.zeros((4, 6, 3), np.uint8))
+        writer.close()
+    assert [(run["project"], run["name"], run["resume"]) for run in fake.runs] == [
+        ("videos", tmp_path.name, "allow")
+    ] * 3
+    first, resumed, afresh = (run["id"] for run in fake.runs)
+    assert first == resumed != afresh and fake.runs[0]["config"] == {"train.steps": 4}
+    assert fake.logged[2:4] == [(4, {"train/loss": 0.5}), (4, {"eval/videos": ("image", (4, 6, 3))})]
+    assert fake.finished == 3
+
+
+def test_weights_and_biases_that_cannot_start_are_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"not installed: pip install 'jaxvid\[wandb\]'"):
+        Writer(tmp_path, project="videos")
+    fake = FakeWandb()
+    monkeypatch.setattr(fake, "init", lambda **_: (_ for _ in ()).throw(RuntimeError("No API key")))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with pytest.raises(
+        ValueError, match=r"cannot start \(No API key\): `wandb login` first, or set WANDB_MODE=offline"
+    ):
+        Writer(tmp_path, project="videos")
+
+
+def test_a_full_disk_names_the_file_and_hangs_nobody(tmp_path):
+    writer = Writer(tmp_path)
+    writer._metrics = open("/dev/full", "a")
+    with pytest.raises(OSError, match="/dev/full could not be written: No space left on device"):
+        writer.write_scalars(1, {"loss": 1.0})
+    writer.close()
+    writer = Writer(tmp_path)
+    writer._events._py_recordio_writer._writer = open("/dev/full", "wb")
+    with pytest.raises(OSError, match="tensorboard could not be written: No space left on device"):
+        for step in range(200):
+            writer.write_image(step, "a", np.random.default_rng(step).integers(0, 256, (64, 64, 3), np.uint8))
+    writer.close()
+
+
 def test_history_without_a_log_is_empty_and_a_broken_line_is_named(tmp_path):
     assert read_history(tmp_path) == []
     for broken in ("{}", "[1]", "words", '{"step": 2'):
