@@ -85,9 +85,10 @@ def start() -> None:
     for number, name in enumerate(("stdout", "stderr"), start=1):
         stream = getattr(sys, name) or open(number, "w", closefd=False)
         if isinstance(stream, io.TextIOWrapper):
-            lines = stream.line_buffering
-            lasting = _Lasting(stream.detach(), stream.encoding, "backslashreplace", line_buffering=lines)
+            encoding, lines, through = stream.encoding, stream.line_buffering, stream.write_through
+            lasting = _Lasting(stream.detach(), encoding, "backslashreplace", None, lines, through)
             setattr(sys, name, lasting)
+            setattr(sys, f"__{name}__", lasting)
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)

@@ -59,10 +59,10 @@ class Clock:
         """Forgets what was measured; evaluations and checkpoints do not count as training."""
         self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
 
-    def next(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch, which counts as a step; the time until it is there counts as waiting."""
+    def next(self, batches: Iterator[Batch]) -> Batch | None:
+        """The next batch, or None; it counts as a step, and the time until it is there as waiting."""
         before = time.perf_counter()
-        batch = next(batches)
+        batch = next(batches, None)
         now = time.perf_counter()
         if self._steps:
             self.trained += now - self._last

@@ -159,10 +159,11 @@ def advance(
         # Operations one by one move constants to the device.
         guard = "disallow" if isinstance(train_step, jax.stages.Compiled) else "allow"
         with job.train_batches(start) as batches:
-            on_device = ahead(batches, put)
+            on_device = ahead(until_ended(batches, lambda: signal_at(start)), put)
             record.clock.restart()
             for step in range(start + 1, end + 1):
-                batch = record.clock.next(on_device)
+                if (batch := record.clock.next(on_device)) is None:
+                    break
                 with jax.transfer_guard(guard):
                     state, metrics = train_step(state, batch)
                 unlogged.append((step, metrics))
@@ -181,7 +182,21 @@ def advance(
                 if stop := signal_at(step):
                     raise Interrupted(step, stop)
                 record.clock.restart()
+        if (step := int(state.step)) < end:  # the signal has ended worker processes of the data too
+            for line in unlogged:
+                record.step(*finite(*line))
+            checkpointer.save(state)
+            raise Interrupted(step, signal_at(step))
     return state
+
+
+def until_ended(batches: Iterator[Item], signalled: Callable[[], int]) -> Iterator[Item]:
+    """The batches, which end where a worker process has died of a signal that this process has got too."""
+    try:
+        yield from batches
+    except ValueError:
+        if not signalled():
+            raise
 
 
 def compiled(job: Job, state: TrainState, batch: Mapping[str, jax.Array], record: Recorder) -> Callable:

@@ -108,7 +108,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(uninterrupted: Path
     assert numbers(tmp_path) == numbers(uninterrupted)
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 2)])
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGTERM, 2), (signal.SIGINT, 2), (signal.SIGHUP, 2)]
+)
 def test_a_signal_saves_first_and_the_same_command_goes_on(
     number, workers, uninterrupted, environment, tmp_path: Path
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_signal_saves_first_and_the_same_command_goes_on(
     assert process.returncode == 128 + number and "Traceback" not in output, output
     step = int(output.rsplit("Stopped after step ", 1)[1].split(",")[0])
     assert 2 <= step < 20 and int(load(tmp_path).state.step) == step
+    assert step < 10 or f"<b>stopped at step {step}</b>" in (tmp_path / "report.html").read_text()
     code, output = run(arguments, environment)
     assert code == 0 and f"Resuming from step {step}." in output
     assert bits(load(tmp_path).state) == bits(load(uninterrupted).state)

@@ -191,14 +191,15 @@ def _batches(reader: "_Reader", start: int, workers: int, threads: int | None) -
 
 
 def _ignoring_interrupts(batches: Iterable[Clip]) -> Iterator[Clip]:
-    """Batches of worker processes that ignore Ctrl-C: a terminal sends it to them too, but this process ends them.
+    """Batches of worker processes that ignore what a terminal sends to them too: this process ends them.
 
     Raises ValueError where one of them dies.
     """
     sys.warnoptions.append("ignore:resource_tracker")  # which counts at length what a dead worker leaves behind
     resource_tracker.ensure_running()  # otherwise it starts with the workers, and unblocks the signal
     sys.warnoptions.pop()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by processes that start
+    terminal = {signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, terminal)  # inherited by processes that start
     iterator: Any = iter(batches)
     try:
         try:
