@@ -195,11 +195,11 @@ def _ignoring_interrupts(batches: Iterable[Clip]) -> Iterator[Clip]:
 
     Raises ValueError where one of them dies.
     """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # inherited by processes that start
     sys.warnoptions.append("ignore:resource_tracker")  # which counts at length what a dead worker leaves behind
-    resource_tracker.ensure_running()  # otherwise it starts with the workers, and unblocks the signal
+    resource_tracker.ensure_running()  # otherwise it starts with the workers, and unblocks the next signal
     sys.warnoptions.pop()
-    terminal = {signal.SIGINT, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, terminal)  # inherited by processes that start
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     iterator: Any = iter(batches)
     try:
         try:
