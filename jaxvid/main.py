@@ -90,8 +90,8 @@ def start_jax(distributed: bool) -> None:
     if distributed:
         # JAX detects TPU pods, Slurm and Open MPI by itself; elsewhere these variables describe the processes.
         variables = (os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID"))
-        processes, number = (int(value) if value else None for value in variables)
         try:
+            processes, number = (int(value) if value else None for value in variables)
             jax.distributed.initialize(num_processes=processes, process_id=number)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
