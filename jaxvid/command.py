@@ -1,20 +1,29 @@
 """What the commands share: how they read their line, report an error and end. The standard library is enough."""
 
 import argparse
+import io
 import logging
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """`about` as it stands, and lines that break between words alone, not within names."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_long_words=False, break_on_hyphens=False)
+
+
 class Parser(argparse.ArgumentParser):
     """The command line of `python -m MODULE`, which reports in one line what is wrong with it."""
 
     def __init__(self, module: str, about: str | None, **settings: Any):
-        settings["formatter_class"] = argparse.RawDescriptionHelpFormatter  # `about` as it stands
+        settings["formatter_class"] = _Help
         super().__init__(prog=f"python -m {module}", description=about, **settings)
 
     def error(self, message: str) -> NoReturn:
@@ -45,8 +54,10 @@ def names(text: str) -> list[str]:
 def attempt(work: Callable[[], None]) -> int:
     """Does the work of a command and returns its exit code: 0, or 2 with one sentence on stderr, or 130 after Ctrl-C.
 
-    Warnings are lines on stderr meanwhile.
+    Warnings are lines on stderr meanwhile. What stdout cannot encode, such as names of files, is escaped.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
         try:

@@ -33,7 +33,7 @@ def test_every_kind_of_set_gives_the_same_pixels(kind, tmp_path) -> None:
     else:
         save_frames(path, VIDEOS)
     collection = open_collection(path)
-    assert collection.size == (16, 20) and collection.longest == 12
+    assert collection.sizes == [(16, 20)] and collection.longest == 12
     (whole,) = (np.concatenate(arrays) for arrays in zip(*read_clips(take_clips(collection, 12), batch=2), strict=True))
     np.testing.assert_array_equal(whole, VIDEOS)
 
@@ -114,7 +114,7 @@ def test_a_damaged_clip_is_left_out_on_both_sides_with_a_warning(tmp_path) -> No
         (VIDEOS / 255, "looks like .0, 1.; expected uint8"),
         (VIDEOS / 255 - 1e-6, "looks like .0, 1."),
         (VIDEOS // 128, "uint8 that are 0 or 1"),
-        (np.full(VIDEOS.shape, np.nan), "from nan to nan"),
+        (np.full(VIDEOS.shape, np.nan), "set.npy are NaN: the model that made them diverged"),
         (VIDEOS[:0], "no readable video"),
     ],
 )

@@ -217,7 +217,7 @@ GOOD = {"mu": np.zeros(3), "sigma": np.eye(3)}
         (b"", "no .npz file"),
         (b"mu,sigma\n0,1\n", "no .npz file"),
         (archive(**GOOD)[:-40], "no .npz file"),
-        (archive(**GOOD).replace(b"\x93NUMPY", b"\x93NAMPY"), "no .npz file"),
+        (archive(**GOOD).replace(b"\x93NUMPY", b"\x93NAMPY"), "is damaged, or holds no array of numbers"),
         (archive(mu=np.zeros(3)), re.escape("holds ['mu'], but")),
         (archive(mu=np.zeros(3), sigma=np.eye(4)), re.escape("mu (3,) and sigma (4, 4), expected [d] and [d,d]")),
         (archive(mu=np.zeros((1, 3)), sigma=np.eye(3)), "expected"),
@@ -244,8 +244,8 @@ def test_nothing_in_a_file_is_executed(tmp_path):
     (tmp_path / "bare.npz").write_bytes(pickle.dumps(Touch()))
     np.savez(tmp_path / "object.npz", mu=np.array([Touch()], object), sigma=np.eye(1))
     (tmp_path / "executed").unlink(missing_ok=True)
-    for name in ("bare.npz", "object.npz"):
-        with pytest.raises(ValueError, match="no .npz file"):
+    for name, sentence in (("bare.npz", "no .npz file"), ("object.npz", "holds no array of numbers")):
+        with pytest.raises(ValueError, match=sentence):
             load(tmp_path / name)
     assert not (tmp_path / "executed").exists()
 
@@ -283,14 +283,14 @@ def test_the_interval_covers_at_its_level(metric):
 def test_half_samples_vary_as_the_whole_does_and_a_bootstrap_moves_upwards():
     x, y = normal(0, 100, 20), normal(1, 100, 20)
     value, low, high = confidence_interval(distance, x, y, seed=0, resamples=30)
-    assert low < value < high and value == distance(x, y)
+    assert low < value < high and value == pytest.approx(distance(x, y), rel=1e-12)
     rng = np.random.default_rng(0)
     bootstrap = [distance(x[rng.integers(0, 100, 100)], y[rng.integers(0, 100, 100)]) for _ in range(20)]
     assert min(bootstrap) > high
     assert confidence_interval(distance, x, y, seed=0, resamples=30) == (value, low, high)
     assert confidence_interval(distance, x, y, seed=1, resamples=30)[1:] != (low, high)
     narrow = confidence_interval(distance, x, y, seed=0, level=0.5, resamples=30)
-    np.testing.assert_allclose((narrow[2] - value) / (high - value), 0.67449 / 1.95996, rtol=1e-4)
+    np.testing.assert_allclose((narrow[2] - value) / (high - value), 0.683044 / 2.045230, rtol=1e-4)  # of t, 29
 
 
 def test_an_interval_says_once_that_samples_are_few():
