@@ -1,6 +1,8 @@
 """What the commands share: lines about what is wrong, and exit codes."""
 
 import argparse
+import io
+import sys
 import warnings
 
 import pytest
@@ -55,3 +57,19 @@ def test_every_end_has_its_code_and_its_line(capsys) -> None:
     assert attempt(lambda: None) == 0 and warnings.showwarning is before
     with pytest.raises(TypeError):
         attempt(lambda: fail(TypeError("a bug")))
+
+
+def test_what_stdout_cannot_encode_is_escaped(monkeypatch) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert attempt(lambda: print("Written to caf\xe9\udcff.json")) == 0
+    stdout.flush()
+    assert stdout.buffer.getvalue() == b"Written to caf\\xe9\\udcff.json\n"
+
+
+def test_help_breaks_between_words_and_not_within_names(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    parser = Parser("jaxvid.x", "About.")
+    parser.add_argument("--x", help="some of a-name-with-hyphens, another-name-of-more-than-a-line, third")
+    lines = [line.strip() for line in parser.format_help().splitlines()]
+    assert "a-name-with-hyphens," in " ".join(lines) and "another-name-of-more-than-a-line," in lines

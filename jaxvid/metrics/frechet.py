@@ -293,5 +293,5 @@ def _halves(features: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray,
 
 
 def _sorted(features: np.ndarray) -> np.ndarray:
-    """The rows in an order that follows from their content."""
-    return features[sorted(range(len(features)), key=lambda row: features[row].tobytes())]
+    """The rows in an order that follows from their content: by value, which rounding hardly changes, then by bits."""
+    return features[sorted(range(len(features)), key=lambda i: (features[i, :16].tolist(), features[i].tobytes()))]

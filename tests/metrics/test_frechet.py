@@ -8,9 +8,20 @@ import warnings
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.stats
 from feature_rules import features
 
-from jaxvid.metrics.frechet import Statistics, accumulate, confidence_interval, frechet_distance, load, merge, save
+from jaxvid.metrics.frechet import (
+    Statistics,
+    accumulate,
+    confidence_interval,
+    distance_of_features,
+    frechet_distance,
+    load,
+    merge,
+    save,
+    student,
+)
 from jaxvid.metrics.frechet import statistics as statistics_of
 
 # N1, N2, d, shift, then the distance with covariances divided by N - 1 and by N: nuclear norms of the centered data.
@@ -54,8 +65,9 @@ def test_distance_is_exact(case):
 @singular
 @pytest.mark.parametrize(("count", "dim"), [(64, 128), (300, 64), (2, 50)])
 def test_a_set_has_no_distance_to_itself(count, dim):
-    a = statistics_of(features("fd_identical/1", count, dim))
-    assert abs(frechet_distance(a, a)) < 1e-13 * np.trace(a.covariance()) * dim
+    rows = features("fd_identical/1", count, dim) + 3
+    for other in (rows, rows[::-1]):
+        assert frechet_distance(statistics_of(rows), statistics_of(other)) == distance_of_features(rows, other) == 0
 
 
 def test_one_dimension_in_closed_form():
@@ -239,6 +251,17 @@ def test_files_of_something_else_are_refused(tmp_path, content, message):
     assert str(path) in str(error.value)
 
 
+def test_other_dimensions_are_refused_before_they_are_read(tmp_path):
+    np.savez(tmp_path / "a.npz", mu=np.zeros(4), sigma=np.full((4, 4), np.nan), note="x" * 20_000, more=np.zeros(9))
+    with pytest.raises(ValueError, match="has statistics of 4 dimensions, expected 3"):
+        load(tmp_path / "a.npz", dimension=3)
+    np.savez(tmp_path / "b.npz", mu=np.zeros(4097), sigma=np.zeros((4097, 4097), "u1"))
+    with pytest.raises(ValueError, match="has statistics of 4097 dimensions, expected at most 4096"):
+        load(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", **GOOD, note="x" * 20_000, more=np.zeros(9), short="y")
+    assert load(tmp_path / "c.npz")[1] == {"short": "y"}
+
+
 def test_nothing_in_a_file_is_executed(tmp_path):
     Touch.path = str(tmp_path / "executed")
     (tmp_path / "bare.npz").write_bytes(pickle.dumps(Touch()))
@@ -264,6 +287,31 @@ def mean_gap(real: np.ndarray, fake: np.ndarray) -> float:
 
 def distance(real: np.ndarray, fake: np.ndarray) -> float:
     return frechet_distance(statistics_of(real), statistics_of(fake))
+
+
+@pytest.mark.parametrize(("spread", "shift"), [(1.0, 0.3), (1.0, 0.0), (1 / np.sqrt(np.arange(1, 61)), 0.0)])
+def test_the_interval_covers_where_samples_are_fewer_than_dimensions(spread, shift):
+    """tests/benchmarks/coverage.py has 400 dimensions, and more of everything."""
+    rng = np.random.default_rng(0)
+
+    def draw():
+        return rng.normal(0, spread, (16, 60)), rng.normal(shift, spread, (16, 60))
+
+    target = np.mean([distance_of_features(*draw()) for _ in range(2000)])
+    trials = [confidence_interval(distance_of_features, *draw(), seed=i, resamples=25) for i in range(400)]
+    covered = np.mean([low <= target <= high for _, low, high in trials])
+    assert 0.92 < covered < 0.98  # 400 trials of probability 0.95 have a standard deviation of 0.011
+
+
+def test_the_interval_does_not_depend_on_the_order_of_rows():
+    x, y = normal(0, 21, 5), normal(1, 30, 5)
+    expected = confidence_interval(distance, x, y, seed=0, resamples=5)
+    assert confidence_interval(distance, x[::-1], np.roll(y, 7, 0), seed=0, resamples=5) == expected
+
+
+def test_quantiles_of_students_t():
+    for freedom in (5, 7, 19, 49):
+        assert student(0.975, freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), rel=0.01)
 
 
 @pytest.mark.parametrize("metric", [mean_gap, distance])
