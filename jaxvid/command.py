@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,18 @@ from typing import Any, NoReturn
 STOPPED = "Stopped; what was written before stays."
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """`about` as it stands, and lines that break between words alone, not within names."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_long_words=False, break_on_hyphens=False)
+
+
 class Parser(argparse.ArgumentParser):
     """The command line of `python -m MODULE`, which reports in one line what is wrong with it."""
 
     def __init__(self, module: str, about: str | None, **settings: Any):
-        settings["formatter_class"] = argparse.RawDescriptionHelpFormatter  # `about` as it stands
+        settings["formatter_class"] = _Help
         super().__init__(prog=f"python -m {module}", description=about, **settings)
 
     def error(self, message: str) -> NoReturn:

@@ -3,6 +3,7 @@
 import argparse
 import fcntl
 import json
+import math
 import os
 import re
 import socket
@@ -13,11 +14,15 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import ml_dtypes
 import numpy as np
 
 ARRAYS = (".npy", ".npz")
+MAX_BYTES = 1 << 30  # of an array that has to be in memory
+# What NumPy, zipfile and zlib raise for damaged files, besides ValueError.
+DAMAGED = (OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile, SyntaxError, struct.error, RuntimeError)
 
 
 class NotLocal(ValueError, argparse.ArgumentTypeError):
@@ -106,16 +111,82 @@ def cache_folder() -> Path:
 def load_array(path: str) -> np.ndarray:
     """The array of a `.npy` file, which stays on the disk, or the only one or `video` of a `.npz` file.
 
-    Raises ValueError where there is no such array.
+    Raises ValueError as `open_array`, and for more than 1 GiB in a `.npz` file.
     """
+    return open_array(path).whole
+
+
+def open_array(path: str) -> "StoredArray":
+    """As `load_array`, but only the header is read. Raises ValueError where there is no such array of numbers."""
+    arrays = open_arrays(path)
+    names = [name for name in arrays if len(arrays) == 1 or name == "video"]
+    if not names:
+        raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}, expected one array, or one called video.")
+    return arrays[names[0]]
+
+
+def open_arrays(path: str | os.PathLike[str]) -> dict[str, "StoredArray"]:
+    """The arrays of a `.npz` file by name, or the one of a `.npy` file under the name "".
+
+    Raises ValueError where the file is damaged, or holds something that is no array of numbers.
+    """
+    with _readable(path), open(path, "rb") as file:
+        if file.read(2) != b"PK":
+            file.seek(0)
+            return {"": StoredArray(path, file, os.path.getsize(path))}
+        archive = zipfile.ZipFile(path)
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        return {name: StoredArray(path, archive.open(info), info.file_size) for name, info in members.items()}
+
+
+class StoredArray:
+    """An array in a file, of which only what is asked for is read: `array[i, j]`, one index for each leading axis.
+
+    One in an archive is best read in ascending order, since a step back may begin anew. bfloat16, which NumPy writes as
+    two bytes of no kind, is read as such. Reading raises ValueError where the file is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], file: IO[bytes], size: int):
+        """Reads the header from the beginning of the file, which has so many bytes."""
+        version = np.lib.format.read_magic(file)
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        self.shape, self._turned, dtype = header(file)  # turned: the first index runs fastest
+        self.dtype = np.dtype(ml_dtypes.bfloat16) if dtype.str[1:] == "V2" and not dtype.names else dtype
+        self._path, self._file = path, file if isinstance(file, zipfile.ZipExtFile) else None
+        self._start, self.nbytes = file.tell(), math.prod(self.shape) * dtype.itemsize
+        if dtype.hasobject or self._start + self.nbytes > size:
+            raise ValueError("no numbers, or fewer than its header says")
+
+    def __getitem__(self, index: tuple[int, ...]) -> np.ndarray:
+        if self._file is None or self._turned:
+            return np.array(self.whole[index])
+        place = int(np.ravel_multi_index(index, self.shape[: len(index)])) if index else 0
+        return self._read(self.shape[len(index) :], place)
+
+    @property
+    def whole(self) -> np.ndarray:
+        """All of it: on the disk in a `.npy` file, else in memory. Raises ValueError for more than 1 GiB of memory."""
+        if self._file is None and self.nbytes:
+            return np.memmap(self._path, self.dtype, "r", self._start, self.shape, "F" if self._turned else "C")
+        if self.nbytes > MAX_BYTES:
+            size = f"{self.nbytes / 2**30:.1f} GiB, which have to be read at once"
+            raise ValueError(f"{self._path} holds an array of {size}: save it as .npy, which stays on the disk.")
+        return self._read(self.shape[::-1]).T if self._turned else self._read(self.shape)
+
+    def _read(self, shape: tuple[int, ...], place: int = 0) -> np.ndarray:
+        """The entry of this number among those of this shape."""
+        size = math.prod(shape) * self.dtype.itemsize
+        if self._file is None or not size:
+            return np.empty(shape, self.dtype)
+        with _readable(self._path):
+            self._file.seek(self._start + place * size)
+            return np.frombuffer(self._file.read(size), self.dtype).reshape(shape)
+
+
+@contextmanager
+def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns what NumPy and zipfile raise for damaged files, errors of many types, into ValueError."""
     try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            return loaded
-        with loaded:
-            names = [name for name in loaded.files if len(loaded.files) == 1 or name == "video"]
-            if names:
-                return loaded[names[0]]
-    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, SyntaxError, struct.error) as error:
+        yield
+    except (*DAMAGED, ValueError) as error:
         raise ValueError(f"{path} is damaged, or holds no array of numbers.") from error
-    raise ValueError(f"{path} holds {', '.join(loaded.files) or 'nothing'}, expected one array, or one called video.")

@@ -58,3 +58,11 @@ def test_every_end_has_its_code_and_its_line(capsys) -> None:
     for error in (TypeError("a bug"), RuntimeError("a bug")):
         with pytest.raises(type(error)):
             attempt(lambda error=error: fail(error))
+
+
+def test_help_breaks_between_words_and_not_within_names(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    parser = Parser("jaxvid.x", "About.")
+    parser.add_argument("--x", help="some of a-name-with-hyphens, another-name-of-more-than-a-line, third")
+    lines = [line.strip() for line in parser.format_help().splitlines()]
+    assert "a-name-with-hyphens," in " ".join(lines) and "another-name-of-more-than-a-line," in lines

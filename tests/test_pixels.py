@@ -37,6 +37,9 @@ def test_outputs_of_models_are_clipped() -> None:
         (True, np.array([-0.04, 1.0]), r"looks like \[0, 1\]; expected"),
         (True, LEVELS // 128, "clips holds uint8 that are 0 or 1, expected"),
         (True, np.arange(3), "^clips holds int64, expected uint8 in"),
+        (True, np.zeros(3, "V2"), r"^clips holds \|V2, expected uint8 in"),
+        (True, np.zeros(3, [("a", "u1")]), "^clips holds .*'a'.*, expected uint8 in"),
+        (True, np.zeros(3, complex), "^clips holds complex128, expected uint8 in"),
     ],
 )
 def test_what_cannot_be_pixels_is_refused(strict: bool, pixels: np.ndarray, message: str) -> None:

@@ -62,10 +62,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--classifier", type=local_path, metavar="DIR", help="a run of configs/classifier.py that judges the samples"
     )
     parser.add_argument("--references", action="store_true", help="score untrained samples and other real clips too")
-    parser.add_argument("--metrics", type=names, default=[], help=f"some of {','.join(METRICS)}")
-    parser.add_argument("--protocol", type=names, default=[], help=f"one for each network, of {','.join(PROTOCOLS)}")
+    of_runs = "of a run psnr, ssim and motion, as far as it makes videos"
+    parser.add_argument(
+        "--metrics", type=names, default=[], help=f"some of {', '.join(METRICS)} (default: fvd; {of_runs})"
+    )
+    parser.add_argument("--protocol", type=names, default=[], help=f"the program to follow: {_protocols()}")
     parser.add_argument("--frames", type=int, help="of a clip (default: 16; of a run: as in training)")
     parser.add_argument("--stride", type=int, help="take every stride-th frame (default: 1)")
+    parser.add_argument("--size", type=int, help="resize and crop to SIZE x SIZE pixels as for training (default: not)")
     parser.add_argument("--num", type=int, default=0, help="clips at most (default: as many as the protocol takes)")
     parser.add_argument("--seed", type=int, default=0, help="of the clips that are taken (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the networks")
@@ -79,15 +83,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if bool(options.workdir) == bool(options.real or options.fake) or bool(options.real) != bool(options.fake):
         parser.error("name --real and --fake, or else --workdir")
-    for name in ("frames", "stride", "save_real") if options.workdir else ("classifier", "references"):
+    for name in ("frames", "stride", "size", "save_real") if options.workdir else ("classifier", "references"):
         if getattr(options, name):
             parser.error(f"--{name} goes with {'--real and --fake' if options.workdir else '--workdir'}")
-    parser.check_least(options, frames=1, stride=1, num=0, seed=0)
+    parser.check_least(options, frames=1, stride=1, size=1, num=0, seed=0)
     options.frames, options.stride = options.frames or 16, options.stride or 1
     for name in ("output", "save_real"):
         if path := getattr(options, name):
             parser.check_writable(name, path)
     return options
+
+
+def _protocols() -> str:
+    """The protocols of each network, and its default, in words."""
+    uses = {"i3d": "fvd and kvd", "inception": "fid, kid, is and pr"}
+    known = {network: [name for name in PROTOCOLS if PROTOCOLS[name].network == network] for network in uses}
+    default = suite.DEFAULTS
+    return "; ".join(f"for {uses[n]} one of {', '.join(known[n])} (default: {default[n]})" for n in uses)
 
 
 def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]:
@@ -100,9 +112,13 @@ def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]
     networks = {tap[0] for name in metrics if (tap := METRICS[name].tap)}
     videos = bool({"i3d", "motion"} & networks)
     paths = {"real": options.real, "fake": options.fake}
-    saved = {name: found for name, path in paths.items() if (found := meter.read_statistics(path))}
-    collections = {name: open_collection(path, videos) for name, path in paths.items() if name not in saved}
-    if saved or options.save_real:
+    saved = {name: found for name, path in paths.items() if (found := meter.read_statistics(path, metrics))}
+    # clean-fid resizes each image by itself; other programs take images of one size.
+    mixed = networks == {"inception"} and protocols["inception"] == "clean" and not set(metrics) & set(suite.PAIRED)
+    collections = {
+        name: open_collection(path, videos, options.size, mixed) for name, path in paths.items() if name not in saved
+    }
+    if options.save_real:
         meter.frechet_tap(metrics)
     if options.save_real and "real" in saved:
         raise ValueError(f"--save_real saves the statistics of videos or images; {options.real} holds some already.")
@@ -116,18 +132,19 @@ def score_sets(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]
         name: take_clips(side, frames, options.stride, counts[name], *rules[name], options.seed)
         for name, side in collections.items()
     }
-    sizes = {name: side.size for name, side in collections.items()}
-    suite.check(metrics, frames, min(sizes.values()), {name: len(taken) for name, taken in clips.items()})
+    least = min(size for side in collections.values() for size in side.sizes)
+    suite.check(metrics, frames, least, {name: len(taken) for name, taken in clips.items()})
     pairs = pair(collections, frames, options) if set(metrics) & set(suite.PAIRED) else []
     measure = meter.Meter(metrics, protocols, options.dtype, options.seed, not options.no_intervals)
     about: dict[str, Any] = {"frames": frames, "stride": options.stride, "seed": options.seed}
-    about["resolution"] = {name: f"{height}x{width}" for name, (height, width) in sizes.items()}
+    about |= {"size": options.size} if options.size else {}
+    about["resolution"] = {name: side.resolution for name, side in collections.items()}
     about["videos"] = {name: len({clip.video.name for clip in taken}) for name, taken in clips.items()}
     about["first_frame"] = {"real": "random", "fake": "random" if sampling.random_fake else "0"} if frames > 1 else {}
     features: dict[str, Any] = {}
     for name, found in saved.items():
         (tap,) = measure.taps
-        features[name] = {tap: meter.comparable(found, tap, measure.details(tap) | about)}
+        features[name] = {tap: meter.comparable(found, measure.details(tap) | about)}
         about[f"{name}_statistics"] = found.metadata or "made in an unknown way"
     for name, taken in clips.items() if measure.taps else ():
         features[name] = measure.features(batch for (batch,) in read_clips(taken, unit=name))
@@ -145,7 +162,7 @@ def pair(sides: dict[str, Collection], frames: int, options: argparse.Namespace)
 
     Raises ValueError where one of them would have no partner.
     """
-    real, fake = ("{} of {}x{}".format(len(side.videos), *side.size) for side in sides.values())
+    real, fake = (f"{len(side.videos)} of {side.resolution}" for side in sides.values())
     rule = "psnr and ssim compare videos one by one, in the order of their names"
     if real != fake:
         raise ValueError(f"{rule}, and found {real} and {fake}.")
@@ -175,6 +192,8 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
         raise ValueError(f"--references needs twice {clips} held-out clips: give --num={len(source) // 2} or less.")
     protocols = suite.protocols(options.protocol)
     measure = meter.Meter(metrics, protocols, options.dtype, options.seed, not options.no_intervals, judge)
+    if options.references and not measure.of_sets:
+        raise ValueError("--references scores videos by a metric of sets, such as motion, and here there is none.")
 
     @contextlib.contextmanager
     def batches(first: int = 0) -> Iterator[Iterator[dict]]:

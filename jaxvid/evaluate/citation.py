@@ -8,20 +8,22 @@ from jaxvid.evaluate.suite import Score
 
 # What a sentence tells of the details; the rest is too long, or true on this machine only.
 CITED = (
-    *("protocol", "weights", "dtype", "subset_size", "splits"),
-    *("frames", "stride", "seed", "step", "real_statistics", "fake_statistics"),
+    *("drawn", "protocol", "weights", "dtype", "subset_size", "splits"),
+    *("frames", "stride", "size", "seed", "step", "real_statistics", "fake_statistics"),
 )
 
 
 def tables(scores: Sequence[Score], means: Mapping[str, float]) -> str:
-    """Means over held-out clips by name, and scores with their intervals and numbers of examples, one a line."""
+    """Means over held-out clips by name; scores with their intervals and numbers of examples; why some have none."""
     found = [("held-out", "mean"), *((name, f"{mean:.5g}") for name, mean in sorted(means.items()))]
     rows = [("metric", "value", "95 % interval", "real", "fake", "protocol")]
     for score in scores:
         interval = "{:.5g} to {:.5g}".format(*score.interval) if score.interval else "-"
         counts = [f"{count:,}" if count else "-" for count in (score.real, score.fake)]
         rows.append((score.name, f"{score.value:.5g}", interval, *counts, score.details.get("protocol", "-")))
-    return "\n\n".join(_aligned(table) for table in (found, rows) if len(table) > 1)
+    reasons = dict.fromkeys(score.details["no_interval"] for score in scores if "no_interval" in score.details)
+    notes = [f"No interval: {reason}." for reason in reasons]
+    return "\n\n".join([*(_aligned(table) for table in (found, rows) if len(table) > 1), *notes])
 
 
 def record(score: Score, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def record(score: Score, about: Mapping[str, Any]) -> dict[str, Any]:
     if "generated" in score.details:
         numbers += f" ({score.details['generated']})"
     facts = {name: fact for name in CITED if (fact := {**score.details, **about}.get(name)) is not None}
-    cited = [numbers, *(f"{name} {fact}" if name != "weights" else fact for name, fact in facts.items())]
+    cited = [numbers, *(fact if name in ("weights", "drawn") else f"{name} {fact}" for name, fact in facts.items())]
     text = f"{score.name} {score.value:.5g}{interval}: {score.details['citation']}; {', '.join(cited)}"
     fields = {"metric": score.name, **score._asdict(), **score.details}
     del fields["name"], fields["details"]

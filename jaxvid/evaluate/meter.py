@@ -1,9 +1,9 @@
 """Clips, or files of statistics, into the features that the metrics need, and features into scores."""
 
-import contextlib
 import functools
+import os
 import warnings
-import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,16 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvid.evaluate import suite
-from jaxvid.evaluate.suite import METRICS, PAIRED, Estimate, Interval, Score, Tap
+from jaxvid.evaluate.suite import DRAWN, METRICS, PAIRED, Estimate, Interval, Score, Tap
+from jaxvid.files import open_arrays
 from jaxvid.metrics import frechet, weights
 from jaxvid.metrics.features import make_extractor
-from jaxvid.metrics.frechet import Statistics
+from jaxvid.metrics.frechet import Statistics, student
 from jaxvid.metrics.motion import motion_features
 from jaxvid.metrics.protocol import PROTOCOLS
 
 Features = Mapping[Tap, np.ndarray | Statistics]
 # Of the features whose statistics may come from a file.
 DIMENSIONS = {("i3d", "logits"): 400, ("inception", "2048"): 2048, suite.MOTION: 60}
+LEAST = 8  # clips of each set that an interval needs: see docs/evaluation.md
 
 
 class Network(NamedTuple):
@@ -63,6 +65,16 @@ def of_classifier(identity: str, reader: Callable[[np.ndarray], tuple[jax.Array,
     return Network(extract, {"weights": identity})
 
 
+def drawing(seed: int) -> Network:
+    """The number of one frame of each clip, int [B,1,1], by the seed and the content of the clip."""
+
+    def extract(clips: np.ndarray) -> dict[str, np.ndarray]:
+        streams = (np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(clip).data)]) for clip in clips)
+        return {DRAWN[1]: np.array([rng.integers(clips.shape[1]) for rng in streams])[:, None, None]}
+
+    return Network(extract, {})
+
+
 class Meter:
     """Turns clips into the features that some metrics need, and features into scores.
 
@@ -70,12 +82,12 @@ class Meter:
       metrics: from `suite.named`.
       protocols: the protocol's name for each published network, from `suite.protocols`.
       dtype: of the networks' convolutions, "float32" or "bfloat16".
-      seed: of the intervals.
+      seed: of the intervals, and of the frame that stands for a clip where a metric takes one.
       intervals: compute them, at the cost of up to a hundred times a score (those of psnr and ssim are free).
       classifier: from `of_classifier`, for the metrics that need one.
 
     Raises:
-      FileNotFoundError: the weights of a network are not there; the message has the command that gets them.
+      FileNotFoundError: the weights of networks are not there; the message has the commands that get them.
       ValueError: a metric needs a classifier, and there is none.
     """
 
@@ -92,11 +104,16 @@ class Meter:
         self.of_sets = [name for name in metrics if name not in PAIRED]
         self._seed, self._intervals = seed, intervals
         self.taps = list(dict.fromkeys(tap for name in metrics if (tap := METRICS[name].tap)))
-        self._networks: dict[str, Network] = {}
-        for network in dict.fromkeys(network for network, _ in self.taps):
+        self.taps += [DRAWN] if any(METRICS[name].drawn for name in metrics) else []
+        self._networks: dict[str, Network] = {DRAWN[0]: drawing(seed)}
+        missing = []
+        for network in dict.fromkeys(network for network, _ in self.taps if network != DRAWN[0]):
             if network in protocols:
                 outputs = [output for name, output in self.taps if name == network]
-                self._networks[network] = published(network, outputs, protocols[network], dtype)
+                try:
+                    self._networks[network] = published(network, outputs, protocols[network], dtype)
+                except FileNotFoundError as error:
+                    missing.append(str(error))
             elif network == suite.MOTION[0]:
                 self._networks[network] = Network(lambda clips: {"features": np.asarray(_motion(clips))[:, None]}, {})
             elif classifier:
@@ -104,6 +121,8 @@ class Meter:
             else:
                 name = next(name for name in metrics if METRICS[name].tap in (suite.CLASSIFIER, suite.CLASSES))
                 raise ValueError(f"{name} needs a trained classifier: jaxvid.evaluate --workdir DIR --classifier DIR.")
+        if missing:
+            raise FileNotFoundError(" ".join(missing))
 
     def features(self, batches: Iterable[np.ndarray]) -> Features:
         """Features [N,E,d] of N clips uint8 [B,T,H,W,3]: E is T for those of images, 1 for those of videos.
@@ -121,7 +140,8 @@ class Meter:
         return {tap: np.concatenate([part[tap] for part in parts]) for tap in self.taps}
 
     def _extract(self, clips: np.ndarray) -> dict[Tap, np.ndarray]:
-        outputs = {network: each.extract(clips) for network, each in self._networks.items()}
+        used = dict.fromkeys(network for network, _ in self.taps)
+        outputs = {network: self._networks[network].extract(clips) for network in used}
         return {(network, output): outputs[network][output] for network, output in self.taps}
 
     def details(self, tap: Tap) -> dict[str, Any]:
@@ -140,33 +160,41 @@ class Meter:
             assert metric.tap is not None
             details = self.details(metric.tap) | about
             details["citation"] = metric.citation or PROTOCOLS[details["protocol"]].citation
-            sets = real[metric.tap], fake[metric.tap]
+            sets: list[Any] = [side[metric.tap] for side in (real, fake)]
+            if metric.drawn and any(x.shape[1] > 1 for x in sets):
+                drawn: list[Any] = [side[DRAWN] for side in (real, fake)]
+                sets = [np.take_along_axis(*pair, axis=1) for pair in zip(sets, drawn, strict=True)]
+                details["drawn"] = "one frame of each clip drawn by the seed"
             counts = [(x.count or 0) if isinstance(x, Statistics) else x.shape[0] * x.shape[1] for x in sets]
             compute: Callable = metric.estimate or functools.partial(suite.frechet, name, ddof=details.get("ddof", 1))
             estimates = compute(*(x if isinstance(x, Statistics) else x.reshape(-1, x.shape[-1]) for x in sets))
             resampled, real_count = (sets, counts[0]) if metric.real else ((sets[1], sets[1]), None)
             for part, estimate in estimates.items():
-                interval = estimate.interval or self._interval(estimate, resampled)
+                interval = self._interval(estimate, resampled)
+                if self._intervals and estimate.of_halves and not interval:
+                    details["no_interval"] = f"less than {LEAST} clips of a set, or statistics"
                 numbers = real_count, counts[1], suite.noun(metric.tap[0])
                 scores.append(Score(part, estimate.value, interval, *numbers, {**details, **estimate.details}))
         return scores
 
     def _interval(self, estimate: Estimate, sets: Sequence[Any]) -> Interval | None:
-        """From half-samples of clips; None for Statistics, for fewer than 8 clips, and where intervals are left out."""
-        if not self._intervals or any(isinstance(x, Statistics) or len(x) < 8 for x in sets):
+        """From halves of clips; None for Statistics, for fewer than LEAST clips, and where intervals are left out."""
+        of_halves, value = estimate.of_halves, estimate.value
+        if of_halves is None:
+            return estimate.interval
+        if not self._intervals or any(isinstance(x, Statistics) or len(x) < LEAST for x in sets):
             return None
-        dim, of_halves = sets[0].shape[-1], estimate.of_halves
-        assert of_halves is not None
+        dim = sets[0].shape[-1]
 
         # All frames of a clip are drawn or none: they are no independent examples.
         def of_clips(real: np.ndarray, fake: np.ndarray) -> float:
             return of_halves(real.reshape(-1, dim), fake.reshape(-1, dim))
 
         real, fake = (x.reshape(len(x), -1) for x in sets)
-        resamples = 100 if dim <= 512 else 20  # of 2048 dimensions each takes seconds
+        resamples = 50 if min(dim, max(x.size // dim for x in sets)) <= 512 else 10  # others take seconds each
         _, low, high = frechet.confidence_interval(of_clips, real, fake, self._seed, resamples=resamples)
-        value, margin = estimate.value, (high - low) / 2
-        return max(value - margin, estimate.bounds[0]), min(value + margin, estimate.bounds[1])
+        margin = (high - low) / 2
+        return min(value, max(value - margin, estimate.bounds[0])), max(value, min(value + margin, estimate.bounds[1]))
 
     def paired_scores(self, pairs: Iterable[tuple[np.ndarray, ...]], **about: Any) -> list[Score]:
         """Means over clips of the metrics of pairs: batches uint8 [B,T,H,W,3] of originals, and of what is compared."""
@@ -175,7 +203,7 @@ class Meter:
         for name in self.of_pairs:
             values = np.concatenate([batch[name] for batch in batches])
             mean, count = float(values.mean()), len(values)
-            margin = 1.96 * float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else None
+            margin = student(0.975, count - 1) * float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else None
             interval = None if margin is None else (mean - margin, mean + margin)
             details = {"citation": METRICS[name].citation, "std": float(values.std()), **about}
             scores.append(Score(name, mean, interval, count, count, "clips", details))
@@ -198,15 +226,13 @@ class Saved(NamedTuple):
     metadata: dict[str, Any]
 
 
-def read_statistics(path: str) -> Saved | None:
-    """The statistics in an .npz file that holds `mu` and `sigma`, None if `path` is something else.
+def read_statistics(path: str, metrics: Sequence[str]) -> Saved | None:
+    """The statistics for the metrics in an .npz file of `mu` and `sigma`, None if `path` is something else.
 
-    Raises ValueError where they cannot be used, see `metrics.frechet.load`.
+    Raises ValueError where they cannot be used, see `frechet_tap` and `metrics.frechet.load`.
     """
-    if path.endswith(".npz") and zipfile.is_zipfile(path):
-        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-            if {"mu.npy", "sigma.npy"} <= set(archive.namelist()):
-                return Saved(path, *frechet.load(path))
+    if path.endswith(".npz") and os.path.isfile(path) and {"mu", "sigma"} <= set(open_arrays(path)):
+        return Saved(path, *frechet.load(path, DIMENSIONS[frechet_tap(metrics)]))
     return None
 
 
@@ -238,15 +264,12 @@ def score_statistics(real: Saved, fake: Saved, metric: str, protocols: Mapping[s
     return Score(metric, value, None, *counts, suite.noun(tap[0]), {**facts, "ddof": ddof, "citation": "statistics"})
 
 
-def comparable(saved: Saved, tap: Tap, facts: Mapping[str, Any]) -> Statistics:
-    """The statistics, to be compared with features of this tap that these facts decide: protocol, frames, ...
+def comparable(saved: Saved, facts: Mapping[str, Any]) -> Statistics:
+    """The statistics, to be compared with features that these facts decide: protocol, frames, ...
 
     Raises ValueError where the file records that they were made in another way, or they cannot be used.
     """
     _agree(saved, facts)
-    if saved.statistics.mean.size != DIMENSIONS[tap]:
-        found = f"{saved.statistics.mean.size} dimensions, expected {DIMENSIONS[tap]}"
-        raise ValueError(f"{saved.path} has statistics of {found} for {' '.join(tap)}.")
     saved.statistics.covariance(facts.get("ddof", 1))
     if not saved.metadata:
         warnings.warn(f"{saved.path} does not record how it was made: it is assumed to be comparable.", stacklevel=2)
@@ -255,14 +278,15 @@ def comparable(saved: Saved, tap: Tap, facts: Mapping[str, Any]) -> Statistics:
 
 def save_statistics(path: str, features: Any, meter: Meter, about: Mapping[str, Any]) -> None:
     """Writes the statistics of the real features [N,E,d], and how they were made, for `read_statistics`."""
-    facts = meter.details(meter.taps[0]) | {name: about[name] for name in ("frames", "stride", "seed")}
+    kept = ("frames", "stride", "size", "seed")
+    facts = meter.details(meter.taps[0]) | {name: about[name] for name in kept if name in about}
     facts = {name: fact for name, fact in facts.items() if name not in frechet.ARRAYS}
     frechet.save(path, suite.summary(features), **facts, resolution=about["resolution"]["real"])
 
 
 def _agree(saved: Saved, present: Mapping[str, Any]) -> None:
     """Raises ValueError where the file records that its statistics were made in another way."""
-    for name in ("features", "protocol", "frames", "stride", "dtype", "weights_sha256"):
+    for name in ("features", "protocol", "frames", "stride", "size", "dtype", "weights_sha256"):
         there, here = saved.metadata.get(name), present.get(name)
         if there is not None and here is not None and there != here:
             raise ValueError(f"{saved.path} has statistics with {name} {there}, and {here} is asked for.")

@@ -22,6 +22,7 @@ DEFAULTS = {"inception": "pytorch_fid", "i3d": "original"}  # protocols of the p
 MOTION: Tap = ("motion", "features")
 CLASSIFIER: Tap = ("classifier", "features")
 CLASSES: Tap = ("classifier", "classes")
+DRAWN: Tap = ("drawn", "frame")  # which one stands for its clip
 
 
 class Estimate(NamedTuple):
@@ -51,6 +52,8 @@ def _kvd(real: np.ndarray, fake: np.ndarray) -> dict[str, Estimate]:
 
 def _kid(real: np.ndarray, fake: np.ndarray) -> dict[str, Estimate]:
     size = min(1000, len(real), len(fake))
+    if len(real) == len(fake) == size:  # every subset would be the whole
+        return {"kid": Estimate(polynomial_mmd(real, fake), polynomial_mmd, details={"subset_size": size})}
     value, spread = kid(real, fake, subset_size=size)
     return {"kid": Estimate(value, polynomial_mmd, details={"subset_size": size, "std_over_subsets": spread})}
 
@@ -77,8 +80,9 @@ def _asked(asked: np.ndarray, predicted: np.ndarray) -> dict[str, Estimate]:
     """Of classes int [N,1]. The interval is Wilson's (1927), which is no point where all or none are hits."""
     count, hits = len(asked), int((asked == predicted).sum())
     center, square = hits + 1.96**2 / 2, hits * (1 - hits / count) + 1.96**2 / 4
-    low, high = ((center + sign * 1.96 * np.sqrt(square)) / (count + 1.96**2) for sign in (-1, 1))
-    return {"asked": Estimate(hits / count, interval=(max(0.0, float(low)), min(1.0, float(high))))}
+    low, high = (float(center + sign * 1.96 * np.sqrt(square)) / (count + 1.96**2) for sign in (-1, 1))
+    value = hits / count
+    return {"asked": Estimate(value, interval=(min(value, max(low, 0.0)), max(value, min(high, 1.0))))}
 
 
 class Metric(NamedTuple):
@@ -90,15 +94,16 @@ class Metric(NamedTuple):
     # (real [N,d], fake [M,d]) -> estimates by name; None for a Frechet distance, and for pairs
     estimate: Callable[[np.ndarray, np.ndarray], dict[str, Estimate]] | None = None
     real: bool = True  # whether the real set plays a part
+    drawn: bool = False  # of one frame of each clip: neighbors and pairs within a clip are no independent examples
 
 
 METRICS = {
     "fvd": Metric(("i3d", "logits"), 2, ""),
     "kvd": Metric(("i3d", "logits"), 2, "KVD (Unterthiner et al. 2018)", _kvd),
     "fid": Metric(("inception", "2048"), 2, ""),
-    "kid": Metric(("inception", "2048"), 2, "KID (Binkowski et al. 2018)", _kid),
+    "kid": Metric(("inception", "2048"), 2, "KID (Binkowski et al. 2018)", _kid, drawn=True),
     "is": Metric(("inception", "logits_unbiased"), 1, "Inception Score (Salimans et al. 2016)", _is, real=False),
-    "pr": Metric(("inception", "2048"), 4, "improved precision and recall (Kynkaanniemi et al. 2019)", _pr),
+    "pr": Metric(("inception", "2048"), 4, "improved precision and recall (Kynkaanniemi et al. 2019)", _pr, drawn=True),
     "motion": Metric(MOTION, 2, "Frechet motion distance (jaxvid.metrics.motion)"),
     "frechet_classifier": Metric(CLASSIFIER, 2, "Frechet distance of a classifier's features"),
     "asked": Metric(CLASSES, 1, "share that a classifier assigns to the asked class", _asked, real=False),
@@ -122,17 +127,17 @@ class Score(NamedTuple):
 
 
 def named(metrics: Sequence[str]) -> list[str]:
-    """The metrics' names, each once. Raises ValueError for an unknown one."""
-    return [choice("a metric", name, METRICS) for name in dict.fromkeys(metrics)]
+    """The metrics' names, in any case, each once. Raises ValueError for an unknown one."""
+    return list(dict.fromkeys(choice("a metric", name.lower(), METRICS) for name in metrics))
 
 
 def protocols(names: Sequence[str]) -> dict[str, str]:
-    """The protocol's name for each network: one of the names, else the default.
+    """The protocol's name for each network: one of the names, in any case, else the default.
 
     Raises ValueError for an unknown one, and for two of one network.
     """
     found: dict[str, str] = {}
-    for name in names:
+    for name in map(str.lower, names):
         network = PROTOCOLS[choice("a protocol", name, PROTOCOLS)].network
         if found.setdefault(network, name) != name:
             raise ValueError(f"{found[network]} and {name} are both protocols of {network}: give one at a time.")
@@ -149,13 +154,14 @@ def check(metrics: Sequence[str], frames: int, size: Sequence[int], examples: Ma
         network = metric.tap[0] if metric.tap else ""
         needed = {"i3d": MIN_FRAMES, "motion": 2}.get(network, 1)
         if frames < needed:
-            raise ValueError(f"{name} needs clips of at least {needed} frames, not {frames}.")
+            shorter = ": motion and fid do with fewer" if network == "i3d" and frames > 1 else ""
+            raise ValueError(f"{name} needs clips of at least {needed} frames, not {frames}{shorter}.")
         if name == "ssim" and min(size) < WINDOW:
             raise ValueError(f"ssim needs frames of at least {WINDOW}x{WINDOW} pixels, not {size[0]}x{size[1]}.")
         for side, clips in examples.items():
-            count = clips * frames if network == "inception" else clips
+            count = clips * frames if network == "inception" and not metric.drawn else clips
             if count < metric.examples:
-                needed_examples = f"{metric.examples} {noun(network)}"
+                needed_examples = f"{metric.examples} {'clips' if metric.drawn else noun(network)}"
                 raise ValueError(f"{name} needs at least {needed_examples}; the {side} set has {count}.")
 
 

@@ -7,6 +7,7 @@ that of piergiaj and VideoGPT.
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
@@ -60,13 +61,15 @@ def shapes(network: str) -> dict[str, tuple[int, ...]]:
 def convert(tensors: Mapping[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
     """The network, "inception" or "i3d", and its weights float32, with the names and order of `shapes(network)`.
 
-    Every tensor has to be present with its shape, and no other but the counters `num_batches_tracked`. If a program
-    has no scale in its normalization, the scale is one. `tensors` come from a file of pytorch-fid, torch-fidelity or
+    Every tensor has to be present with its shape, and no other but the counters `num_batches_tracked`. What names have
+    in front, such as "module." or "state_dict.", is left out, and so is what has other words there. If a program has no
+    scale in its normalization, the scale is one. `tensors` come from a file of pytorch-fid, torch-fidelity or
     StyleGAN (TorchScript) for "inception"; of VideoGPT, piergiaj, hassony2, StyleGAN-V (TorchScript), kinetics-i3d or
-    TF-Hub for "i3d". Raises ValueError if they are of neither network, or one of them is missing, of another shape,
-    not finite or unknown.
+    TF-Hub for "i3d". Raises ValueError if they are of neither network or of several, or one of them is missing, of
+    another shape, not finite or unknown.
     """
-    naming = _naming(tensors)
+    naming, prefix = _naming(tensors)
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     unknown = set(tensors) - set(naming.names.values())
     if surplus := sorted(name for name in unknown if name.rpartition(".")[2] != COUNTER):
         raise ValueError(f"{naming.family} has no tensor {surplus[0]!r} of shape {tensors[surplus[0]].shape}")
@@ -126,17 +129,21 @@ def _converted(tensors: Mapping[str, np.ndarray], naming: Naming, name: str, sha
     return np.ascontiguousarray(tensor, np.float32)
 
 
-def _naming(tensors: Mapping[str, np.ndarray]) -> Naming:
-    """The naming with the largest share of names among the tensors, at least half."""
-
-    def share(naming: Naming) -> float:
-        return sum(name in tensors for name in naming.names.values()) / len(naming.names)
-
-    best = max(_namings(), key=share)
-    if share(best) < 0.5:
+def _naming(tensors: Mapping[str, np.ndarray]) -> tuple[Naming, str]:
+    """The naming with the largest share of names among the tensors, at least half, and what stands before them."""
+    found: Counter[tuple[int, str]] = Counter()  # names by the naming's number and the prefix
+    known = [set(naming.names.values()) for naming in _namings()]
+    for name in tensors:
+        for cut in (0, *(dot.end() for dot in re.finditer(r"\.", name))):
+            found.update((number, name[:cut]) for number, names in enumerate(known) if name[cut:] in names)
+    shares = sorted((-count / len(known[number]), number, prefix) for (number, prefix), count in found.items())
+    if not shares or -shares[0][0] < 0.5:
         first = next(iter(tensors), None)
         raise ValueError(f"it contains neither the FID Inception nor I3D, but other tensors, such as {first!r}")
-    return best
+    several = [prefix for share, _, prefix in shares if share == shares[0][0]]
+    if len(set(several)) > 1:
+        raise ValueError(f"it contains several networks, {' and '.join(map(repr, several[:2]))}: keep one of them")
+    return _namings()[shares[0][1]], several[0]
 
 
 @cache

@@ -25,7 +25,7 @@ def make_extractor(
     dtype: Any = jnp.float32,
     devices: Sequence[jax.Device] | None = None,
 ) -> Extractor:
-    """A function from pixels to features, compiled once for each frame size.
+    """A function from pixels to features, compiled once; the resize is compiled for each frame size.
 
     Args:
       protocol, params: of `protocol.PROTOCOLS`, and of its network, from `weights.load`.
@@ -56,16 +56,21 @@ def make_extractor(
 
 @functools.cache
 def _program(protocol: Protocol, taps: tuple[str, ...], dtype: Any, mesh: Mesh) -> Callable:
-    """(params, uint8 pixels of all devices) -> {tap: float32 [B,d]}, compiled once in a process."""
+    """(params, uint8 pixels of all devices) -> {tap: float32 [B,d]}: two programs, compiled once in a process."""
     network = Inception(taps, dtype) if protocol.network == "inception" else I3D(protocol.epsilon, dtype)
 
     def forward(params: Any, pixels: jax.Array) -> Mapping[str, jax.Array]:
-        outputs: Any = network.apply({"params": params}, prepare(pixels, protocol))
+        outputs: Any = network.apply({"params": params}, pixels)
         return {tap: outputs[tap] for tap in taps}
 
     # Every device runs the same program on as many examples, so that features do not depend on the number of devices.
     whole, rows = PartitionSpec(), PartitionSpec("data")
     # XLA:CPU's YNN fusion makes convolutions 1.2 to 2 times slower.
     options: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": ""} if jax.default_backend() == "cpu" else {}
-    sharded = jax.shard_map(forward, mesh=mesh, in_specs=(whole, rows), out_specs=rows, check_vma=False)
-    return jax.jit(sharded, compiler_options=options)
+
+    def compiled(function: Callable, *specs: PartitionSpec) -> Callable:
+        sharded = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
+        return jax.jit(sharded, compiler_options=options)
+
+    resize, extract = compiled(functools.partial(prepare, protocol=protocol), rows), compiled(forward, whole, rows)
+    return lambda params, pixels: extract(params, resize(pixels))

@@ -6,6 +6,7 @@ All arithmetic is float64 on the host. Features are [N,d], one row per image or 
 import contextlib
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -13,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxvid.files import open_arrays
 from jaxvid.shapes import expect
 
 BLOCK = 1024  # rows that are summed at once
+MAX_DIMENSION = 4096  # of a file of statistics
 ARRAYS = ("mu", "sigma", "n", "ddof")  # in a file of statistics, besides the metadata
 
 
@@ -116,25 +119,31 @@ def save(path: str | os.PathLike[str], statistics: Statistics, **metadata: str |
         np.savez(file, **arrays)
 
 
-def load(path: str | os.PathLike[str]) -> tuple[Statistics, dict[str, Any]]:
+def load(path: str | os.PathLike[str], dimension: int | None = None) -> tuple[Statistics, dict[str, Any]]:
     """Statistics and metadata from a file of `save`, or from one with only `mu` and `sigma` (pytorch-fid and others).
 
     The sigma of the latter is assumed to be divided by N - 1; the count is None, so distances need ddof=1. Nothing in
-    the file is executed. Raises ValueError where it is damaged or something else, OSError where it cannot be opened.
+    the file is executed, and what is refused is not read. Raises ValueError where it is damaged or something else, is
+    not of this dimension d (None for any up to 4096), and OSError where it cannot be opened.
     """
-    with open(path, "rb") as file:
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = dict(archive)
-        except Exception as error:  # for a damaged file, zipfile, zlib and NumPy raise errors of many types
-            raise ValueError(f"{path} is no .npz file of statistics ({error}).") from error
-    if not {"mu", "sigma"} <= set(arrays):
-        raise ValueError(f"{path} holds {sorted(arrays)}, but a file of statistics holds 'mu' and 'sigma'.")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no .npz file of statistics.")
+    stored = open_arrays(path)
+    if not {"mu", "sigma"} <= set(stored):
+        raise ValueError(f"{path} holds {sorted(stored)}, but a file of statistics holds 'mu' and 'sigma'.")
+    shape = stored["mu"].shape
+    if len(shape) != 1 or stored["sigma"].shape != shape * 2 or not shape[0]:
+        raise ValueError(f"{path} has mu {shape} and sigma {stored['sigma'].shape}, expected [d] and [d,d].")
+    if shape[0] != (dimension or shape[0]) or shape[0] > MAX_DIMENSION:
+        raise ValueError(f"{path} has statistics of {shape[0]} dimensions, expected {dimension or 'at most 4096'}.")
+    arrays = {
+        name: array[()]
+        for name, array in stored.items()
+        if name in ("mu", "sigma") or (array.shape == () and array.nbytes < 10_000)
+    }
     mean, sigma = (_floats(path, name, arrays[name]) for name in ("mu", "sigma"))
-    if mean.ndim != 1 or sigma.shape != (mean.size, mean.size) or not mean.size:
-        raise ValueError(f"{path} has mu {mean.shape} and sigma {sigma.shape}, expected [d] and [d,d].")
     metadata = {name: value.item() for name, value in arrays.items() if name not in ARRAYS and value.ndim == 0}
-    if "n" not in arrays:
+    if "n" not in stored:
         return Statistics(None, mean, sigma), metadata
     count, ddof = (_integer(path, name, arrays.get(name)) for name in ("n", "ddof"))
     if ddof not in (0, 1) or count <= ddof:
@@ -146,7 +155,7 @@ def frechet_distance(a: Statistics, b: Statistics, ddof: int = 1) -> float:
     """Frechet distance |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)) of two Gaussians (Dowson and Landau 1982).
 
     With S = F F^T for both, the trace of the root is the sum of the singular values of F1^T F2, which is real, and
-    accurate for singular covariances too. Of equal sets, rounding may leave about -1e-12 of the traces.
+    accurate for singular covariances too. What rounding may leave of equal sets is 0.
 
     Covariances are divided by N - ddof: 1 as in FID and the original FVD, 0 as in the StyleGAN family.
     Raises ValueError for fewer than 2 samples, different d, or ddof=0 with an unknown N. Warns where a set has fewer
@@ -166,7 +175,7 @@ def frechet_distance(a: Statistics, b: Statistics, ddof: int = 1) -> float:
     covariances = a.covariance(ddof), b.covariance(ddof)
     first, second = map(_factor, covariances)
     root = np.linalg.svd(first.T @ second, compute_uv=False).sum()
-    return float(np.square(a.mean - b.mean).sum() + sum(map(np.trace, covariances)) - 2 * root)
+    return _distance(a.mean - b.mean, sum(map(np.trace, covariances)), root)
 
 
 def distance_of_features(real: Any, fake: Any, ddof: int = 1) -> float:
@@ -180,7 +189,7 @@ def distance_of_features(real: Any, fake: Any, ddof: int = 1) -> float:
     difference = x.mean(0) - y.mean(0)
     x, y = ((z - z.mean(0)) / np.sqrt(len(z) - ddof) for z in (x, y))
     root = np.linalg.svd(x @ y.T, compute_uv=False).sum()
-    return float(np.square(difference).sum() + np.square(x).sum() + np.square(y).sum() - 2 * root)
+    return _distance(difference, np.square(x).sum() + np.square(y).sum(), root)
 
 
 def confidence_interval(
@@ -189,35 +198,54 @@ def confidence_interval(
     fake: Any,
     seed: int,
     level: float = 0.95,
-    resamples: int = 100,
+    resamples: int = 50,
 ) -> tuple[float, float, float]:
-    """The metric, and the lower and upper end of an interval for it from half-samples (McCarthy 1969).
+    """The metric, and the lower and upper end of an interval for it from pairs of complementary half-samples.
 
-    The metric is computed on random halves of both sets. Drawn without replacement, a half varies about the whole as
-    much as the whole does about the population, so the interval is the value -+ z times their standard deviation. A
-    bootstrap would repeat samples, which increases Frechet distances, often beyond the bootstrap's own interval.
+    In the Hoeffding decomposition of the metric, let a be its variance from single samples and b that from pairs of
+    them, which most of a Frechet distance's is where N < d. Half the difference of the metrics of two complementary
+    halves has the variance a + 2 b, and their mean b: the first less the second is that of the metric. (One half alone
+    has a + 3 b, and a bootstrap, which repeats samples, is biased upwards.) It is rounded off at 0 by b, and the
+    interval is the value -+ the quantile of Student's t times its root. docs/evaluation.md has how often it covers.
 
     The interval is for the mean of the metric over data sets of this size: the bias of a Frechet distance, at every
-    size, is not included. Where both sets come from one distribution the interval is too wide.
+    size, is not included. It does not depend on the order of the rows.
 
     Args:
       metric: function of features [N1,d] and [N2,d] that is defined for half as many, too.
       real, fake: one row per sample, at least 4 each; their dimensions may differ if the metric allows it.
       seed, level: of the halves; and the probability to cover, between 0 and 1.
-      resamples: pairs of halves, at least 2; the width is known to about 1 / sqrt(2 resamples).
+      resamples: pairs of halves of both sets, at least 2.
 
     Raises ValueError for an argument out of range, or as `as_features`.
     """
-    real, fake = as_features(real, "real", 4), as_features(fake, "fake", 4)
+    real, fake = _sorted(as_features(real, "real", 4)), _sorted(as_features(fake, "fake", 4))
     if not 0 < level < 1 or resamples < 2:
         raise ValueError(f"Expected 0 < level < 1 and resamples >= 2, got {level} and {resamples}.")
     value = float(metric(real, fake))
     rng = np.random.default_rng(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the warning about few samples was given for the whole sets above
-        halves = [metric(*(_half(features, rng) for features in (real, fake))) for _ in range(resamples)]
-    margin = NormalDist().inv_cdf((1 + level) / 2) * float(np.std(halves, ddof=1))
+        drawn = (zip(_halves(real, rng), _halves(fake, rng), strict=True) for _ in range(resamples))
+        halves = np.array([[metric(*half) for half in pair] for pair in drawn])
+    of_pairs = np.var(halves.mean(1), ddof=1)
+    variance = np.var((halves[:, 0] - halves[:, 1]) / 2, ddof=1) - of_pairs
+    variance = (variance + np.hypot(variance, of_pairs)) / 2
+    margin = student((1 + level) / 2, min(len(real), len(fake), resamples) - 1) * float(np.sqrt(variance))
     return value, value - margin, value + margin
+
+
+def student(probability: float, freedom: int) -> float:
+    """The quantile of Student's t, to 1 % of it from 5 degrees of freedom on (Abramowitz and Stegun 26.7.5)."""
+    z = NormalDist().inv_cdf(probability)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+def _distance(difference: np.ndarray, traces: float, root: float) -> float:
+    """From the difference of the means [d], the sum of the traces, and the trace of the root; 0 within rounding."""
+    rounding = len(difference) * np.finfo(np.float64).eps * traces
+    distance = float(np.square(difference).sum() + traces - 2 * root)
+    return distance if distance > rounding else 0.0
 
 
 def _blocks(batches: Iterable[Any]) -> Iterator[np.ndarray]:
@@ -258,5 +286,12 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
     return vectors[:, kept] * np.sqrt(values[kept])
 
 
-def _half(features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return features[rng.choice(len(features), len(features) // 2, replace=False)]
+def _halves(features: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Two halves without a common row; of an odd number of rows one is in neither."""
+    order, half = rng.permutation(len(features)), len(features) // 2
+    return features[order[:half]], features[order[half : 2 * half]]
+
+
+def _sorted(features: np.ndarray) -> np.ndarray:
+    """The rows in an order that follows from their content: by value, which rounding hardly changes, then by bits."""
+    return features[sorted(range(len(features)), key=lambda i: (features[i, :16].tolist(), features[i].tobytes()))]

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeVar
 import ml_dtypes
 import numpy as np
 
-MAX_BYTES = 1 << 30  # of all tensors together
-MAX_PICKLE_BYTES = 1 << 26
+MAX_PICKLE_BYTES = 1 << 24
+MAX_STEPS = 1_000_000  # opcodes of a pickle, and items that they copy: some 100 MB, whatever they do
 MAX_NODES = 20_000  # of the tree of dicts that is searched for tensors
 MAX_NAME = 1000
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -80,13 +80,13 @@ def read_torch(data: bytes) -> dict[str, np.ndarray]:
     """The tensors of a file of any of PyTorch's formats: zip, legacy (before 1.6) or TorchScript; `data` is all of it.
 
     Names of nested dicts and modules are joined by dots, bfloat16 becomes float32, and what is no tensor is left out.
-    Raises ValueError where the file would call something or a tensor is outside of its storage, and any exception
-    where it is damaged.
+    Raises ValueError where the file would call something, a tensor is outside of its storage, or the file would take
+    far more memory than it is long, and any exception where it is damaged.
     """
     tensors, stored = (_read_zip if data.startswith(b"PK") else _read_legacy)(data)
     if not tensors:
         raise ValueError("it contains no named tensors")
-    budget, arrays = MAX_BYTES, {}
+    budget, arrays = 2 * len(data), {}  # tensors may share their numbers
     for name, tensor in tensors.items():
         arrays[name] = _array(name, tensor, stored, budget)
         budget -= arrays[name].nbytes
@@ -111,7 +111,7 @@ def _read_zip(data: bytes) -> tuple[dict[str, _Tensor], Callable[[_Storage], byt
     if root + "byteorder" in members and member("byteorder", 16) != b"little":
         raise ValueError("it was written on a big-endian machine")
     tree = _Unpickler(io.BytesIO(member("data.pkl", MAX_PICKLE_BYTES)), {}, root + "constants.pkl" in members).load()
-    cached = lru_cache(maxsize=None)(lambda key: member(f"data/{key}", MAX_BYTES))
+    cached = lru_cache(maxsize=None)(lambda key: member(f"data/{key}", len(data)))
     return _named_tensors(tree), lambda storage: cached(storage.key)
 
 
@@ -141,7 +141,7 @@ def _array(name: str, tensor: _Tensor, stored: Callable[[_Storage], bytes], budg
     if elements and last >= storage.length:
         raise ValueError(f"its tensor {name!r} lies outside its storage")
     if elements * storage.dtype.itemsize > budget:
-        raise ValueError(f"its tensors are more than {MAX_BYTES >> 20} MiB")
+        raise ValueError("its tensors have more than twice the bytes of the file: they repeat what is stored")
     raw = stored(storage)
     if len(raw) != storage.total * storage.dtype.itemsize:
         raise ValueError(f"the storage of its tensor {name!r} has {len(raw)} bytes: the file is truncated or damaged")
@@ -174,6 +174,14 @@ class _Opcodes(dict[int, Callable[..., None]]):
         raise ValueError(f"its pickle holds the opcode {name}, which no file of tensors needs")
 
 
+def _counted(move: Callable[[Any], None]) -> Callable[[Any], None]:
+    def step(unpickler: Any) -> None:
+        unpickler.spend(1)
+        move(unpickler)
+
+    return step
+
+
 class _Unpickler(pickle._Unpickler):  # the one in Python: the one in C makes room for any index of the memo
     """Reads the next object of the stream; `storages` receives the storages by key."""
 
@@ -182,7 +190,13 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: the one in C makes ro
 
     def __init__(self, stream: BinaryIO, storages: dict[str, _Storage], is_script: bool = False):
         super().__init__(stream, encoding="latin1")
-        self.storages, self.is_script = storages, is_script
+        self.storages, self.is_script, self.steps = storages, is_script, 0
+
+    def spend(self, steps: int) -> None:
+        """Counts what the pickle does: a few bytes may stand for lists of lists without end."""
+        self.steps += steps
+        if self.steps > MAX_STEPS:
+            raise ValueError(f"its pickle takes more than {MAX_STEPS:,} steps, far more than a file of tensors needs")
 
     def find_class(self, module: str, name: str) -> _Name:
         """The global, if PyTorch needs it to store tensors; names are compared whole."""
@@ -207,6 +221,7 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: the one in C makes ro
         arguments, function = _expect(self.stack.pop(), tuple), _expect(self.stack.pop(), _Name)
         if function.name not in REBUILDS:
             raise ValueError(f"it would call {function.name!r}")
+        self.spend(sum(len(each) for each in arguments if isinstance(each, (list, tuple, str, dict))))
         self.append(REBUILDS[function.name](*arguments))
 
     def _newobj(self) -> None:
@@ -217,12 +232,16 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: the one in C makes ro
 
     def _build(self) -> None:
         state = self.stack.pop()
+        self.spend(len(state) if isinstance(state, dict) else 0)
         if isinstance(_expect(self.stack[-1], _Dict), _Module):  # of an OrderedDict it is its metadata
             self.stack[-1].update(_expect(state, _Dict))
 
-    dispatch = _Opcodes({code: pickle._Unpickler.dispatch[code] for (code, *_) in (getattr(pickle, n) for n in MOVES)})
-    dispatch |= {pickle.EMPTY_DICT[0]: lambda self: self.append(_Dict()), pickle.REDUCE[0]: _reduce}
-    dispatch |= {pickle.NEWOBJ[0]: _newobj, pickle.BUILD[0]: _build}
+    moves: dict[int, Callable[[Any], None]] = {
+        code: pickle._Unpickler.dispatch[code] for (code, *_) in (getattr(pickle, n) for n in MOVES)
+    }
+    moves |= {pickle.EMPTY_DICT[0]: lambda self: self.append(_Dict()), pickle.REDUCE[0]: _reduce}
+    moves |= {pickle.NEWOBJ[0]: _newobj, pickle.BUILD[0]: _build}
+    dispatch = _Opcodes({code: _counted(move) for code, move in moves.items()})
 
 
 def _is_script_class(name: str) -> bool:

@@ -1,7 +1,9 @@
+import ml_dtypes
 import numpy as np
 import pytest
 from PIL import Image
 
+from jaxvid.data.augment import center_crop, resize_short_side
 from jaxvid.evaluate.clips import open_collection, read_clips, take_clips
 
 RNG = np.random.default_rng(0)
@@ -33,7 +35,7 @@ def test_every_kind_of_set_gives_the_same_pixels(kind, tmp_path) -> None:
     else:
         save_frames(path, VIDEOS)
     collection = open_collection(path)
-    assert collection.size == (16, 20) and collection.longest == 12
+    assert collection.sizes == [(16, 20)] and collection.longest == 12
     (whole,) = (np.concatenate(arrays) for arrays in zip(*read_clips(take_clips(collection, 12), batch=2), strict=True))
     np.testing.assert_array_equal(whole, VIDEOS)
 
@@ -114,8 +116,14 @@ def test_a_damaged_clip_is_left_out_on_both_sides_with_a_warning(tmp_path) -> No
         (VIDEOS / 255, "looks like .0, 1.; expected uint8"),
         (VIDEOS / 255 - 1e-6, "looks like .0, 1."),
         (VIDEOS // 128, "uint8 that are 0 or 1"),
-        (np.full(VIDEOS.shape, np.nan), "from nan to nan"),
+        (np.full(VIDEOS.shape, np.nan), "set.npy are NaN: the model that made them diverged"),
         (VIDEOS[:0], "no readable video"),
+        (VIDEOS.astype(np.int64), "holds int64, expected uint8"),
+        (VIDEOS > 9, "holds bool, expected uint8"),
+        (VIDEOS.astype(complex), "holds complex128, expected uint8"),
+        (np.zeros(VIDEOS.shape, [("a", "<u2")]), "holds .*'a'.*, expected uint8"),
+        (np.full(VIDEOS.shape, None), "holds no array of numbers"),
+        ((VIDEOS / 255).astype(ml_dtypes.bfloat16), "holds bfloat16 .* looks like .0, 1."),
     ],
 )
 def test_arrays_that_cannot_be_meant_are_refused(array, sentence, tmp_path) -> None:
@@ -134,7 +142,7 @@ def test_sets_that_cannot_be_measured_are_named(tmp_path) -> None:
     save_frames(tmp_path / "both", VIDEOS)
     np.save(tmp_path / "both" / "array.npy", VIDEOS[0])
     for path, sentence in {
-        "mixed": "several sizes .2 of 16x20, 1 of 8x20",
+        "mixed": "several sizes .2 of 16x20, 1 of 8x20.: --size=64, say, resizes .* --protocol=clean takes any",
         "empty": "no readable video",
         "absent": "does not exist",
         "broken.npy": "is damaged",
@@ -146,5 +154,50 @@ def test_sets_that_cannot_be_measured_are_named(tmp_path) -> None:
         with pytest.raises(ValueError, match=sentence):
             open_collection(tmp_path / path)
     np.save(tmp_path / "short.npy", VIDEOS)
-    with pytest.raises(ValueError, match="the 13 frames .* the longest has 12"):
+    with pytest.raises(ValueError, match="the 13 frames .* the longest has 12: give --frames=6 or less"):
         take_clips(open_collection(tmp_path / "short.npy"), 7, 2)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
+def test_floats_of_any_width_are_the_nearest_levels(dtype, tmp_path) -> None:
+    floats = (VIDEOS / 127.5 - 1).astype(dtype)
+    np.save(tmp_path / "set.npy", floats)
+    ((whole,),) = read_clips(take_clips(open_collection(tmp_path / "set.npy"), 12))
+    np.testing.assert_array_equal(whole, np.round((floats.astype(np.float32) + 1) * 127.5))
+
+
+def test_the_first_frames_alone_decide_nothing(tmp_path) -> None:
+    """Videos may begin in black, or white; what the numbers mean shows later."""
+    black = VIDEOS.copy()
+    black[:, 0] = VIDEOS[:, 0] // 128
+    np.save(tmp_path / "black.npy", black)
+    white = (VIDEOS / 127.5 - 1).astype(np.float32)
+    white[:, 0] = 1
+    np.save(tmp_path / "white.npy", white)
+    for name in ("black.npy", "white.npy"):
+        assert len(open_collection(tmp_path / name).videos) == 5
+    white[3, 7, 0] = 1.5
+    np.save(tmp_path / "beyond.npy", white / 0.9)
+    with pytest.raises(ValueError, match="beyond.npy holds float32 from .*, expected"):
+        list(read_clips(take_clips(open_collection(tmp_path / "beyond.npy"), 12)))
+
+
+def test_a_size_resizes_and_crops_as_for_training(tmp_path) -> None:
+    save_frames(tmp_path / "mixed", [VIDEOS[0], VIDEOS[1, :, :, :12]])
+    np.save(tmp_path / "set.npy", VIDEOS[:2])
+    collection = open_collection(tmp_path / "mixed", size=8)
+    assert collection.resolution == "8x8"
+    ((batch,),) = read_clips(take_clips(collection, 12))
+    assert batch.shape == (2, 12, 8, 8, 3)
+    ((batch,),) = read_clips(take_clips(open_collection(tmp_path / "set.npy", size=8), 12))
+    expected = [center_crop({"video": resize_short_side(video, 8)}, 8)["video"] for video in VIDEOS[:2]]
+    np.testing.assert_array_equal(batch, expected)
+
+
+def test_mixed_sizes_come_in_batches_of_one_size(tmp_path) -> None:
+    save_frames(tmp_path, [VIDEOS[0], VIDEOS[1, :, ::2], VIDEOS[2]])
+    collection = open_collection(tmp_path, mixed=True)
+    assert collection.resolution == "2 sizes"
+    small, large = (batch for (batch,) in read_clips(take_clips(collection, 12)))
+    np.testing.assert_array_equal(small, VIDEOS[1:2, :, ::2])
+    np.testing.assert_array_equal(large, VIDEOS[[0, 2]])

@@ -147,6 +147,13 @@ def test_a_method_without_videos_has_its_means_alone(scored) -> None:
     assert scores == {} and list(written["heldout"]) == ["brightness"]
 
 
+def test_references_without_videos_to_score_are_refused(scored, capsys) -> None:
+    for method, metrics in ((NEITHER, ()), (TOKENIZER, ("--metrics=psnr",))):
+        with pytest.raises(AssertionError):
+            scored(method, "--references", *metrics)
+        assert "--references scores videos by a metric of sets, such as motion" in capsys.readouterr().err
+
+
 def test_metrics_of_videos_that_a_method_does_not_make_are_refused() -> None:
     mesh = parallel.make_mesh(jax.devices()[:1])
     for method, metric, sentence in (

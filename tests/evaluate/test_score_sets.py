@@ -1,6 +1,12 @@
 """The command on two sets of videos, with a small network in the place of Inception and I3D."""
 
 import json
+import math
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -8,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import recipe
+from PIL import Image
 
 from jaxvid.data.synthetic import Synthetic
 from jaxvid.evaluate import meter, suite
 from jaxvid.evaluate.__main__ import main
 from jaxvid.metrics import features
+from jaxvid.metrics.frechet import distance_of_features
 from jaxvid.metrics.weights import WeightInfo
 from jaxvid.train import train
 
@@ -88,7 +96,7 @@ def test_every_metric_gives_a_number_with_what_was_measured(sets, tmp_path, caps
 
 def test_a_set_is_at_no_distance_from_itself_and_the_order_of_files_plays_no_part(sets, tmp_path) -> None:
     same = run({"real": sets["real"], "fake": sets["real"]}, tmp_path, "--metrics=fvd,psnr,ssim", "--no_intervals")
-    assert abs(same["fvd"]["value"]) < 1e-6 and same["psnr"]["value"] > 90 and same["ssim"]["value"] == pytest.approx(1)
+    assert same["fvd"]["value"] == 0 and same["psnr"]["value"] > 90 and same["ssim"]["value"] == pytest.approx(1)
     first = run(sets, tmp_path, "--metrics=fvd,motion", "--no_intervals")
     folders = {}
     for side, order in (("real", range(6)), ("fake", range(5, -1, -1))):  # written in another order
@@ -174,8 +182,16 @@ def test_images_need_no_frames(sets, tmp_path) -> None:
         (["--real={real}", "--fake={fake}", "--output=nowhere/scores.json"], "cannot be written"),
         (["--real={real}", "--fake={fake}", "--metrics=fdv"], "did you mean fvd"),
         (["--real={real}", "--fake={fake}", "--protocol=clean_fid"], "did you mean clean"),
-        (["--real={real}", "--fake={fake}", "--frames=8"], "fvd needs clips of at least 9 frames, not 8"),
-        (["--real={real}", "--fake={fake}", "--frames=11"], "the 11 frames"),
+        (["--real={real}", "--fake={fake}", "--frames=8"], "at least 9 frames, not 8: motion and fid do with fewer"),
+        (
+            ["--real={real}", "--fake={fake}"],
+            "the 16 frames that clips of 16 at stride 1 need; the longest has 10: give",
+        ),
+        (["--real={real}", "--fake={fake}", "--frames=11"], "give --frames=10 or less"),
+        (
+            ["--real={real}", "--fake={fake}", "--metrics=pr", "--frames=10", "--num=3"],
+            "needs at least 4 clips; the real",
+        ),
         (["--real={real}", "--fake={fake}", "--frames=0"], "--frames is 0, expected at least 1"),
         (
             ["--real={real}", "--fake={fake}", "--frames=10", "--num=1"],
@@ -203,6 +219,9 @@ def test_without_weights_the_command_that_gets_them_is_named(tmp_path, monkeypat
     assert main([*sets, "--frames=10"]) == 2
     error = capsys.readouterr().err
     assert "`python -m jaxvid.metrics.weights https://" in error and "50.8 MB" in error and error.count("\n") == 1
+    assert main([*sets, "--frames=10", "--metrics=fvd,fid"]) == 2
+    error = capsys.readouterr().err
+    assert "pt_inception" in error and "model.ckpt" in error and error.count("\n") == 1
 
 
 def test_a_run_scores_itself_while_it_trains_and_afterwards(sets, tmp_path) -> None:
@@ -227,3 +246,123 @@ def test_a_run_scores_itself_while_it_trains_and_afterwards(sets, tmp_path) -> N
     with pytest.raises(ValueError, match="did you mean fvd"):
         train(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def flat(levels: np.ndarray, frames: int) -> np.ndarray:
+    """Gray clips uint8 [N,frames,16,16,3]."""
+    return np.broadcast_to(levels.astype(np.uint8)[:, None, None, None, None], (len(levels), frames, 16, 16, 3))
+
+
+def test_neighbors_and_pairs_are_of_other_clips(sets, tmp_path) -> None:
+    """All fakes lie between real clips, none near to the frames of one: they are gray, and flicker by one level."""
+    flicker = (np.arange(8) % 2).astype(np.uint8)[None, :, None, None, None]
+    for side, levels in (("real", np.arange(10, 250, 20)), ("fake", np.arange(20, 250, 20))):
+        np.save(tmp_path / f"{side}.npy", flat(levels, 8) + flicker)
+    found = run(sets, tmp_path, "--metrics=pr,kid", "--frames=8")
+    assert found["precision"]["value"] == found["recall"]["value"] == 1
+    assert found["precision"]["real"] == 12 and found["kid"]["fake"] == 12
+    assert "12 real and 12 fake frames, one frame of each clip drawn by the seed, protocol" in found["kid"]["citation"]
+    other = run(sets, tmp_path, "--metrics=kid", "--frames=8", "--seed=1")["kid"]["value"]
+    assert other != found["kid"]["value"]
+    for side in ("real", "fake"):  # by the content, not the order
+        np.save(tmp_path / f"{side}.npy", np.load(tmp_path / f"{side}.npy")[::-1])
+    assert run(sets, tmp_path, "--metrics=kid", "--frames=8")["kid"]["value"] == pytest.approx(
+        found["kid"]["value"], rel=1e-9
+    )
+
+
+def test_kid_of_still_clips_is_that_of_their_images_and_of_one_subset(sets, tmp_path) -> None:
+    scores = []
+    for frames in (1, 9):
+        for side, levels in (("real", np.arange(0, 240, 12)), ("fake", np.arange(15, 255, 12))):
+            np.save(tmp_path / f"{side}.npy", flat(levels, frames))
+        scores.append(run(sets, tmp_path, "--metrics=kid", f"--frames={frames}")["kid"])
+    image, clip = scores
+    assert clip["value"] == image["value"] and clip["interval"] == image["interval"]
+    assert clip["subset_size"] == 20 and "std_over_subsets" not in clip and "drawn" not in image
+
+
+def test_intervals_contain_the_value_and_do_not_depend_on_the_order(sets, tmp_path, capsys) -> None:
+    many = np.stack([SOURCE[index]["video"] for index in range(36)])
+    found = []
+    for step in (1, -1):
+        np.save(tmp_path / "real.npy", many[:18][::step])
+        np.save(tmp_path / "fake.npy", many[18:][::step])
+        found.append(run(sets, tmp_path, "--metrics=fvd,kvd,fid,kid,is,pr,motion"))
+    for name in ("fvd", "kvd", "fid", "kid", "is", "precision", "recall", "motion"):
+        first, second = (each[name] for each in found)
+        low, high = first["interval"]
+        assert low <= first["value"] <= high, name
+        if name != "is":  # whose splits follow from the order
+            assert second["interval"] == pytest.approx(first["interval"], rel=1e-6), name
+    assert "No interval" not in capsys.readouterr().out
+    run(sets, tmp_path, "--metrics=fvd,motion", "--num=7")
+    assert capsys.readouterr().out.count("No interval: less than 8 clips of a set") == 1
+
+
+def test_names_of_metrics_and_protocols_in_any_case(sets, tmp_path) -> None:
+    found = run(sets, tmp_path, "--metrics=FID,Fvd", "--protocol=CLEAN")
+    assert found["fid"]["protocol"] == "clean" and "fvd" in found
+
+
+def test_a_size_is_recorded_and_clean_fid_takes_images_of_any(sets, tmp_path, capsys) -> None:
+    (tmp_path / "mixed").mkdir()
+    for number, video in enumerate(REAL):
+        Image.fromarray(video[0] if number % 2 else video[0, :12, :10]).save(tmp_path / "mixed" / f"i{number}.png")
+    np.save(tmp_path / "images.npy", FAKE[:, 0])
+    mixed = {"real": str(tmp_path / "mixed"), "fake": str(tmp_path / "images.npy")}
+    assert main([*(f"--{side}={path}" for side, path in mixed.items()), "--metrics=fid"]) == 2
+    assert "several sizes (3 of 12x10, 3 of 16x16): --size=64, say, resizes and crops" in capsys.readouterr().err
+    found = run(mixed, tmp_path, "--metrics=fid", "--size=12")
+    assert (
+        found["about"]["resolution"] == {"real": "12x12", "fake": "12x12"} and ", size 12," in found["fid"]["citation"]
+    )
+    clean = run(mixed, tmp_path, "--metrics=fid,kid", "--protocol=clean")
+    assert clean["about"]["resolution"]["real"] == "2 sizes" and "size" not in clean["about"]
+    parts = []
+    for part in (slice(0, None, 2), slice(1, None, 2)):  # each by itself, in sets of one size
+        images = [video[0] if part.start else video[0, :12, :10] for video in REAL[part]]
+        measure = meter.Meter(["fid"], suite.protocols(["clean"]))
+        parts.append(measure.features([np.stack(images)[:, None]])["inception", "2048"])
+    fake = measure.features([FAKE[:, :1]])["inception", "2048"]
+    expected = distance_of_features(np.concatenate(parts)[:, 0], fake[:, 0])
+    assert clean["fid"]["value"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_refused_files_take_no_memory(tmp_path) -> None:
+    """Zeros that are small when compressed: statistics of 288 MB, and 288 MB of videos of which two are used."""
+    program = """
+import resource, sys
+from jaxvid.evaluate.clips import open_collection, read_clips, take_clips
+from jaxvid.metrics import frechet, weight_file
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for refused in (lambda: frechet.load("statistics.npz"), lambda: weight_file.parse("x", weight_file.fetch("lists.pt"))):
+    try:
+        refused()
+    except ValueError as error:
+        print(error)
+clips = take_clips(open_collection("videos.npz"), 10, count=2)
+print([batch.shape for (batch,) in read_clips(clips)])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+    for name, arrays in {
+        "statistics": {"mu": ((6000,), "<f8"), "sigma": ((6000, 6000), "<f8")},
+        "videos": {"video": ((60, 10, 400, 400, 3), "|u1")},
+    }.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for member, (shape, dtype) in arrays.items():
+                with archive.open(f"{member}.npy", "w") as file:
+                    fields = {"descr": dtype, "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, fields)
+                    size = math.prod(shape) * np.dtype(dtype).itemsize
+                    for start in range(0, size, 1 << 22):
+                        file.write(bytes(min(1 << 22, size - start)))
+    with zipfile.ZipFile(tmp_path / "lists.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + b"]" * (1 << 24 - 1))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    statistics, lists, shapes, mebibytes = done.stdout.splitlines()
+    assert "has statistics of 6000 dimensions, expected at most 4096" in statistics
+    assert "steps, far more than a file of tensors needs" in lists
+    assert shapes == "[(2, 10, 400, 400, 3)]" and int(mebibytes) < 150, done.stdout

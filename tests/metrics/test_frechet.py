@@ -8,9 +8,20 @@ import warnings
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.stats
 from feature_rules import features
 
-from jaxvid.metrics.frechet import Statistics, accumulate, confidence_interval, frechet_distance, load, merge, save
+from jaxvid.metrics.frechet import (
+    Statistics,
+    accumulate,
+    confidence_interval,
+    distance_of_features,
+    frechet_distance,
+    load,
+    merge,
+    save,
+    student,
+)
 from jaxvid.metrics.frechet import statistics as statistics_of
 
 # N1, N2, d, shift, then the distance with covariances divided by N - 1 and by N: nuclear norms of the centered data.
@@ -54,8 +65,9 @@ def test_distance_is_exact(case):
 @singular
 @pytest.mark.parametrize(("count", "dim"), [(64, 128), (300, 64), (2, 50)])
 def test_a_set_has_no_distance_to_itself(count, dim):
-    a = statistics_of(features("fd_identical/1", count, dim))
-    assert abs(frechet_distance(a, a)) < 1e-13 * np.trace(a.covariance()) * dim
+    rows = features("fd_identical/1", count, dim) + 3
+    for other in (rows, rows[::-1]):
+        assert frechet_distance(statistics_of(rows), statistics_of(other)) == distance_of_features(rows, other) == 0
 
 
 def test_one_dimension_in_closed_form():
@@ -217,7 +229,7 @@ GOOD = {"mu": np.zeros(3), "sigma": np.eye(3)}
         (b"", "no .npz file"),
         (b"mu,sigma\n0,1\n", "no .npz file"),
         (archive(**GOOD)[:-40], "no .npz file"),
-        (archive(**GOOD).replace(b"\x93NUMPY", b"\x93NAMPY"), "no .npz file"),
+        (archive(**GOOD).replace(b"\x93NUMPY", b"\x93NAMPY"), "is damaged, or holds no array of numbers"),
         (archive(mu=np.zeros(3)), re.escape("holds ['mu'], but")),
         (archive(mu=np.zeros(3), sigma=np.eye(4)), re.escape("mu (3,) and sigma (4, 4), expected [d] and [d,d]")),
         (archive(mu=np.zeros((1, 3)), sigma=np.eye(3)), "expected"),
@@ -239,13 +251,24 @@ def test_files_of_something_else_are_refused(tmp_path, content, message):
     assert str(path) in str(error.value)
 
 
+def test_other_dimensions_are_refused_before_they_are_read(tmp_path):
+    np.savez(tmp_path / "a.npz", mu=np.zeros(4), sigma=np.full((4, 4), np.nan), note="x" * 20_000, more=np.zeros(9))
+    with pytest.raises(ValueError, match="has statistics of 4 dimensions, expected 3"):
+        load(tmp_path / "a.npz", dimension=3)
+    np.savez(tmp_path / "b.npz", mu=np.zeros(4097), sigma=np.zeros((4097, 4097), "u1"))
+    with pytest.raises(ValueError, match="has statistics of 4097 dimensions, expected at most 4096"):
+        load(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", **GOOD, note="x" * 20_000, more=np.zeros(9), short="y")
+    assert load(tmp_path / "c.npz")[1] == {"short": "y"}
+
+
 def test_nothing_in_a_file_is_executed(tmp_path):
     Touch.path = str(tmp_path / "executed")
     (tmp_path / "bare.npz").write_bytes(pickle.dumps(Touch()))
     np.savez(tmp_path / "object.npz", mu=np.array([Touch()], object), sigma=np.eye(1))
     (tmp_path / "executed").unlink(missing_ok=True)
-    for name in ("bare.npz", "object.npz"):
-        with pytest.raises(ValueError, match="no .npz file"):
+    for name, sentence in (("bare.npz", "no .npz file"), ("object.npz", "holds no array of numbers")):
+        with pytest.raises(ValueError, match=sentence):
             load(tmp_path / name)
     assert not (tmp_path / "executed").exists()
 
@@ -266,6 +289,31 @@ def distance(real: np.ndarray, fake: np.ndarray) -> float:
     return frechet_distance(statistics_of(real), statistics_of(fake))
 
 
+@pytest.mark.parametrize(("spread", "shift"), [(1.0, 0.3), (1.0, 0.0), (1 / np.sqrt(np.arange(1, 61)), 0.0)])
+def test_the_interval_covers_where_samples_are_fewer_than_dimensions(spread, shift):
+    """tests/benchmarks/coverage.py has 400 dimensions, and more of everything."""
+    rng = np.random.default_rng(0)
+
+    def draw():
+        return rng.normal(0, spread, (16, 60)), rng.normal(shift, spread, (16, 60))
+
+    target = np.mean([distance_of_features(*draw()) for _ in range(2000)])
+    trials = [confidence_interval(distance_of_features, *draw(), seed=i, resamples=25) for i in range(400)]
+    covered = np.mean([low <= target <= high for _, low, high in trials])
+    assert 0.92 < covered < 0.98  # 400 trials of probability 0.95 have a standard deviation of 0.011
+
+
+def test_the_interval_does_not_depend_on_the_order_of_rows():
+    x, y = normal(0, 21, 5), normal(1, 30, 5)
+    expected = confidence_interval(distance, x, y, seed=0, resamples=5)
+    assert confidence_interval(distance, x[::-1], np.roll(y, 7, 0), seed=0, resamples=5) == expected
+
+
+def test_quantiles_of_students_t():
+    for freedom in (5, 7, 19, 49):
+        assert student(0.975, freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), rel=0.01)
+
+
 @pytest.mark.parametrize("metric", [mean_gap, distance])
 def test_the_interval_covers_at_its_level(metric):
     """The mean over data sets of this size: 1 for the gap of means; for the distance, that of other data sets."""
@@ -283,14 +331,14 @@ def test_the_interval_covers_at_its_level(metric):
 def test_half_samples_vary_as_the_whole_does_and_a_bootstrap_moves_upwards():
     x, y = normal(0, 100, 20), normal(1, 100, 20)
     value, low, high = confidence_interval(distance, x, y, seed=0, resamples=30)
-    assert low < value < high and value == distance(x, y)
+    assert low < value < high and value == pytest.approx(distance(x, y), rel=1e-12)
     rng = np.random.default_rng(0)
     bootstrap = [distance(x[rng.integers(0, 100, 100)], y[rng.integers(0, 100, 100)]) for _ in range(20)]
     assert min(bootstrap) > high
     assert confidence_interval(distance, x, y, seed=0, resamples=30) == (value, low, high)
     assert confidence_interval(distance, x, y, seed=1, resamples=30)[1:] != (low, high)
     narrow = confidence_interval(distance, x, y, seed=0, level=0.5, resamples=30)
-    np.testing.assert_allclose((narrow[2] - value) / (high - value), 0.67449 / 1.95996, rtol=1e-4)
+    np.testing.assert_allclose((narrow[2] - value) / (high - value), 0.683044 / 2.045230, rtol=1e-4)  # of t, 29
 
 
 def test_an_interval_says_once_that_samples_are_few():

@@ -145,6 +145,19 @@ IMPOSSIBLE = {
         b"\x80\x02}" + b"".join(b"q%c}(Ka" % i + b"h%cKbh%cu" % (i, i) for i in range(40)) + b".",
         "many",
     ),
+    "millions of lists": (b"\x80\x02" + b"]" * 1_100_000 + b".", "1,000,000 steps"),
+    "copies of a list": (
+        b"\x80\x02ctorch.jit._pickle\nbuild_intlist\nq\0](" + b"K\1" * 9000 + b"eq\1" + b"h\0h\1\x85R" * 300 + b".",
+        "1,000,000 steps",
+    ),
+    "copies of a word": (
+        b"\x80\x02c_codecs\nencode\nq\0" + text("a" * 9000) + b"q\1" + b"h\0h\1h\1\x86R" * 300 + b".",
+        "1,000,000 steps",
+    ),
+    "one number as many": (
+        one(rebuild(VECTOR, "0", stride=[0, 0]).replace(integers([4]), integers([100, 100]))),
+        "more than twice the bytes of the file",
+    ),
     "no tensor at all": (one(b"K\x01"), "no named tensors"),
 }
 

@@ -195,6 +195,22 @@ def test_hassony2_names(i3d):
     assert all((found[name] == i3d[name]).all() for name in i3d)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "state_dict.", "state_dict.module.", "net.0."])
+def test_what_stands_before_every_name_is_left_out(i3d, inception, prefix):
+    others = {"epoch": np.array(3), "optimizer.state.0.exp_avg": np.zeros(4, np.float32)}
+    for network, weights in (("i3d", i3d), ("inception", inception)):
+        found, converted = convert({**{prefix + name: tensor for name, tensor in weights.items()}, **others})
+        assert found == network and all((converted[name] == weights[name]).all() for name in weights)
+    read = parse("x", [torch_file({prefix + "a": np.zeros(3, np.float32)})])
+    assert list(read) == [prefix + "a"]
+
+
+def test_two_networks_in_one_file_are_refused(i3d):
+    both = {prefix + name: tensor for prefix in ("model.", "ema.") for name, tensor in i3d.items()}
+    with pytest.raises(ValueError, match="several networks, 'ema.' and 'model.': keep one of them"):
+        convert(both)
+
+
 def test_conversion_is_strict(i3d):
     name = "Mixed_4c.b1b.conv3d.weight"
     nan = i3d[name].copy()
