@@ -130,8 +130,8 @@ class Prior(nn.Module):
         if known is not None:
             places += self.known(known)
         if self.per_frame is not None:
-            encoded: Any = self.per_frame({n: x for n, x in conditions.items() if n in self.per_frame.frames})
-            before = jnp.pad(encoded.frames[:, :-1], ((0, 0), (1, 0), (0, 0)))
+            per_frame: Any = self.per_frame({n: x for n, x in conditions.items() if n in self.per_frame.frames})
+            before = jnp.pad(per_frame.frames[:, :-1], ((0, 0), (1, 0), (0, 0)))
             places += self.of_frames(before.reshape(count, self.grid[0], 1, 1, -1))
         vector = jnp.broadcast_to(self.null, (count, self.features))
         words = mask = None
