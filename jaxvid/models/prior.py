@@ -130,20 +130,18 @@ class Prior(nn.Module):
         if known is not None:
             places += self.known(known)
         if self.per_frame is not None:
-            per_frame: Any = self.per_frame({n: x for n, x in conditions.items() if n in self.per_frame.frames})
-            before = jnp.pad(per_frame.frames[:, :-1], ((0, 0), (1, 0), (0, 0)))
+            moved: Any = self.per_frame({n: x for n, x in conditions.items() if n in self.per_frame.frames})
+            before = jnp.pad(moved.frames[:, :-1], ((0, 0), (1, 0), (0, 0)))
             places += self.of_frames(before.reshape(count, self.grid[0], 1, 1, -1))
         vector = jnp.broadcast_to(self.null, (count, self.features))
         words = mask = None
         if self.guide is not None:
-            of_clip, of_words, there, _ = self.guide(
-                {n: x for n, x in conditions.items() if n not in self.guide.frames}
-            )
-            vector = jnp.where(guided[:, None], of_clip, vector)
-            if of_words is not None:
-                null = jnp.broadcast_to(self.null_word, (count, 1, self.features))
-                words = jnp.concatenate([null.astype(of_words.dtype), of_words], 1)
-                mask = jnp.pad(there & guided[:, None], ((0, 0), (1, 0)), constant_values=True)
+            encoded: Any = self.guide({n: x for n, x in conditions.items() if n not in self.guide.frames})
+            vector = jnp.where(guided[:, None], encoded.vector, vector)
+            if encoded.words is not None:
+                null = jnp.broadcast_to(self.null_word, (count, 1, self.features)).astype(encoded.words.dtype)
+                words = jnp.concatenate([null, encoded.words], 1)
+                mask = jnp.pad(encoded.mask & guided[:, None], ((0, 0), (1, 0)), constant_values=True)
         return Context(places, vector, words, mask)
 
     def embed(self, tokens: jax.Array, vectors: jax.Array) -> jax.Array:
