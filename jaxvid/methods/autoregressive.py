@@ -82,6 +82,8 @@ def make_prior(config: ConfigDict, tokenizer: Tokenizer) -> Prior:
     for field in ("width", *fields):
         if model[field] < 1:
             raise ValueError(f"model.{field} is {model[field]}, expected at least 1.")
+    if model.width % model.get("heads", 1):
+        raise ValueError(f"model.width is {model.width}, expected a multiple of the {model.heads} model.heads.")
     if "input" in condition.on:
         raise ValueError("condition.on has input, a clip to translate, which no prior reads: leave it out.")
     words = "text" in condition.on and not condition.embeddings
