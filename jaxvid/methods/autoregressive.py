@@ -9,8 +9,10 @@ many of them there are, up to `condition.first_frames`, is drawn for each traini
 
 import functools
 import math
+import warnings
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -19,7 +21,9 @@ from ml_collections import ConfigDict
 from jaxvid import conditions as conditions_lib
 from jaxvid import core, optim, parallel, pretrained
 from jaxvid.core import Batch, Evaluated, Method, Metrics, Profile, TrainState, normalize
-from jaxvid.models.prior import Prior, joined
+from jaxvid.models.lstm import LSTM
+from jaxvid.models.pixelcnn import GatedPixelCNN, MaskedPixelCNN
+from jaxvid.models.prior import Grid, Prior, joined
 from jaxvid.models.transformer import Transformer
 from jaxvid.names import choice
 from jaxvid.parallel import fold_keys
@@ -27,7 +31,12 @@ from jaxvid.tokens import PLAYER as TOKENIZER
 from jaxvid.tokens import Drawing, Tokenizer, draw, guided, known_places, make_drawing, make_tokenizer
 
 PRIOR = "prior"
-NETWORKS = {"transformer": (Transformer, ("layers", "heads"))}
+NETWORKS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {  # and the fields of each, beside the width
+    "transformer": (Transformer, ("layers", "heads")),
+    "pixelcnn": (GatedPixelCNN, ("layers", "kernel")),
+    "masked_pixelcnn": (MaskedPixelCNN, ("layers", "kernel")),
+    "lstm": (LSTM, ("layers", "kernel", "heads")),
+}
 complete = functools.partial(pretrained.complete, player=TOKENIZER)
 
 
@@ -78,18 +87,12 @@ def make_prior(config: ConfigDict, tokenizer: Tokenizer) -> Prior:
     model, condition = config.model, config.condition
     conditions_lib.check(condition, config.data.frames)
     dtype = jnp.dtype(choice("model.dtype", model.dtype, ("float32", "bfloat16")))
-    kind, fields = NETWORKS[choice("model.network", model.network, NETWORKS)]
-    for field in ("width", *fields):
-        if model[field] < 1:
-            raise ValueError(f"model.{field} is {model[field]}, expected at least 1.")
-    if model.width % model.get("heads", 1):
-        raise ValueError(f"model.width is {model.width}, expected a multiple of the {model.heads} model.heads.")
     if "input" in condition.on:
         raise ValueError("condition.on has input, a clip to translate, which no prior reads: leave it out.")
     words = "text" in condition.on and not condition.embeddings
     make_encoder = functools.partial(conditions_lib.make_encoder, condition, dtype)
     return Prior(
-        network=kind(**{field: model[field] for field in fields}, dtype=dtype),
+        network=make_network(model, tokenizer.grid, dtype),
         grid=tokenizer.grid,
         digits=tokenizer.digits,
         width=model.width,
@@ -98,6 +101,34 @@ def make_prior(config: ConfigDict, tokenizer: Tokenizer) -> Prior:
         per_frame=make_encoder(("frames",)) if "action" in condition.on else None,
         dtype=dtype,
     )
+
+
+def make_network(model: ConfigDict, grid: Grid, dtype: Any) -> nn.Module:
+    """The network of `config.model`, for a grid of tokens. Raises ValueError where a field has no such value."""
+    kind, fields = NETWORKS[choice("model.network", model.network, NETWORKS)]
+    for field in ("width", *fields):
+        if model[field] < 1:
+            raise ValueError(f"model.{field} is {model[field]}, expected at least 1.")
+    if model.width % model.get("heads", 1):
+        raise ValueError(f"model.width is {model.width}, expected a multiple of the {model.heads} model.heads.")
+    if "kernel" in fields and (model.kernel < 3 or model.kernel % 2 == 0):
+        raise ValueError(f"model.kernel is {model.kernel}, expected an odd number of at least 3.")
+    network = kind(**{field: model[field] for field in fields}, dtype=dtype)
+    warn_of_reach(network, grid)
+    return network
+
+
+def warn_of_reach(network: Any, grid: Grid) -> None:
+    """Warns where a network whose layers look so far, and no further, has too few of them for a grid of tokens."""
+    if not hasattr(network, "reach"):
+        return
+    (frames, away), (t, h, w) = network.reach(), grid
+    if frames < t - 1 or away < max(h, w) - 1:
+        warnings.warn(
+            f"The network sees tokens up to {frames} frames back, and {away} rows and columns away, in a grid of {t} "
+            f"frames, {h} rows and {w} columns: raise model.layers or model.kernel.",
+            stacklevel=2,
+        )
 
 
 def guides(condition: ConfigDict) -> list[str]:
