@@ -141,7 +141,7 @@ class Transformer(nn.Module):
             embedded, caches = carry
             features, caches = call("step", embedded, place, caches, context)
             token, embedded = draw(features, place)
-            return (embedded, caches), token
+            return (embedded.astype(context.places.dtype), caches), token
 
         for frame in range(t):  # keys of later frames do not exist yet
             caches = jax.tree.map(lambda cache: jnp.concatenate([cache, empty], 1), caches)
