@@ -102,12 +102,15 @@ class LSTM(GatedPixelCNN):
     heads: int = 4
 
     def over_frames(self) -> nn.Module:
+        """The first stack."""
         return OverFrames(self.layers, self.kernel, self.heads, self.dtype)
 
     def reach(self) -> tuple[float, int]:
+        """As of `GatedPixelCNN`: all frames back, and so far within a frame."""
         return float("inf"), super().reach()[1]
 
     def pasts(self, axis: int, shape: Sequence[int], length: int) -> Any:
+        """As of `GatedPixelCNN`: what comes before the first slice along an axis."""
         if axis > 1:
             return super().pasts(axis, shape, length)
         batch, size = shape[0], SIZE * shape[-1]

@@ -1,12 +1,19 @@
 """Networks over tokens: what each place depends on, by gradients, and the same places one after another."""
 
 import functools
+import itertools
+import math
+import warnings
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvid.methods.autoregressive import warn_of_reach
+from jaxvid.models.lstm import LSTM
+from jaxvid.models.pixelcnn import GatedPixelCNN, MaskedPixelCNN
 from jaxvid.models.prior import Context, Prior, joined
 from jaxvid.models.transformer import Transformer
 from jaxvid.nn.condition import ConditionEncoder
@@ -14,7 +21,13 @@ from jaxvid.nn.condition import ConditionEncoder
 GRID = (3, 3, 2)
 PLACES = 18
 WIDTH = 16
-NETWORKS = {"transformer": lambda: Transformer(layers=2, heads=2)}
+NETWORKS = {
+    "transformer": functools.partial(Transformer, layers=2, heads=2),
+    "pixelcnn": functools.partial(GatedPixelCNN, layers=2, kernel=3),
+    "masked_pixelcnn": functools.partial(MaskedPixelCNN, layers=3, kernel=3),
+    "lstm": functools.partial(LSTM, layers=2, kernel=3, heads=2),
+}
+quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiled, not run
 
 
 @pytest.fixture(params=NETWORKS, name="network")
@@ -23,40 +36,145 @@ def network_fixture(request):
 
 
 def shaken(variables):
-    """Parameters that are all random, since those that start at zero hide what depends on what."""
+    """Parameters that are all random, since those that start at zero hide what depends on what.
+
+    They are no larger than keeps features at about their size, through any number of layers.
+    """
     leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    noisy = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+    draw = np.random.default_rng(7).normal
+    sizes = [max(math.prod(leaf.shape[:-1]), 4) ** -0.5 for leaf in leaves]
+    return tree.unflatten([np.float32(draw(0, s, leaf.shape)) for s, leaf in zip(sizes, leaves, strict=True)])
 
 
-def context(batch: int = 2) -> Context:
-    places = jax.random.normal(jax.random.key(1), (batch, *GRID, WIDTH))
+def random_variables(network, grid=GRID):
+    arguments = jnp.zeros((1, *grid, WIDTH)), context(1, grid)
+    return shaken(jax.eval_shape(network.init, jax.random.key(0), *arguments))
+
+
+def context(batch: int = 2, grid=GRID) -> Context:
+    places = jax.random.normal(jax.random.key(1), (batch, *grid, WIDTH))
     words = jax.random.normal(jax.random.key(3), (batch, 4, 8))
     return Context(places, jax.random.normal(jax.random.key(2), (batch, 8)), words, jnp.ones((batch, 4), bool))
 
 
-def reach(network) -> np.ndarray:
-    """bool [N,N]: whether the features at place i depend on the token at place j."""
-    embedded = jax.random.normal(jax.random.key(0), (1, *GRID, WIDTH))
-    given = context(1)
-    variables = shaken(network.init(jax.random.key(0), embedded, given))
+def reach(network, grid=GRID) -> np.ndarray:
+    """bool [N,N]: whether the features at place i depend on the token at place j.
 
-    def features(x):
-        return network.apply(variables, x, given).reshape(PLACES, WIDTH).sum(-1)
+    Of N copies of one example, each is asked about another place.
+    """
+    places = math.prod(grid)
+    variables, one = random_variables(network, grid), context(1, grid)
+    given = jax.tree.map(lambda x: jnp.repeat(x, places, 0), one)
 
-    gradients = jax.jacobian(features)(embedded).reshape(PLACES, PLACES, WIDTH)
-    return np.abs(gradients).max(-1) > 0
+    def asked(embedded):
+        return network.apply(variables, embedded, given).reshape(places, places, WIDTH).sum(-1).trace()
+
+    embedded = jnp.repeat(jax.random.normal(jax.random.key(0), (1, *grid, WIDTH)), places, 0)
+    return np.abs(quickly(jax.grad(asked))(embedded).reshape(places, places, WIDTH)).max(-1) > 0
+
+
+def neighbors(grid, frames: Iterable[int], rows: Iterable[int], columns: Iterable[int], before: bool = False):
+    """bool [N,N]: whether place j is at one of these offsets from place i; or `before`, in raster order, too."""
+    places = np.array(list(itertools.product(*map(range, grid))))
+    offsets = places[None] - places[:, None]
+    near = [np.isin(offsets[..., axis], list(each)) for axis, each in enumerate((frames, rows, columns))]
+    return np.logical_and.reduce(near) & (np.tri(len(places), k=-1, dtype=bool) if before else True)
+
+
+def seen_through_stacks(grid, layers: int, kernel: int) -> np.ndarray:
+    """bool [N,N], as `reach`, of the gated PixelCNN: the three stacks of shifted and unmasked kernels."""
+    n = kernel // 2
+    back, around = range(-n, 1), range(-n, n + 1)
+    frames, rows, columns = (
+        neighbors(grid, *shift) for shift in ([[-1], [0], [0]], [[0], [-1], [0]], [[0], [0], [-1]])
+    )
+    for _ in range(layers):
+        frames = neighbors(grid, back, around, around) @ frames
+        rows = neighbors(grid, [0], back, around) @ rows | frames
+        columns = neighbors(grid, [0], [0], back) @ columns | rows | columns
+    return columns
+
+
+def seen_through_masks(grid, layers: int, kernel: int) -> np.ndarray:
+    """bool [N,N], as `reach`, of the masked PixelCNN: mask A, and then mask B."""
+    around = range(-(kernel // 2), kernel // 2 + 1)
+    mask_a = neighbors(grid, around, around, around, before=True)
+    seen = mask_a
+    for _ in range(layers - 1):
+        seen = (mask_a | np.eye(len(mask_a), dtype=bool)) @ seen
+    return seen
+
+
+def all_before(grid) -> np.ndarray:
+    return np.tri(math.prod(grid), k=-1, dtype=bool)
 
 
 def test_no_place_sees_itself_or_a_later_one_and_each_sees_all_before_it(network) -> None:
-    np.testing.assert_array_equal(reach(network), np.tri(PLACES, k=-1, dtype=bool))
+    blind = isinstance(network, MaskedPixelCNN)
+    expected = seen_through_masks(GRID, network.layers, network.kernel) if blind else all_before(GRID)
+    np.testing.assert_array_equal(reach(network), expected)
+    assert (expected < all_before(GRID)).any() == blind
+
+
+@pytest.mark.parametrize("grid", [(3, 5, 4), (1, 4, 5)])
+@pytest.mark.parametrize(("layers", "kernel"), [(2, 3), (4, 3), (2, 5)])
+@pytest.mark.parametrize("kind", [GatedPixelCNN, MaskedPixelCNN])
+def test_pixelcnns_see_what_their_kernels_lead_to(kind, layers: int, kernel: int, grid) -> None:
+    masks = {GatedPixelCNN: seen_through_stacks, MaskedPixelCNN: seen_through_masks}[kind](grid, layers, kernel)
+    np.testing.assert_array_equal(reach(kind(layers=layers, kernel=kernel), grid), masks)
+
+
+def test_the_blind_spot_is_where_the_module_says_and_deeper_networks_keep_it() -> None:
+    grid, n = (4, 6, 6), 1
+    seen = seen_through_masks(grid, 24, 2 * n + 1)
+    frame, row, column = np.array(list(itertools.product(*map(range, grid)))).T
+    frames, below, right = (x[:, None] - x for x in (frame, -row, -column))
+    said = (below <= frames * n) & (right <= 2 * frames * n - below)
+    np.testing.assert_array_equal(seen, all_before(grid) & said)
+    assert round(100 * (1 - seen.sum() / all_before(grid).sum())) == 23
+    # Within a frame, the picture of van den Oord et al., 2016 (Conditional PixelCNN, figure 1): to the right of what is
+    # seen, a diagonal goes up.
+    picture = seen[2 * 6 + 2][:36].reshape(6, 6).astype(int)
+    np.testing.assert_array_equal(picture[:3], [[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("grid", [(2, 4, 4), (4, 5, 3), (6, 2, 2), (1, 3, 6)])
+def test_a_gated_pixelcnn_that_misses_a_token_is_warned_of(grid) -> None:
+    warned = []
+    for layers, kernel in itertools.product(range(1, 7), (3, 5)):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            warn_of_reach(GatedPixelCNN(layers=layers, kernel=kernel), grid)
+        misses = (seen_through_stacks(grid, layers, kernel) < all_before(grid)).any()
+        assert found or not misses
+        warned.append(bool(found))
+    assert any(warned) and not all(warned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_reach(LSTM(layers=6, kernel=3), (99, 4, 4))
+        warn_of_reach(Transformer(layers=1, heads=1), (99, 99, 99))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_tokens_are_drawn_in_any_dtype_for_a_context_with_and_without_guides(name: str, dtype) -> None:
+    network, given = NETWORKS[name](dtype=dtype), context(4)
+    variables = random_variables(network)
+
+    def draw(features, place):
+        assert features.shape == (4, WIDTH)
+        return jnp.zeros(2, jnp.int32), jnp.zeros((4, WIDTH), dtype)
+
+    def call(name, *arguments):
+        return network.apply(variables, *arguments, method=name)
+
+    tokens = jax.eval_shape(lambda: network.generate(call, given, draw))
+    assert tokens.shape == (2, *GRID) and tokens.dtype == jnp.int32
 
 
 def test_place_by_place_the_features_are_those_of_all_at_once(network) -> None:
     embedded, given = jax.random.normal(jax.random.key(0), (2, *GRID, WIDTH)), context()
-    variables = shaken(network.init(jax.random.key(0), embedded, given))
-    seen = []
+    variables, seen = random_variables(network), []
 
     def draw(features, place):
         token = embedded.reshape(2, PLACES, WIDTH)[:, place]
@@ -66,10 +184,10 @@ def test_place_by_place_the_features_are_those_of_all_at_once(network) -> None:
     def call(name, *arguments):
         return network.apply(variables, *arguments, method=name)
 
-    tokens = jax.jit(lambda: network.generate(call, given, draw))()
+    tokens = quickly(lambda: network.generate(call, given, draw))()
     jax.effects_barrier()
     np.testing.assert_array_equal(tokens.reshape(2, -1), np.tile(np.arange(PLACES), (2, 1)))
-    whole = network.apply(variables, embedded, given).reshape(2, PLACES, WIDTH)
+    whole = quickly(network.apply)(variables, embedded, given).reshape(2, PLACES, WIDTH)
     assert sorted(place for place, _ in seen) == list(range(PLACES))
     for place, features in seen:
         np.testing.assert_allclose(features, whole[:, place], atol=1e-5, rtol=1e-5)
