@@ -125,8 +125,8 @@ def warn_of_reach(network: Any, grid: Grid) -> None:
     (frames, away), (t, h, w) = network.reach(), grid
     if frames < t - 1 or away < max(h, w) - 1:
         warnings.warn(
-            f"The network sees tokens up to {frames} frames back, and {away} rows and columns away, in a grid of {t} "
-            f"frames, {h} rows and {w} columns: raise model.layers or model.kernel.",
+            f"The network sees {min(frames, t - 1)} frames back and {away} rows and columns away, not all tokens "
+            f"before a place in a grid of {t} frames, {h} rows and {w} columns: raise model.layers or model.kernel.",
             stacklevel=2,
         )
 

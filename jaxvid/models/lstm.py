@@ -72,10 +72,10 @@ class OverFrames(nn.Module):
             )
             states.append(state)
             frames += moved
-        told = nn.gelu(self._dense("from_vector", grid[0] * grid[1] * quarter, frames))
-        told = self._dense("from_quarter", 2 * width, told.reshape(batch, length, *grid, quarter))
-        told += Conv(2 * width, (1, self.kernel, self.kernel), dtype=self.dtype, name="frame_before")(x)
-        return x, [told] * self.layers, Past(count, keys, values, states)
+        spread = nn.gelu(self._dense("from_vector", grid[0] * grid[1] * quarter, frames))
+        spread = self._dense("from_quarter", 2 * width, spread.reshape(batch, length, *grid, quarter))
+        spread += Conv(2 * width, (1, self.kernel, self.kernel), dtype=self.dtype, name="frame_before")(x)
+        return x, [spread] * self.layers, Past(count, keys, values, states)
 
     def _attend(self, x: jax.Array, past: Past | None) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """[B,t,F] -> the same, each from itself and those before it; and the first three fields of `Past`."""

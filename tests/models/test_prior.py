@@ -149,9 +149,14 @@ def test_a_gated_pixelcnn_that_misses_a_token_is_warned_of(grid) -> None:
         assert found or not misses
         warned.append(bool(found))
     assert any(warned) and not all(warned)
+
+
+def test_a_network_that_sees_all_frames_is_warned_of_where_it_does_not_see_all_of_a_row() -> None:
+    with pytest.warns(UserWarning, match="98 frames back and 2 rows and columns away, not all .* raise model.layers"):
+        warn_of_reach(LSTM(layers=2, kernel=3), (99, 4, 4))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_reach(LSTM(layers=6, kernel=3), (99, 4, 4))
+        warn_of_reach(LSTM(layers=3, kernel=3), (99, 4, 4))
         warn_of_reach(Transformer(layers=1, heads=1), (99, 99, 99))
 
 
