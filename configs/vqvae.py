@@ -10,6 +10,7 @@ Samples: none, since a tokenizer has no prior; reconstructions beside the origin
 16x64x64 synthetic clips of moving shapes, 1024 codes on a 4x16x16 grid.
 `:vq`, `:fsq`, `:lfq`: the same with another quantizer. One run each, not tuned: 26.4 dB and 16 % of the codes in use,
 25.1 dB and 40 %, 24.4 dB and 100 %.
+`:prior`: the tokenizer of the default priors, 8x32x32 clips at every second moment, 512 codes on a 4x8x8 grid.
 `:tiny`: seconds, for tests.
 `:ucf101`: 16x128x128 clips of UCF-101 for an accelerator or several, bf16, the batch sharded. Prepare the data set with
 TFDS, or set data.name=folder and data.path to the videos. Nobody has run it to its end yet: no score, time or memory.
@@ -36,7 +37,7 @@ QUANTIZERS = {
         "anneal_steps": 500,
     },
 }
-VARIANTS = (*QUANTIZERS, "tiny", "ucf101")
+VARIANTS = (*QUANTIZERS, "prior", "tiny", "ucf101")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -57,6 +58,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.quantizer = ConfigDict(QUANTIZERS.get(variant, QUANTIZERS["ema"]))
     config.optim = config_lib.optimizer(5e-3, schedule="warmup_cosine_decay_schedule")
     config.train.steps = 500
+    if variant == "prior":
+        config.data.update(frames=8, resolution=32, stride=2)
+        config.model.downsample = (2, 4, 4)
+        config.model.quantizer.codes = 512
+        config.train.update(steps=600, batch_size=32)
     if variant == "tiny":
         config_lib.tiny(config)
         config.model.update(width=16, blocks=1, dim=8)

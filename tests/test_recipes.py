@@ -25,6 +25,8 @@ NAMES = [
 def test_a_recipe_makes_a_method(name: str) -> None:
     config = recipe(name)
     config_lib.check(config, devices=1)
+    if "tokenizer" in config:  # runs/vqvae_prior is what vqvae:prior writes
+        config.tokenizer.config = recipe(Path(config.tokenizer.path).name.replace("_", ":"))
     source = Synthetic(config.data.frames, config.data.resolution)  # stands for data that are not there
     config = conditions.complete(config, source)
     method = make_method(config)
@@ -45,7 +47,7 @@ def test_the_variants_are_those_that_it_tells_of_and_accepts(path: Path) -> None
         recipe(f"{path.stem}:none")
     accepted = str(error.value).partition("expected one of ")[2].partition(";")[0].split(", ")
     told = set(re.findall(r"`:(\w+)`", ast.get_docstring(ast.parse(path.read_text()))))
-    default = {"ema", "layered", "16"}  # names of what comes without a variant
+    default = {"ema", "layered", "16", "class", "gated"}  # names of what comes without a variant
     assert variants == set(accepted) and variants - default == told
 
 

@@ -1,7 +1,6 @@
 """The VQ-VAE method: reconstruction through a codebook (van den Oord et al., 2017; for video Yan et al., 2021)."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from jaxvid.models.vqvae import VQVAE, Decoder, Encoder, ResidualStack
 from jaxvid.names import choice
 from jaxvid.nn import quantize
 from jaxvid.nn.norm import NORMS
+from jaxvid.tokens import Tokenizer, grouped
 
 PLAYER = "tokenizer"
 QUANTIZERS = {
@@ -165,6 +165,33 @@ def _variables(state: TrainState) -> dict[str, Any]:
     return {"params": core.sampled_params(state, PLAYER), **state.collections[PLAYER]}
 
 
+def tokenizer(config: ConfigDict) -> Tokenizer:
+    """The tokenizer of a trained run, for priors over its tokens."""
+    model, options, data = make_model(config), config.model.quantizer, config.data
+    digits = {"fsq": lambda: options.levels, "lfq": lambda: (2,) * options.bits}.get(
+        options.name, lambda: (model.quantizer.codebook_size,)
+    )()
+    factors = tuple(config.model.downsample)
+    sizes = (data.frames, data.resolution, data.resolution)
+
+    def vectors(state: TrainState) -> Callable[[jax.Array], jax.Array]:
+        lookup = model.bind(_variables(state)).quantizer.lookup
+        if len(digits) > 1:  # levels from -1 to 1
+            return lookup
+        codebook = lookup(jnp.arange(digits[0]))
+        mean, deviation = codebook.mean(0), codebook.std(0) + 1e-6
+        return lambda indices: (codebook[indices] - mean) / deviation
+
+    return Tokenizer(
+        grid=tuple(size // factor for size, factor in zip(sizes, factors, strict=True)),
+        factors=factors,
+        digits=grouped(digits),
+        encode=lambda state, video: model.bind(_variables(state)).encode(video),
+        decode=lambda state, indices: jnp.clip(model.bind(_variables(state)).decode(indices), -1, 1),
+        vectors=vectors,
+    )
+
+
 class Codec(NamedTuple):
     """A trained tokenizer as two compiled functions."""
 
@@ -174,8 +201,8 @@ class Codec(NamedTuple):
 
 def codec(config: ConfigDict, state: TrainState) -> Codec:
     """The tokenizer of a trained run: `codec(run.config, run.state)` with `run = jaxvid.run.load(workdir)`."""
-    model, variables = make_model(config), _variables(state)
-    # The variables are arguments, since constants would be compiled into the program.
-    encode = in_32_bits(jax.jit(lambda variables, video: model.bind(variables).encode(normalize(video))))
-    decode = in_32_bits(jax.jit(lambda variables, indices: jnp.clip(model.bind(variables).decode(indices), -1, 1)))
-    return Codec(functools.partial(encode, variables), functools.partial(decode, variables))
+    made = tokenizer(config)
+    # The state is an argument, since constants would be compiled into the program.
+    options = parallel.compiler_options()
+    encode, decode = (in_32_bits(jax.jit(f, compiler_options=options)) for f in (made.encode, made.decode))
+    return Codec(lambda video: encode(state, normalize(video)), lambda indices: decode(state, indices))

@@ -1,0 +1,174 @@
+"""Distributions over grids of tokens, one token after another: what all networks for it share.
+
+Tokens are in raster order: frames, then rows, then columns. A network turns embeddings of tokens [B,t,h,w,W] into
+features [B,t,h,w,W], of which those at a place depend on tokens before it alone, and on the `Context`. It has
+
+* `__call__(embedded, context) -> features`, of all places at once, for training;
+* `generate(call, context, draw) -> tokens`, place by place, with what it keeps from one place to the next:
+  `call(name, *arguments)` runs its method of that name, and `draw(features [B,W], place [])` gives the token [B] at a
+  place and its embedding [B,W].
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvid.nn.condition import ConditionEncoder
+from jaxvid.shapes import expect
+
+Grid = tuple[int, int, int]  # frames, rows and columns of tokens
+Call = Callable[..., Any]
+Draw = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+MOST_EMBEDDED = 4096  # codes up to which each has an embedding of its own, beside the vector that it stands for
+INIT = nn.initializers.normal(0.02)
+
+
+class Context(NamedTuple):
+    """What all places depend on, beside the tokens before them.
+
+    places: [B,t,h,w,W], or [1,t,h,w,W]: where a place is, what is known there, and what happens in its frame.
+    vector: [B,F].
+    words, mask: [B,L,F] and bool [B,L], or None without texts. The first word is always there.
+    """
+
+    places: jax.Array
+    vector: jax.Array
+    words: jax.Array | None = None
+    mask: jax.Array | None = None
+
+
+class Head(nn.Module):
+    """Features [...,W] -> float32 logits of the digits of a token, each given those before it; at first uniform."""
+
+    sizes: tuple[int, ...]  # of the digits
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, features: jax.Array, digits: Sequence[jax.Array]) -> jax.Array:
+        """Digits [...] that are known -> logits [...,K] of the next one."""
+        width, number = features.shape[-1], len(digits)
+        for index, (size, digit) in enumerate(zip(self.sizes, digits, strict=False)):
+            features += nn.Embed(size, width, dtype=self.dtype, embedding_init=INIT, name=f"digit_{index}")(digit)
+        if number:
+            features += nn.Dense(width, dtype=self.dtype, name=f"hidden_{number}")(nn.gelu(features))
+        zeros = nn.initializers.zeros
+        logits = nn.Dense(self.sizes[number], dtype=self.dtype, kernel_init=zeros, name=f"logits_{number}")(features)
+        return logits.astype(jnp.float32)
+
+
+class Prior(nn.Module):
+    """p(tokens | conditions) = product over places of p(token | tokens before it, conditions).
+
+    Attributes:
+      network: see the top of this file.
+      grid: t, h and w.
+      digits: sizes of the digits of a token, the first one the fastest; their product is the number of codes.
+      width: W, of the network.
+      guide: encoder of the conditions that are left out now and then, for guidance: of the label, the text.
+      per_frame: encoder of conditions that are one vector a frame of the video: actions. Those of frame t move it to
+        t + 1, so that a frame of tokens sees those before each of its frames.
+    """
+
+    network: nn.Module
+    grid: Grid
+    digits: tuple[int, ...]
+    width: int
+    features: int = 64
+    guide: ConditionEncoder | None = None
+    per_frame: ConditionEncoder | None = None
+    dtype: Any = None
+
+    def setup(self) -> None:
+        t, h, w = self.grid
+        codes = math.prod(self.digits)
+        self.vectors = nn.Dense(self.width, dtype=self.dtype)
+        if codes <= MOST_EMBEDDED:
+            self.codes = nn.Embed(codes, self.width, dtype=self.dtype, embedding_init=INIT)
+        shapes = {"frames": (t, 1, 1), "rows": (1, h, 1), "columns": (1, 1, w)}
+        self.positions = [self.param(name, INIT, (*shape, self.width)) for name, shape in shapes.items()]
+        self.null = self.param("null", INIT, (self.features,))
+        self.null_word = self.param("null_word", INIT, (self.features,))
+        self.known = nn.Dense(self.width, dtype=self.dtype)
+        self.of_frames = nn.Dense(self.width, dtype=self.dtype)
+        self.norm = nn.LayerNorm(dtype=self.dtype)
+        self.head = Head(sizes=self.digits, dtype=self.dtype)
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        vectors: jax.Array,
+        known: jax.Array | None = None,
+        conditions: Mapping[str, jax.Array] | None = None,
+        guided: jax.Array | None = None,
+    ) -> list[jax.Array]:
+        """Tokens int [B,t,h,w] -> float32 logits [B,t,h,w,K] of each digit, given the tokens and digits before it.
+
+        Args:
+          vectors: [B,t,h,w,D] that the tokens stand for, of about unit variance.
+          known, conditions, guided: as of `context`.
+        """
+        expect(f"[B,{','.join(map(str, self.grid))}]", int, tokens=tokens)
+        context = self.context(known, conditions or {}, jnp.ones(len(tokens), bool) if guided is None else guided)
+        features = self.network(self.embed(tokens, vectors), context)
+        digits = self.split(tokens)
+        return [self.logits(features, digits[:number]) for number in range(len(digits))]
+
+    def context(self, known: jax.Array | None, conditions: Mapping[str, jax.Array], guided: jax.Array) -> Context:
+        """What all places depend on.
+
+        Args:
+          known: [B,t,h,w,D+1], vectors of what is known of the video at each place, and how much of it is known.
+          conditions: by name, of `guide` and of `per_frame`.
+          guided: bool [B], False where the conditions of `guide` are left out.
+        """
+        count = len(guided)
+        places = sum(self.positions, jnp.zeros((1, *self.grid, self.width)))
+        if known is not None:
+            places += self.known(known)
+        if self.per_frame is not None:
+            moved: Any = self.per_frame({n: x for n, x in conditions.items() if n in self.per_frame.frames})
+            before = jnp.pad(moved.frames[:, :-1], ((0, 0), (1, 0), (0, 0)))
+            places += self.of_frames(before.reshape(count, self.grid[0], 1, 1, -1))
+        vector = jnp.broadcast_to(self.null, (count, self.features))
+        words = mask = None
+        if self.guide is not None:
+            encoded: Any = self.guide({n: x for n, x in conditions.items() if n not in self.guide.frames})
+            vector = jnp.where(guided[:, None], encoded.vector, vector)
+            if encoded.words is not None:
+                null = jnp.broadcast_to(self.null_word, (count, 1, self.features)).astype(encoded.words.dtype)
+                words = jnp.concatenate([null, encoded.words], 1)
+                mask = jnp.pad(encoded.mask & guided[:, None], ((0, 0), (1, 0)), constant_values=True)
+        return Context(places, vector, words, mask)
+
+    def embed(self, tokens: jax.Array, vectors: jax.Array) -> jax.Array:
+        """Tokens [...] and the vectors [...,D] that they stand for -> [...,W]."""
+        embedded = self.vectors(vectors)
+        return embedded + self.codes(tokens) if math.prod(self.digits) <= MOST_EMBEDDED else embedded
+
+    def logits(self, features: jax.Array, digits: Sequence[jax.Array]) -> jax.Array:
+        """Features [...,W] of the network, and the first digits [...] -> logits [...,K] of the next digit."""
+        return self.head(self.norm(features), digits)
+
+    def split(self, tokens: jax.Array) -> list[jax.Array]:
+        """Tokens [...] -> their digits [...]."""
+        found = []
+        for size in self.digits:
+            found.append(tokens % size)
+            tokens = tokens // size
+        return found
+
+    def run(self, name: str, *arguments: Any) -> Any:
+        """A method of the network."""
+        return getattr(self.network, name)(*arguments)
+
+
+def joined(digits: Sequence[jax.Array], sizes: Sequence[int]) -> jax.Array:
+    """Digits [...] -> tokens [...]: the inverse of `Prior.split`."""
+    tokens, place = jnp.zeros_like(digits[0]), 1
+    for digit, size in zip(digits, sizes, strict=True):
+        tokens, place = tokens + place * digit, place * size
+    return tokens

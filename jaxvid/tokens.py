@@ -1,0 +1,142 @@
+"""What all priors over tokens share beside their networks: the tokenizer as functions, known frames, drawing tokens."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jaxvid.core import TrainState, find_method
+from jaxvid.models.prior import MOST_EMBEDDED, Grid
+from jaxvid.shapes import expect
+
+PLAYER = "tokenizer"
+
+
+class Tokenizer(NamedTuple):
+    """A trained tokenizer as pure functions of its state; `tokenizer(config)` of its method's module makes it.
+
+    grid: frames, rows and columns of tokens.
+    factors: of frames, rows and columns of pixels to those of tokens.
+    digits: of a token, the fastest first; their product is the number of codes.
+    encode: (state, video [B,T,H,W,3] in [-1, 1]) -> tokens int [B,t,h,w].
+    decode: (state, tokens [B,t,h,w]) -> video in [-1, 1]; of any t.
+    vectors: (state) -> a function of tokens [...] -> the vectors [...,D] they stand for, of about unit variance.
+    """
+
+    grid: Grid
+    factors: Grid
+    digits: tuple[int, ...]
+    encode: Callable[[TrainState, jax.Array], jax.Array]
+    decode: Callable[[TrainState, jax.Array], jax.Array]
+    vectors: Callable[[TrainState], Callable[[jax.Array], jax.Array]]
+
+
+def make_tokenizer(config: ConfigDict) -> Tokenizer:
+    """That of `config.tokenizer`, see `jaxvid.pretrained`.
+
+    Raises ValueError: it has no tokens, or was trained on clips of another size.
+    """
+    entry = config.tokenizer
+    if not entry.config:
+        raise ValueError("config.tokenizer is empty: fill it in with complete(config, source) of the method's module.")
+    make = getattr(find_method(entry.config.method), "tokenizer", None)
+    if make is None:
+        raise ValueError(
+            f"tokenizer.path is {entry.path}, a run of the method {entry.config.method}, which makes no tokens: name a "
+            "run of configs/vqvae.py:prior."
+        )
+    for field in ("frames", "resolution", "stride", "fps"):
+        if config.data[field] != entry.config.data[field]:
+            raise ValueError(
+                f"data.{field} is {config.data[field]}, and the tokenizer in {entry.path} was trained with "
+                f"{entry.config.data[field]}: set it so, or train another tokenizer."
+            )
+    return make(entry.config)
+
+
+def grouped(digits: Sequence[int]) -> tuple[int, ...]:
+    """The same digits, the fastest first, in as few groups of up to `MOST_EMBEDDED` values as their order allows."""
+    groups: list[int] = []
+    for digit in digits:
+        if groups and groups[-1] * digit <= MOST_EMBEDDED:
+            groups[-1] *= digit
+        else:
+            groups.append(digit)
+    return tuple(groups)
+
+
+def known_places(tokenizer: Tokenizer, state: TrainState, video: jax.Array, count: jax.Array) -> jax.Array:
+    """What the first frames tell about every place: [B,t,h,w,D+1].
+
+    The tokenizer sees the whole clip, so that tokens of its first frames carry the later ones. So the last of the known
+    frames is repeated up to the end, and tokenized; the last channel is the share of a place's frames that is known.
+
+    Args:
+      tokenizer, state: of it alone.
+      video: [B,T,H,W,3] in [-1, 1], of which the first `count` [B] frames are read. Where that is 0, nothing is known.
+    """
+    frames, (t, h, w) = jnp.arange(video.shape[1]), tokenizer.grid
+    last = jnp.maximum(count - 1, 0)[:, None]
+    still = jax.vmap(lambda clip, index: clip[index])(video, jnp.minimum(frames, last))
+    vectors = tokenizer.vectors(state)(tokenizer.encode(state, still))
+    factor = tokenizer.factors[0]
+    share = jnp.clip((count[:, None] - factor * jnp.arange(t)) / factor, 0, 1)[:, :, None, None, None]
+    share = jnp.broadcast_to(share, (len(video), t, h, w, 1))
+    return jnp.concatenate([vectors, share], -1) * (count > 0)[:, None, None, None, None]
+
+
+class Drawing(NamedTuple):
+    """How tokens are drawn from logits; the fields of `config.sample`."""
+
+    temperature: float = 1.0  # divides logits; 0: the likeliest
+    top_k: int = 0  # draws from the k likeliest; 0: from all
+    top_p: float = 1.0  # draws from the likeliest that together have this probability
+    guidance: float = 1.0  # conditional + (guidance - 1) (conditional - unconditional)
+
+
+def make_drawing(options: Mapping[str, Any]) -> Drawing:
+    """Of `config.sample`. Raises ValueError where a number is out of its range."""
+    drawing = Drawing(**{field: options[field] for field in Drawing._fields})
+    for field, expected, holds in (
+        ("temperature", "0 (the likeliest) or more", 0 <= drawing.temperature < math.inf),
+        ("top_k", "0 (all) or more", drawing.top_k >= 0),
+        ("top_p", "above 0, and at most 1 (all)", 0 < drawing.top_p <= 1),
+        ("guidance", "0 or more; 1 is none", 0 <= drawing.guidance < math.inf),
+    ):
+        if not holds:
+            raise ValueError(f"sample.{field} is {getattr(drawing, field)}, expected {expected}.")
+    return drawing
+
+
+def draw(logits: jax.Array, uniform: jax.Array, drawing: Drawing) -> jax.Array:
+    """Logits [B,K], numbers [B] in [0, 1) -> indices int32 [B], by the inverse of the cumulative distribution."""
+    expect("[B,K]", float, logits=logits)
+    if drawing.temperature == 0:
+        return logits.argmax(-1).astype(jnp.int32)
+    weights = jax.nn.softmax(filtered(logits / drawing.temperature, drawing.top_k, drawing.top_p))
+    cumulative = jnp.cumsum(weights, -1)
+    below = cumulative <= uniform[:, None] * cumulative[:, -1:]
+    return below.sum(-1, dtype=jnp.int32)
+
+
+def filtered(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
+    """Logits [...,K], -inf but for the likeliest: `top_k` of them (0: all), and those that together reach `top_p`."""
+    if 0 < top_k < logits.shape[-1]:
+        least = jax.lax.top_k(logits, top_k)[0][..., -1:]
+        logits = jnp.where(logits >= least, logits, -jnp.inf)
+    if top_p < 1:
+        ordered = jnp.sort(logits, -1, descending=True)
+        weights = jax.nn.softmax(ordered)
+        before = jnp.cumsum(weights, -1) - weights
+        least = jnp.where(before < top_p, ordered, jnp.inf).min(-1, keepdims=True)
+        logits = jnp.where(logits >= least, logits, -jnp.inf)
+    return logits
+
+
+def guided(logits: jax.Array, guidance: float) -> jax.Array:
+    """Logits [2B,K], first under the conditions and then without them -> [B,K]."""
+    conditional, unconditional = jnp.split(logits, 2)
+    return conditional + (guidance - 1) * (conditional - unconditional)

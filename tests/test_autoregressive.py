@@ -1,0 +1,158 @@
+"""Priors over tokens that are drawn one after another, on a tokenizer that need not be trained for this."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import recipe
+from ml_collections import ConfigDict
+
+from jaxvid import pretrained
+from jaxvid.core import Method, TrainState
+from jaxvid.methods import autoregressive
+
+pytestmark = pytest.mark.xdist_group("autoregressive")
+GRID = (2, 4, 4)
+quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiled, not run
+
+
+def config(on: tuple[str, ...] = (), **fields) -> ConfigDict:
+    """A tiny prior on the tokenizer of `vqvae:tiny` as `init` makes it: 8x16x16 clips, 2x4x4 tokens of 32 codes."""
+    made = recipe("transformer:tiny")
+    made.tokenizer.config = recipe("vqvae:tiny")
+    made.condition.on, made.condition.classes, made.condition.actions = on, ("left", "right"), 2
+    made.condition.action_scale, made.condition.vocabulary = (1.0, 1.0), ("a", "shape")
+    made.update_from_flattened_dict(fields)
+    return made
+
+
+def batch(count: int = 4) -> dict[str, jax.Array]:
+    video = jax.random.randint(jax.random.key(5), (count, 8, 16, 16, 3), 0, 256).astype(jnp.uint8)
+    words = jnp.tile(jnp.array([2, 3, 0]), (count, 1))
+    action = jax.random.normal(jax.random.key(6), (count, 8, 2))
+    return {"video": video, "label": jnp.arange(count) % 2, "words": words, "action": action}
+
+
+@functools.cache
+def trained(on: tuple[str, ...], steps: int = 3) -> tuple[Method, TrainState]:
+    """After some steps on one batch, so that nothing is uniform any more."""
+    method = autoregressive.make(config(on, **{"optim.schedule": "constant_schedule"}))
+    state = quickly(method.init)(jax.random.key(0), batch())
+    step = jax.jit(method.train_step)
+    for _ in range(steps):
+        state, metrics = step(state, batch())
+    assert np.isfinite(metrics["bits"])
+    return method, state
+
+
+def videos(on: tuple[str, ...], given: dict, keys: jax.Array, **fields) -> np.ndarray:
+    method = autoregressive.make(config(on, **fields))
+    return np.asarray(quickly(method.sample)(trained(on)[1], given, keys))
+
+
+KEYS = jax.random.split(jax.random.key(3), 4)
+
+
+def test_a_video_depends_on_its_key_and_condition_and_not_on_the_batch_it_is_in() -> None:
+    on = ("label", "action")
+    given = {name: value for name, value in batch().items() if name != "video"}
+    together = videos(on, given, KEYS)
+    alone = videos(on, jax.tree.map(lambda x: x[2:3], given), KEYS[2:3])
+    np.testing.assert_allclose(together[2:3], alone, atol=1e-5)
+    assert np.abs(together[0] - together[2]).max() > 0.01  # of the same label
+
+
+def test_at_temperature_0_keys_do_not_matter_and_filters_that_keep_all_change_no_bit() -> None:
+    given = {"label": jnp.zeros(4, int)}
+    cold = videos(("label",), given, KEYS, **{"sample.temperature": 0.0})
+    np.testing.assert_array_equal(cold[0], cold[3])
+    plain = videos(("label",), given, KEYS)
+    np.testing.assert_array_equal(plain, videos(("label",), given, KEYS, **{"sample.top_k": 32, "sample.top_p": 1.0}))
+    assert np.abs(plain - videos(("label",), given, KEYS, **{"sample.top_k": 1})).max() > 0.01
+
+
+@pytest.mark.parametrize("known", [1, 4])
+def test_first_frames_come_back_as_they_were_given(known: int) -> None:
+    first = np.asarray(batch()["video"][:, :known] / 127.5 - 1)
+    made = videos(("first_frames",), {"first_frames": first}, KEYS, **{"condition.first_frames": known})
+    np.testing.assert_array_equal(made[:, :known], first)
+    assert made.shape == (4, 8, 16, 16, 3) and np.abs(made).max() <= 1
+
+
+def test_guidance_needs_what_can_be_left_out() -> None:
+    given = {"label": jnp.zeros(4, int)}
+    near = videos(("label",), given, KEYS, **{"sample.guidance": 1.000001})
+    np.testing.assert_allclose(near, videos(("label",), given, KEYS), atol=1e-4)
+    for on, unguided in ((("action",), 0.1), (("label",), 0.0)):
+        with pytest.raises(ValueError, match="sample.guidance is 2.0, .* without a label or a text"):
+            autoregressive.make(config(on, **{"sample.guidance": 2.0, "model.unguided": unguided}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"model.network": "transformr"}, "model.network .* did you mean transformer"),
+        ({"model.layers": 0}, "model.layers is 0, expected at least 1"),
+        ({"model.heads": 3}, "model.width is 32, expected a multiple of the 3 model.heads"),
+        ({"model.unguided": 1.0}, "model.unguided is 1.0"),
+        ({"data.resolution": 32}, "data.resolution is 32, and the tokenizer in .* was trained with 16"),
+        ({"data.frames": 16}, "data.frames is 16, and the tokenizer"),
+        ({"tokenizer.config": recipe("vae:tiny")}, "a run of the method vae, which makes no tokens"),
+        ({"tokenizer.config": {}}, "config.tokenizer is empty"),
+        ({"condition.on": ("input",)}, "condition.on has input"),
+        ({"condition.on": ("first_frames",), "condition.first_frames": 8}, "fewer than the 8"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(fields: dict, sentence: str) -> None:
+    made = config()
+    for name, value in fields.items():
+        holder, _, field = name.rpartition(".")
+        made[holder][field] = value
+    with pytest.raises(ValueError, match=sentence):
+        autoregressive.make(made)
+
+
+def test_a_prior_that_learned_one_video_repeats_it_and_the_tokenizer_stays() -> None:
+    made = config(**{"sample.temperature": 0.0, "optim.learning_rate": 1e-2, "train.steps": 80, "optim.ema_decay": 0.5})
+    method = autoregressive.make(made)
+    one = jax.tree.map(lambda x: x[:1], batch())
+    state = quickly(method.init)(jax.random.key(0), one)
+    before = jax.device_get(pretrained.state_of(state, "tokenizer"))
+    step = jax.jit(method.train_step)
+    for _ in range(80):
+        state, metrics = step(state, one)
+    assert metrics["bits"] < 0.05
+    after = jax.device_get(pretrained.state_of(state, "tokenizer"))
+    jax.tree.map(np.testing.assert_array_equal, (before.params, before.collections), (after.params, after.collections))
+    found = quickly(method.eval_step)(state, one, jax.random.key(1))
+    np.testing.assert_allclose(found.panels["sample"], found.panels["reconstruction"], atol=1e-5)
+    assert float(found.scalars["bits"][0]) < 0.05
+
+
+def test_bits_come_near_the_entropy_of_a_chain() -> None:
+    """Tokens that repeat the one before with probability 0.7, and else are drawn from four, uniformly."""
+    stay, codes = 0.7, 4
+    made = config(**{"train.steps": 250, "optim.learning_rate": 5e-3})
+    method = autoregressive.make(made)
+
+    @jax.jit
+    def draw_tokens(key: jax.Array) -> jax.Array:
+        fresh = jax.random.randint(key, (64, 32), 0, codes)
+        stays = jax.random.bernoulli(jax.random.fold_in(key, 1), stay, (64, 32)).at[:, 0].set(False)
+        places = jax.lax.cummax(jnp.where(stays, -1, jnp.arange(32)), axis=1)
+        return jnp.take_along_axis(fresh, places, 1).reshape(64, *GRID)
+
+    def examples(number: int) -> dict[str, jax.Array]:
+        return {"tokens": draw_tokens(jax.random.key(number)), "video": jnp.zeros((64, 8, 16, 16, 3), jnp.uint8)}
+
+    state, step = quickly(method.init)(jax.random.key(0), examples(0)), jax.jit(method.train_step)
+    for number in range(250):
+        state, metrics = step(state, examples(number))
+    same, other = stay + (1 - stay) / codes, (1 - stay) / codes
+    conditional = -(same * math.log2(same) + (codes - 1) * other * math.log2(other))
+    entropy = (math.log2(codes) + 31 * conditional) / 32
+    held_out = [float(step(state, examples(number))[1]["bits"]) for number in range(1000, 1010)]
+    assert abs(np.mean(held_out) / entropy - 1) < 0.02
