@@ -32,7 +32,10 @@ def recipe(name: str) -> ConfigDict:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(variant)
+    config = module.get_config(variant)
+    if "tokenizer" in config:  # as if it had been trained: runs/vqvae_prior is what vqvae:prior writes
+        config.tokenizer.config = recipe(Path(config.tokenizer.path).name.replace("_", ":"))
+    return config
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,6 @@ quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization
 def config(on: tuple[str, ...] = (), **fields) -> ConfigDict:
     """A tiny prior on the tokenizer of `vqvae:tiny` as `init` makes it: 8x16x16 clips, 2x4x4 tokens of 32 codes."""
     made = recipe("transformer:tiny")
-    made.tokenizer.config = recipe("vqvae:tiny")
     made.condition.on, made.condition.classes, made.condition.actions = on, ("left", "right"), 2
     made.condition.action_scale, made.condition.vocabulary = (1.0, 1.0), ("a", "shape")
     made.update_from_flattened_dict(fields)

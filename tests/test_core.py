@@ -61,7 +61,7 @@ def test_step_keys_differ_by_step_and_repeat() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("vqvea", 'method is "vqvea", expected one of classifier, gan, vae, vqvae.* did you mean vqvae'),
+        ("vqvea", 'method is "vqvea", expected one of autoregressive, .*, vqvae.* did you mean vqvae'),
         ("", 'method is "", expected one of'),
         ("no.such.module", 'method is "no.such.module", expected one of .* a module on the Python path'),
         ("json", 'method is "json", and the module json has no function make'),

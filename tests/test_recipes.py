@@ -25,8 +25,6 @@ NAMES = [
 def test_a_recipe_makes_a_method(name: str) -> None:
     config = recipe(name)
     config_lib.check(config, devices=1)
-    if "tokenizer" in config:  # runs/vqvae_prior is what vqvae:prior writes
-        config.tokenizer.config = recipe(Path(config.tokenizer.path).name.replace("_", ":"))
     source = Synthetic(config.data.frames, config.data.resolution)  # stands for data that are not there
     config = conditions.complete(config, source)
     method = make_method(config)
