@@ -61,7 +61,10 @@ class Inputs(NamedTuple):
 
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
-    """The functions of a prior; `configs/transformer.py` documents the fields. Raises ValueError for what cannot be."""
+    """The functions of a prior; `configs/transformer.py` documents the fields.
+
+    Raises ValueError for what cannot work.
+    """
     tokenizer = make_tokenizer(config)
     if not 0 <= config.model.unguided < 1:
         raise ValueError(f"model.unguided is {config.model.unguided}, expected a share from 0 to below 1.")
@@ -256,6 +259,6 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
         panels={
             "original": video,
             "reconstruction": setup.tokenizer.decode(frozen, examples.tokens),
-            "sample": sample(setup, state, {**batch}, keys),
+            "sample": sample(setup, state, batch, keys),
         },
     )
