@@ -108,6 +108,13 @@ def remake(run: Run, changes: Mapping[str, Any]) -> Run:
     return Run(config, make_method(config), run.state)
 
 
+def with_options(run: Run, arguments: argparse.Namespace) -> Run:
+    """The run, remade under the options of `config.sample` that a command line names. Raises as `remake` does."""
+    options = {name: getattr(arguments, name) for name in run.config.get("sample", {})}
+    given = {name: value for name, value in options.items() if value is not None}
+    return remake(run, {f"sample.{n}": tuple(v) if isinstance(v, list) else v for n, v in given.items()})
+
+
 def account(path: str, sources: Mapping[str, Source]) -> dict[str, Any]:
     """What a run keeps of its data, to compare them with those that it resumes with.
 

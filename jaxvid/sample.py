@@ -168,9 +168,7 @@ def compiled(function: Callable) -> Callable:
 
 def new_videos(run: Run, arguments: argparse.Namespace) -> Output:
     """Videos drawn from noise and conditions."""
-    options = {name: getattr(arguments, name) for name in run.config.get("sample", {})}
-    changes = {f"sample.{k}": tuple(v) if isinstance(v, list) else v for k, v in options.items() if v is not None}
-    run = of_length(run_lib.remake(run, changes), arguments.frames)
+    run = of_length(run_lib.with_options(run, arguments), arguments.frames)
     values = conditions_lib.from_arguments(arguments, run.config)
     conditions = conditions_lib.from_user(run.config, arguments.num, **values)
     videos = collected(samples(run, conditions, arguments.num, arguments.seed, arguments.batch_size), arguments.num)

@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxvid.core import TrainState, find_method
-from jaxvid.models.prior import MOST_EMBEDDED, Grid
+from jaxvid.models.prior import MOST_EMBEDDED, Grid, joined
 from jaxvid.shapes import expect
 
 PLAYER = "tokenizer"
+Tree = TypeVar("Tree")
 
 
 class Tokenizer(NamedTuple):
@@ -69,23 +70,49 @@ def grouped(digits: Sequence[int]) -> tuple[int, ...]:
 
 
 def known_places(tokenizer: Tokenizer, state: TrainState, video: jax.Array, count: jax.Array) -> jax.Array:
-    """What the first frames tell about every place: [B,t,h,w,D+1].
-
-    The tokenizer sees the whole clip, so that tokens of its first frames carry the later ones. So the last of the known
-    frames is repeated up to the end, and tokenized; the last channel is the share of a place's frames that is known.
+    """What the first frames tell about every place: [B,t,h,w,D+1], as `known_grid`.
 
     Args:
       tokenizer, state: of it alone.
       video: [B,T,H,W,3] in [-1, 1], of which the first `count` [B] frames are read. Where that is 0, nothing is known.
     """
-    frames, (t, h, w) = jnp.arange(video.shape[1]), tokenizer.grid
-    last = jnp.maximum(count - 1, 0)[:, None]
-    still = jax.vmap(lambda clip, index: clip[index])(video, jnp.minimum(frames, last))
-    vectors = tokenizer.vectors(state)(tokenizer.encode(state, still))
-    factor = tokenizer.factors[0]
-    share = jnp.clip((count[:, None] - factor * jnp.arange(t)) / factor, 0, 1)[:, :, None, None, None]
-    share = jnp.broadcast_to(share, (len(video), t, h, w, 1))
-    return jnp.concatenate([vectors, share], -1) * (count > 0)[:, None, None, None, None]
+    known = jnp.arange(video.shape[1]) < count[:, None]
+    return known_grid(tokenizer, state, video, known[:, :, None, None])
+
+
+def known_grid(tokenizer: Tokenizer, state: TrainState, video: jax.Array, known: jax.Array) -> jax.Array:
+    """What the known pixels of a video tell about every place: [B,t,h,w,D+1].
+
+    The tokenizer sees the whole clip, so that the tokens of known pixels carry the others. So the others are filled in
+    (`filled`; as in Yu et al., 2023, section 3.2), and the clip is tokenized; the last channel is the share of a
+    place's pixels that is known.
+
+    Args:
+      tokenizer, state: of it alone.
+      video: [B,T,H,W,3] in [-1, 1].
+      known: bool, of a shape that broadcasts to [B,T,H,W]; where all is False, the grid is 0.
+    """
+    vectors = tokenizer.vectors(state)(tokenizer.encode(state, filled(video, known)))
+    sizes = (size for pair in zip(tokenizer.grid, tokenizer.factors, strict=True) for size in pair)
+    known = jnp.broadcast_to(known, video.shape[:-1])
+    share = known.astype(vectors.dtype).reshape(len(video), *sizes).mean((2, 4, 6))[..., None]
+    return jnp.concatenate([vectors, share], -1) * known.any((1, 2, 3))[:, None, None, None, None]
+
+
+def filled(video: jax.Array, known: jax.Array) -> jax.Array:
+    """The video [B,T,H,W,3] with each unknown pixel as in the nearest frame in which it is known, of two the earlier.
+
+    A pixel that is known in no frame gets the average color of the known ones. `known` is as of `known_grid`.
+    """
+    frames = jnp.arange(video.shape[1])[:, None, None]
+    none = 2 * video.shape[1]  # further away than any frame
+    before = jax.lax.cummax(jnp.where(known, frames, -none), axis=1)
+    after = jax.lax.cummin(jnp.where(known, frames, none), axis=1, reverse=True)
+    nearest = jnp.where(frames - before <= after - frames, before, after).clip(0, video.shape[1] - 1)
+    near = jnp.take_along_axis(video, jnp.broadcast_to(nearest, video.shape[:-1])[..., None], 1)
+    weight = jnp.broadcast_to(known, video.shape[:-1])[..., None]
+    average = (video * weight).sum((1, 2, 3), keepdims=True) / weight.sum((1, 2, 3), keepdims=True).clip(1)
+    return jnp.where(known.any(1, keepdims=True)[..., None], near, average)
 
 
 class Drawing(NamedTuple):
@@ -140,3 +167,33 @@ def guided(logits: jax.Array, guidance: float) -> jax.Array:
     """Logits [2B,K], first under the conditions and then without them -> [B,K]."""
     conditional, unconditional = jnp.split(logits, 2)
     return conditional + (guidance - 1) * (conditional - unconditional)
+
+
+def copied(tree: Tree, drawing: Drawing) -> Tree:
+    """[B,...] -> [2B,...], the same twice, where samples are guided: first under the conditions, then without them."""
+    return tree if drawing.guidance == 1 else jax.tree.map(lambda x: jnp.concatenate([x, x]), tree)
+
+
+def under_conditions(count: int, drawing: Drawing) -> jax.Array:
+    """Which of the `copied` B are under the conditions: bool [B] or [2B]."""
+    return jnp.arange(count if drawing.guidance == 1 else 2 * count) < count
+
+
+def draw_token(
+    logits: Callable[[list[jax.Array]], jax.Array], sizes: Sequence[int], uniforms: jax.Array, drawing: Drawing
+) -> tuple[jax.Array, jax.Array]:
+    """Tokens int32 [B] drawn digit by digit, and their log-probabilities [B] at temperature 1, guided but unfiltered.
+
+    Args:
+      logits: of the next digit, [B,K] or if guided [2B,K], from those so far, [B] or [2B] each, see `copied`.
+      sizes: of the digits.
+      uniforms: [B,digits] in [0, 1).
+    """
+    digits: list[jax.Array] = []
+    log_p = jnp.zeros(len(uniforms))
+    for number in range(len(sizes)):
+        found = logits(copied(digits, drawing))
+        found = found if drawing.guidance == 1 else guided(found, drawing.guidance)
+        digits.append(draw(found, uniforms[:, number], drawing))
+        log_p += jnp.take_along_axis(jax.nn.log_softmax(found), digits[-1][:, None], 1)[:, 0]
+    return joined(digits, sizes), log_p

@@ -19,7 +19,7 @@ ORDER = [
     *("data", "metrics"),
     *("images", "report", "progress", "writer"),
     *("conditions", "models", "adversarial"),
-    *("checkpoint", "run", "pretrained", "latents", "latent_modes", "tokens"),
+    *("checkpoint", "run", "pretrained", "latents", "latent_modes", "tokens", "priors", "completion"),
     "methods",
     *("evaluate", "recorder", "train", "sample", "recipe", "main", "__main__"),
 ]

@@ -92,9 +92,17 @@ CASES = {
     ),
     "gan-pixel": dense_gan,
     "gan-penalized": variant("gan3d:tiny", loss__penalized=2, loss__r1=0.1),
+    "autoregressive": variant("transformer:tiny"),
+    "maskgit": variant("maskgit:tiny", model__tasks=("generation", "prediction", "inpainting")),
 }
 # What each family learns to make small.
-LOSS = {"vqvae": "reconstruction", "vae": "reconstruction", "gan": "d_loss"}
+LOSS = {
+    "vqvae": "reconstruction",
+    "vae": "reconstruction",
+    "gan": "d_loss",
+    "autoregressive": "loss",
+    "maskgit": "loss",
+}
 # The loss of all players after COMPARED steps, as this code gives it: a change that moves one is a change of results.
 GOLDEN = {
     "vqvae": 0.486041,
@@ -109,6 +117,8 @@ GOLDEN = {
     "gan-wasserstein": -0.076681,
     "gan-pixel": 1.913114,
     "gan-penalized": 4.129413,
+    "autoregressive": 0.0,
+    "maskgit": 0.0,
 }
 
 

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.methods.autoregressive import warn_of_reach
 from jaxvid.models.lstm import LSTM
 from jaxvid.models.pixelcnn import GatedPixelCNN, MaskedPixelCNN
 from jaxvid.models.prior import Context, Prior, joined
 from jaxvid.models.transformer import Transformer
 from jaxvid.nn.condition import ConditionEncoder
+from jaxvid.priors import warn_of_reach
 
 GRID = (3, 3, 2)
 PLACES = 18

@@ -1,0 +1,57 @@
+"""MaskGIT over the tokens of a VQ-VAE: new clips of a class in a few steps, many tokens at once.
+
+Command: python -m jaxvid.main --config configs/maskgit.py, after its tokenizer, configs/vqvae.py:prior
+Device: two CPU cores.
+Time and memory: not measured yet.
+Score: not measured yet.
+Samples: not looked at yet.
+
+Synthetic clips of moving shapes, 8 frames of 32x32 at every second moment, as 4x8x8 tokens.
+`:tasks`: one model without labels that makes new clips, goes on from first frames, and fills in frames between others,
+a box, or all around a box: python -m jaxvid.sample --workdir runs/maskgit --mode inpaint --video PATH.
+`:tiny`: seconds, for tests.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxvid import config as config_lib
+from jaxvid import pretrained
+from jaxvid.names import choice
+
+VARIANTS = ("class", "tasks", "tiny")
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The default, or one of the variants above."""
+    choice("the variant of configs/maskgit.py", variant or "class", VARIANTS)
+    config = config_lib.base()
+    config.method = "maskgit"
+    config.tokenizer = pretrained.reference("runs/vqvae_prior")
+    config.model = ConfigDict()
+    config.model.network = "transformer"
+    config.model.width = 128
+    config.model.layers = 4
+    config.model.heads = 4
+    config.model.tasks = ("generation",)  # and prediction, interpolation, inpainting, outpainting: each as often
+    config.model.unguided = 0.1  # share of the training examples whose label or text is left out, for guidance
+    config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and logits stay float32
+    config.condition = config_lib.condition(("label",), features=128)
+    config.sample = ConfigDict({"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0})
+    config.sample.steps = 24
+    config.sample.order = "halton"  # of revealing tokens: or "random", or "confidence"
+    config.sample.noise = 4.5  # of confidence, falling to 0 in the last step
+    config.optim = config_lib.optimizer(2e-3, name="adamw", schedule="warmup_cosine_decay_schedule")
+    config.optim.arguments = ConfigDict({"b2": 0.99, "weight_decay": 0.01})
+    config.data.update(frames=8, resolution=32, stride=2)
+    config.train.update(steps=1600, batch_size=16, save_every=400)
+    config.eval.update(every=400)
+    if variant == "tasks":
+        config.condition.on = ()
+        config.model.tasks = ("generation", "prediction", "interpolation", "inpainting", "outpainting")
+    if variant == "tiny":
+        config_lib.tiny(config)
+        config.tokenizer.path = "runs/vqvae_tiny"
+        config.model.update(width=32, layers=2, heads=2)
+        config.condition.features = 16
+        config.sample.steps = 8
+    return config
