@@ -7,6 +7,7 @@ sampling `from_user` makes them from Python values and `from_arguments` from the
 """
 
 import argparse
+import contextlib
 import functools
 import itertools
 import os
@@ -173,6 +174,7 @@ class Video(Condition):
     """A clip to translate, as long as its translation; its pixels have the same name in a batch."""
 
     kind = "video"
+    shorter = False  # whether a user may give fewer frames
     metavar, help = "PATH", "video, image, folder of them, or .npy [T,H,W,3]"
 
     def length(self, config: ConfigDict) -> int:
@@ -185,18 +187,30 @@ class Video(Condition):
     def rows(self, value: Any, config: ConfigDict) -> Sequence[Any]:
         length, side = self.length(config), config.data.resolution
         frames = array_of(value, self.name, (None, side, side, 3))
-        if frames.shape[1] < length:
+        if frames.shape[1] < length and not self.shorter:
             raise ValueError(f"{self.name} has {frames.shape[1]} frames, and the model was trained with {length}.")
-        if frames.dtype != np.uint8 and np.abs(frames).max() > 1:
+        if frames.dtype != np.uint8 and np.abs(frames).max(initial=0) > 1:
             raise ValueError(f"{self.name} has values beyond [-1, 1]: give uint8, or floats in that range.")
         return list(frames[:, :length])
 
 
 class FirstFrames(Video):
-    """The first `condition.first_frames` frames of the video itself."""
+    """The first `condition.first_frames` frames of the video itself; a prior over tokens takes fewer, too, or none."""
+
+    shorter = True
 
     def length(self, config: ConfigDict) -> int:
         return config.condition.first_frames
+
+    def read(self, values: Sequence[str], config: ConfigDict) -> np.ndarray:
+        for length in range(self.length(config), 1, -1):
+            with contextlib.suppress(ValueError):
+                return read_videos(one_path(values, self.option), length, config.data)
+        return read_videos(one_path(values, self.option), 1, config.data)
+
+    def rows(self, value: Any, config: ConfigDict) -> Sequence[Any]:
+        side = config.data.resolution
+        return super().rows(np.zeros((0, side, side, 3), np.uint8) if value is None else value, config)
 
     def check(self, options: ConfigDict, frames: int) -> None:
         if not 1 <= options.first_frames < frames:
@@ -285,12 +299,15 @@ def wrap(config: ConfigDict, source: Source, train: bool = False) -> Source:
     return source
 
 
-def take(options: ConfigDict, batch: Batch) -> dict[str, jax.Array]:
+def take(options: ConfigDict, batch: Batch, shorter: bool = False) -> dict[str, jax.Array]:
     """The conditions of a batch, by the names that `nn.condition.ConditionEncoder` knows, on the device.
 
     Frames come from `batch["first_frames"]` [B,k,H,W,C], or else are the first ones of the video; in [-1, 1].
 
-    Raises ValueError: the batch lacks one.
+    Args:
+      shorter: whether there may be fewer first frames than `condition.first_frames`, down to none.
+
+    Raises ValueError: the batch lacks one, or there are too few frames.
     """
     found = {}
     for name in options.on:
@@ -300,6 +317,11 @@ def take(options: ConfigDict, batch: Batch) -> dict[str, jax.Array]:
             raise ValueError(
                 f'The condition "{name}" needs "{key}" in the batch, which has {", ".join(batch)}: wrap the source '
                 "with jaxvid.conditions.wrap, or make the batch with jaxvid.conditions.from_user."
+            )
+        if name == "first_frames" and value.shape[1] != options.first_frames and not shorter:
+            raise ValueError(
+                f"first_frames has {value.shape[1]} frames, and the model was trained with {options.first_frames}"
+                " (--first_frames)."
             )
         found[key] = value
     return found

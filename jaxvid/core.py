@@ -81,6 +81,7 @@ class Method(NamedTuple):
     frozen: {player: its part of the config, see `jaxvid.pretrained`} of the players that are loaded and not trained.
     warnings: an evaluation's averages, by name -> sentences about what looks wrong.
     headline: names of the metrics that the progress line shows.
+    tokens_per_frame: how many tokens `sample` draws for a frame of video; 0: it draws none.
     """
 
     init: Callable[[jax.Array, Batch], TrainState]
@@ -91,6 +92,7 @@ class Method(NamedTuple):
     frozen: Mapping[str, Any] = {}
     warnings: Callable[[Mapping[str, float]], list[str]] = no_warnings
     headline: tuple[str, ...] = ("loss",)
+    tokens_per_frame: float = 0.0
 
 
 def bind(setup: Any, **functions: Callable) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from jaxvid import conditions as conditions_lib
 from jaxvid import core, optim, parallel, pretrained
 from jaxvid.core import Batch, Evaluated, Metrics, Profile, TrainState, normalize
+from jaxvid.data import Source
 from jaxvid.models.prior import Grid, Prior
 from jaxvid.names import choice
 from jaxvid.parallel import fold_keys
@@ -29,7 +30,6 @@ from jaxvid.tokens import Drawing, Tokenizer, make_drawing, make_tokenizer
 PRIOR = "prior"
 # By `model.network`: what makes the network, and the fields of `config.model` that it takes.
 Networks = Mapping[str, tuple[Callable[..., nn.Module], tuple[str, ...]]]
-complete = functools.partial(pretrained.complete, player=TOKENIZER)
 
 
 class Setup(NamedTuple):
@@ -52,6 +52,18 @@ class Inputs(NamedTuple):
     conditions: dict[str, jax.Array]
 
 
+def complete(config: ConfigDict, source: Source) -> ConfigDict:
+    """`pretrained.complete` of the tokenizer. Raises ValueError, too, where clips to learn from have another length."""
+    config = pretrained.complete(config, source, TOKENIZER)
+    entry, frames = config.tokenizer, config.data.frames
+    if frames != entry.config.data.frames:
+        raise ValueError(
+            f"data.frames is {frames}, and the tokenizer in {entry.path} was trained with {entry.config.data.frames}: "
+            "set it so (samples may be longer: jaxvid.sample --frames), or train another tokenizer."
+        )
+    return config
+
+
 def make_setup(
     config: ConfigDict, axis_name: str | None, networks: Networks, kind: Callable[..., Prior] = Prior
 ) -> Setup:
@@ -70,6 +82,11 @@ def make_setup(
         optimizers=optim.make_optimizers(config.optim, {PRIOR: config.train.steps}),
         axis_name=axis_name,
     )
+    if config.data.frames > tokenizer.frames and tokenizer.grid[0] < 2:
+        raise ValueError(
+            f"data.frames is {config.data.frames}, and the tokenizer makes but one frame of tokens of a clip, from which "
+            "no window goes on: train a tokenizer with a smaller model.downsample of time."
+        )
     if setup.drawing.guidance != 1 and (setup.prior.guide is None or not config.model.unguided):
         raise ValueError(
             f"sample.guidance is {setup.drawing.guidance}, and the model was trained without a label or a text to "
@@ -150,7 +167,7 @@ def inputs_of(setup: Setup, state: TrainState, batch: Batch, known: jax.Array | 
 
 def taken(setup: Setup, batch: Batch) -> tuple[dict[str, jax.Array], jax.Array | None]:
     """The conditions of a batch that are encoded, and the first frames [B,k,H,W,3] in [-1, 1] where they are one."""
-    found = conditions_lib.take(setup.config.condition, batch)
+    found = conditions_lib.take(setup.config.condition, batch, shorter=True)
     first = found.pop("first_frames", None)
     return found, first
 
@@ -175,28 +192,81 @@ def cross_entropy(setup: Setup, logits: list[jax.Array], tokens: jax.Array) -> j
     return functools.reduce(jnp.add, each)
 
 
+def sample(
+    setup: Setup, state: TrainState, batch: Batch, keys: jax.Array, generate: Callable[..., jax.Array]
+) -> jax.Array:
+    """Videos of `data.frames` frames, of which first frames come back as they were given.
+
+    Videos longer than the clips of training come from a window of tokens that moves on by half of its frames, and are
+    decoded at once (Ge et al., 2022, TATS, section 3.3): each later window begins with the last half of the one before.
+
+    Args:
+      generate: (setup, state, batch, keys, prefix) -> tokens [B,t,h,w] of a window; the first frames of tokens `prefix`
+        [B,p,h,w], or None, stay.
+    """
+    grid, factor, frames = setup.tokenizer.grid, setup.tokenizer.factors[0], setup.config.data.frames
+    stride = grid[0] - grid[0] // 2  # of a window, in frames of tokens
+    moves = max(0, -(-(frames - setup.tokenizer.frames) // (stride * factor)))
+    tokens = generate(setup, state, window(setup, batch), keys, None)
+
+    def move(prefix: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
+        start = number * stride * factor
+        made = generate(setup, state, window(setup, batch, start), fold_keys(keys, number), prefix)
+        return made[:, stride:], made[:, grid[0] - stride :]
+
+    if moves:
+        _, more = jax.lax.scan(move, tokens[:, stride:], 1 + jnp.arange(moves))
+        tokens = jnp.concatenate([tokens, *more], 1)
+    video, first = decode(setup, state, tokens)[:, :frames], taken(setup, batch)[1]
+    return video if first is None else jnp.concatenate([first, video[:, first.shape[1] :]], 1)
+
+
+def window(setup: Setup, batch: Batch, start: jax.Array | None = None) -> Batch:
+    """The batch with conditions by frame cut to a clip's length from frame `start`, where first frames are past.
+
+    The default is the first window, whose first frames may be given.
+    """
+    found, options, length = dict(batch), setup.config.condition, setup.tokenizer.frames
+    for name in options.on:
+        key = conditions_lib.TABLE[name].key(options)
+        if conditions_lib.TABLE[name].kind == "frames":
+            values = jnp.pad(batch[key], ((0, 0), (0, length), (0, 0)), mode="edge")
+            found[key] = jax.lax.dynamic_slice_in_dim(values, 0 if start is None else start, length, 1)
+        elif name == "first_frames" and start is not None:
+            found[key] = conditions_lib.take(options, batch, shorter=True)[key][:, :0]
+    return found
+
+
 def decode(setup: Setup, state: TrainState, tokens: jax.Array) -> jax.Array:
     """Tokens [B,t,h,w] -> video [B,T,H,W,3] in [-1, 1]."""
     return setup.tokenizer.decode(pretrained.state_of(state, TOKENIZER), tokens)
 
 
 def evaluated(
-    setup: Setup,
-    state: TrainState,
-    batch: Batch,
-    tokens: jax.Array,
-    bits: jax.Array,
-    profiles: dict[str, Profile],
-    sample: jax.Array,
+    setup: Setup, state: TrainState, batch: Batch, tokens: jax.Array, bits: jax.Array, **panels: jax.Array
 ) -> Evaluated:
-    """What an evaluation shows: bits [B] for a token, how often each code is used, and beside samples what the
-    tokenizer makes of the videos, with tokens [B,t,h,w].
+    """What an evaluation shows: bits [B] for a token in all and by class, how often each code is used, and beside other
+    panels what the tokenizer makes of the videos, with tokens [B,t,h,w].
     """
     video, codes = normalize(batch["video"]), math.prod(setup.prior.digits)
-    rows = tokens.reshape(len(video), -1)
+    rows, classes = tokens.reshape(len(video), -1), tuple(setup.config.condition.classes)
+    profiles = {}
+    if classes and "label" in batch:
+        is_class = jnp.arange(len(classes)) == batch["label"][:, None]
+        profiles["bits_by_class"] = Profile(jnp.where(is_class, bits[:, None], jnp.nan), classes)
     return Evaluated(
-        scalars={"bits": bits, "bits_per_value": bits * rows[0].size / video[0].size},  # of a pixel's channel: a rate
+        scalars={
+            "bits": bits,
+            "bits_uniform": jnp.full_like(bits, math.log2(codes)),  # if all codes were equally likely
+            "bits_per_value": bits * rows[0].size / video[0].size,  # of a pixel's channel: a rate
+        },
         counts={"codes": jax.vmap(lambda row: jnp.zeros(codes, jnp.int32).at[row].add(1))(rows)},
         profiles=profiles,
-        panels={"original": video, "reconstruction": decode(setup, state, tokens), "sample": sample},
+        panels={"original": video, "reconstruction": decode(setup, state, tokens), **panels},
     )
+
+
+def reconstruct(setup: Setup, state: TrainState, batch: Batch) -> jax.Array:
+    """`Method.reconstruct`: what the tokenizer makes of videos, which no sample is expected to beat."""
+    frozen = pretrained.state_of(state, TOKENIZER)
+    return setup.tokenizer.decode(frozen, setup.tokenizer.encode(frozen, normalize(batch["video"])))

@@ -17,6 +17,7 @@ import argparse
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -171,8 +172,27 @@ def new_videos(run: Run, arguments: argparse.Namespace) -> Output:
     run = of_length(run_lib.with_options(run, arguments), arguments.frames)
     values = conditions_lib.from_arguments(arguments, run.config)
     conditions = conditions_lib.from_user(run.config, arguments.num, **values)
-    videos = collected(samples(run, conditions, arguments.num, arguments.seed, arguments.batch_size), arguments.num)
-    return Output({"sample": videos}, conditions_lib.captions(run.config, values, conditions))
+    ends = [time.monotonic()]
+
+    def clocked() -> Iterator[np.ndarray]:
+        for batch in samples(run, conditions, arguments.num, arguments.seed, arguments.batch_size):
+            ends.append(time.monotonic())
+            yield batch
+
+    videos = collected(clocked(), arguments.num)
+    captions = conditions_lib.captions(run.config, values, conditions)
+    return Output({"sample": videos}, captions, speed(run, ends, arguments.batch_size))
+
+
+def speed(run: Run, ends: Sequence[float], batch_size: int) -> str:
+    """How fast batches were drawn that ended at these times in seconds, the first of which is the beginning.
+
+    The first batch, for which the program is compiled, counts only where it is the only one.
+    """
+    first = min(1, len(ends) - 2)
+    frames = batch_size * (len(ends) - 1 - first) * run.config.data.frames / max(ends[-1] - ends[first], 1e-6)
+    tokens = f", {frames * run.method.tokens_per_frame:,.0f} tokens/s" if run.method.tokens_per_frame else ""
+    return f"{frames:,.0f} frames/s{tokens}{'' if first else ', compilation included'}"
 
 
 def reconstructed(run: Run, arguments: argparse.Namespace) -> Output:

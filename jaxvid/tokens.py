@@ -34,6 +34,16 @@ class Tokenizer(NamedTuple):
     decode: Callable[[TrainState, jax.Array], jax.Array]
     vectors: Callable[[TrainState], Callable[[jax.Array], jax.Array]]
 
+    @property
+    def frames(self) -> int:
+        """T, of the clips that it was trained with."""
+        return self.grid[0] * self.factors[0]
+
+    @property
+    def tokens_per_frame(self) -> float:
+        """Of video."""
+        return math.prod(self.grid) / self.frames
+
 
 def make_tokenizer(config: ConfigDict) -> Tokenizer:
     """That of `config.tokenizer`, see `jaxvid.pretrained`.
@@ -49,7 +59,7 @@ def make_tokenizer(config: ConfigDict) -> Tokenizer:
             f"tokenizer.path is {entry.path}, a run of the method {entry.config.method}, which makes no tokens: name a "
             "run of configs/vqvae.py:prior."
         )
-    for field in ("frames", "resolution", "stride", "fps"):
+    for field in ("resolution", "stride", "fps"):
         if config.data[field] != entry.config.data[field]:
             raise ValueError(
                 f"data.{field} is {config.data[field]}, and the tokenizer in {entry.path} was trained with "

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,9 @@ import pytest
 from conftest import recipe
 from ml_collections import ConfigDict
 
-from jaxvid import pretrained
+from jaxvid import pretrained, priors
 from jaxvid.core import Method, TrainState
+from jaxvid.data.synthetic import Synthetic
 from jaxvid.methods import autoregressive
 
 pytestmark = pytest.mark.xdist_group("autoregressive")
@@ -73,12 +75,68 @@ def test_at_temperature_0_keys_do_not_matter_and_filters_that_keep_all_change_no
     assert np.abs(plain - videos(("label",), given, KEYS, **{"sample.top_k": 1})).max() > 0.01
 
 
-@pytest.mark.parametrize("known", [1, 4])
+@pytest.mark.parametrize("known", [0, 1, 4])
 def test_first_frames_come_back_as_they_were_given(known: int) -> None:
     first = np.asarray(batch()["video"][:, :known] / 127.5 - 1)
-    made = videos(("first_frames",), {"first_frames": first}, KEYS, **{"condition.first_frames": known})
+    made = videos(("first_frames",), {"first_frames": first}, KEYS, **{"condition.first_frames": 4})
     np.testing.assert_array_equal(made[:, :known], first)
     assert made.shape == (4, 8, 16, 16, 3) and np.abs(made).max() <= 1
+
+
+def test_longer_videos_are_windows_that_each_begin_with_the_last_half_of_the_one_before() -> None:
+    setup = priors.make_setup(config(("action",), **{"data.frames": 21}), None, autoregressive.NETWORKS)
+    setup = setup._replace(tokenizer=setup.tokenizer._replace(grid=(4, 1, 1), factors=(2, 1, 1), decode=by_frames))
+    action = np.arange(2 * 21, dtype=np.float32).reshape(2, 21, 1)
+
+    def generate(setup: Any, state: Any, batch: dict, keys: jax.Array, prefix: jax.Array | None) -> jax.Array:
+        """Tokens that say which action the window begins with, behind the prefix."""
+        new = jnp.broadcast_to(batch["action"][:, 0].astype(int)[..., None, None], (2, 4, 1, 1))
+        return new if prefix is None else jnp.concatenate([prefix, new[:, prefix.shape[1] :]], 1)
+
+    made = priors.sample(setup, trained(("action",))[1], {"action": action}, KEYS[:2], generate)
+    assert made.shape == (2, 21, 1, 1, 1)  # 11 frames of tokens: 4, and 4 times 2 in windows from frames 4, 8, 12, 16
+    starts = np.repeat([0, 4, 8, 12, 16], [8, 4, 4, 4, 1])
+    np.testing.assert_array_equal(made[..., 0, 0, 0], np.stack([starts, 21 + starts]))
+
+
+def by_frames(state: Any, tokens: jax.Array) -> jax.Array:
+    """Tokens [B,t,h,w] as a video, of two frames each."""
+    return jnp.repeat(tokens, 2, 1)[..., None]
+
+
+def test_a_longer_video_begins_like_a_short_one_and_its_prefixes_stay() -> None:
+    given = {"label": jnp.zeros(2, int)}
+    setup = priors.make_setup(config(("label",)), None, autoregressive.NETWORKS)
+    state = trained(("label",))[1]
+    draw = quickly(lambda prefix: autoregressive.generate(setup, state, given, KEYS[:2], prefix))
+    free = draw(None)
+    np.testing.assert_array_equal(draw(free[:, :1]), free)
+    other = (free[:, :1] + 1) % 32
+    np.testing.assert_array_equal(draw(other)[:, :1], other)
+    long = videos(("label",), given, KEYS[:2], **{"data.frames": 12})
+    assert long.shape == (2, 12, 16, 16, 3) and np.abs(long).max() <= 1
+
+
+def test_a_prior_learns_clips_of_the_tokenizers_length_alone() -> None:
+    made = config(**{"data.frames": 16, "condition.classes": ()})
+    with pytest.raises(ValueError, match="data.frames is 16, and the tokenizer in .* was trained with 8"):
+        autoregressive.complete(made, Synthetic(16, 16))
+
+
+def test_an_evaluation_has_bits_by_frame_and_by_class_beside_those_of_equal_and_of_independent_codes() -> None:
+    made = config(("label",))
+    method, state = trained(("label",))
+    found = quickly(autoregressive.make(made).eval_step)(state, batch(), jax.random.key(1))
+    bits = np.asarray(found.scalars["bits"])
+    np.testing.assert_allclose(found.profiles["bits_by_frame"].values.mean(1), bits, rtol=1e-5)
+    by_class = np.asarray(found.profiles["bits_by_class"].values)
+    assert found.profiles["bits_by_class"].names == ("left", "right")
+    np.testing.assert_array_equal(np.isnan(by_class), [[0, 1], [1, 0], [0, 1], [1, 0]])
+    np.testing.assert_allclose(np.nansum(by_class, 1), bits)
+    np.testing.assert_array_equal(found.scalars["bits_uniform"], 5.0)
+    np.testing.assert_allclose(found.scalars["bits_per_value"], bits * 32 / (8 * 16 * 16 * 3), rtol=1e-6)
+    np.testing.assert_array_equal(found.panels["reconstruction"], quickly(method.reconstruct)(state, batch()))
+    assert {*found.panels} == {"original", "reconstruction", "teacher-forced", "sample"}
 
 
 def test_guidance_needs_what_can_be_left_out() -> None:
@@ -98,7 +156,6 @@ def test_guidance_needs_what_can_be_left_out() -> None:
         ({"model.heads": 3}, "model.width is 32, expected a multiple of the 3 model.heads"),
         ({"model.unguided": 1.0}, "model.unguided is 1.0"),
         ({"data.resolution": 32}, "data.resolution is 32, and the tokenizer in .* was trained with 16"),
-        ({"data.frames": 16}, "data.frames is 16, and the tokenizer"),
         ({"tokenizer.config": recipe("vae:tiny")}, "a run of the method vae, which makes no tokens"),
         ({"tokenizer.config": {}}, "config.tokenizer is empty"),
         ({"condition.on": ("input",)}, "condition.on has input"),

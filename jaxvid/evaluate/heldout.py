@@ -25,7 +25,7 @@ class Evaluation(NamedTuple):
     """The result of one pass over held-out clips.
 
     scalars: {name: mean over the examples}; for each histogram `<name>_used` (the share of its K bins that are not
-      empty) and `<name>_perplexity` (exp of its entropy; K when all are equally full).
+      empty), `<name>_entropy` in bits and `<name>_perplexity` (2 to the power of it; K when all are equally full).
     histograms: {name: counts [K]} over all examples.
     profiles: {name: Profile} of means [K] over the examples that are not nan there; nan where all are.
     panels: {name: [N,T,H,W,C]} of the first batch, padding left out.
@@ -85,7 +85,7 @@ def check(found: Evaluated, examples: int) -> None:
             if field == "profiles" and len(entry.names) not in (0, values.shape[1]):
                 raise ValueError(f"{what} has {len(entry.names)} names for {values.shape[1]} entries.")
     for name in found.counts:
-        for taken in {f"{name}_used", f"{name}_perplexity"} & set(found.scalars):
+        for taken in {f"{name}_used", f"{name}_entropy", f"{name}_perplexity"} & set(found.scalars):
             raise ValueError(f"eval_step returned scalars {taken}, which is computed from counts {name}: rename one.")
 
 
@@ -108,7 +108,8 @@ def evaluate(step: Callable, state: TrainState, batches: Iterable[dict], mesh: M
     for name, counts in total.counts.items():
         share = counts[counts > 0] / counts.sum()
         scalars[f"{name}_used"] = float(np.mean(counts > 0))
-        scalars[f"{name}_perplexity"] = float(np.exp(-np.sum(share * np.log(share))))
+        scalars[f"{name}_entropy"] = entropy = float(-np.sum(share * np.log2(share)))
+        scalars[f"{name}_perplexity"] = 2**entropy
     with np.errstate(invalid="ignore"):
         profiles = {name: each.replace(values=each.values[0] / each.values[1]) for name, each in total.profiles.items()}
     return Evaluation(scalars, dict(total.counts), profiles, panels)
@@ -143,8 +144,14 @@ class Scorer:
         self._generated = "samples" if sample else "reconstructions"
 
     def __call__(self, state: TrainState) -> list[Score]:
-        """All scores of a state, each with what it judges in `details["generated"]`."""
+        """All scores of a state, each with what it judges in `details["generated"]`.
+
+        Those of samples come with those of reconstructions, which samples decoded alike are not expected to beat.
+        """
         scores = self._of_sets(self._drawn(self._generate, state), self._generated)
+        if self._reconstruct and self._generate is not self._reconstruct:
+            floor = self._of_sets(self._drawn(self._reconstruct, state), "reconstructions")
+            scores += [score._replace(name=f"{score.name} of reconstructions") for score in floor]
         if self._meter.of_pairs:
             pairs = ((batch["video"], made) for batch, made in self._drawn(self._reconstruct, state))
             scores += self._meter.paired_scores(pairs, generated="reconstructions")

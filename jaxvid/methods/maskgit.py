@@ -43,10 +43,15 @@ class Completion(NamedTuple):
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     """The functions of MaskGIT; `configs/maskgit.py` documents the fields. Raises ValueError for what cannot be."""
-    bound = core.bind(
-        make_setup(config, axis_name), init=init, train_step=train_step, eval_step=eval_step, sample=sample
+    setup = make_setup(config, axis_name)
+    bound = core.bind(setup, init=init, train_step=train_step, eval_step=eval_step, sample=sample)
+    bound |= core.bind(setup, reconstruct=priors.reconstruct)
+    return Method(
+        **bound,
+        frozen={TOKENIZER: config.tokenizer},
+        headline=("bits",),
+        tokens_per_frame=setup.tokenizer.tokens_per_frame,
     )
-    return Method(**bound, frozen={TOKENIZER: config.tokenizer}, headline=("bits",))
 
 
 def make_setup(config: ConfigDict, axis_name: str | None = None) -> Setup:
@@ -99,15 +104,15 @@ def drawn(setup: Setup, batch: Batch, keys: jax.Array) -> Completion | None:
 
 def asked(setup: Setup, batch: Batch, count: int) -> Completion | None:
     """What is asked for of `count` videos: what the batch says is known of them, or else the default task."""
-    tasks, data = setup.config.model.tasks, setup.config.data
+    tasks, side = setup.config.model.tasks, setup.config.data.resolution
     if tasks == (GENERATION,):
         return None
     if "known" in batch:
         return Completion(batch["task"], normalize(batch["given"]), batch["known"])
     _, first = priors.taken(setup, batch)
-    video = jnp.zeros((count, 0, data.resolution, data.resolution, 3)) if first is None else first
-    frames = jnp.broadcast_to(jnp.arange(data.frames) < video.shape[1], (count, data.frames))
-    video = jnp.pad(video, [(0, 0), (0, data.frames - video.shape[1]), *[(0, 0)] * 3])
+    video, length = jnp.zeros((count, 0, side, side, 3)) if first is None else first, setup.tokenizer.frames
+    frames = jnp.broadcast_to(jnp.arange(length) < video.shape[1], (count, length))
+    video = jnp.pad(video, [(0, 0), (0, length - video.shape[1]), *[(0, 0)] * 3])
     return Completion(jnp.full(count, tasks.index(default_task(setup.config))), video, frames[:, :, None, None])
 
 
@@ -208,14 +213,24 @@ def scores(setup: Setup, keys: jax.Array, steps: int) -> Callable[[jax.Array, ja
 
 
 def sample(setup: Setup, state: TrainState, batch: Batch, keys: jax.Array) -> jax.Array:
-    """`Method.sample`. Known pixels come back as they were given.
+    """`Method.sample`; see `priors.sample`. Known pixels come back as they were given.
 
     Beside the conditions, a batch may say what is known: `given` [B,T,H,W,3], `known` bool [B,T,H,W], and the `task`
     int [B], an index of `config.model.tasks`.
     """
-    video = priors.decode(setup, state, generate(setup, state, batch, keys))
-    part = asked(setup, batch, len(keys))
-    return video if part is None else jnp.where(part.known[..., None], part.video, video)
+    video = priors.sample(setup, state, batch, keys, fill_in)
+    if "known" in batch:
+        return jnp.where(batch["known"][..., None], normalize(batch["given"]), video)
+    return video
+
+
+def fill_in(setup: Setup, state: TrainState, batch: Batch, keys: jax.Array, prefix: jax.Array | None) -> jax.Array:
+    """Tokens [B,t,h,w], of which the first frames of tokens are those of the `prefix` [B,p,h,w]."""
+    if prefix is None:
+        return generate(setup, state, batch, keys)
+    rest = [(0, 0), (0, setup.tokenizer.grid[0] - prefix.shape[1]), (0, 0), (0, 0)]
+    hidden = jnp.pad(jnp.zeros(prefix.shape, bool), rest, constant_values=True)
+    return generate(setup, state, batch, keys, jnp.pad(prefix, rest), hidden)
 
 
 def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> Evaluated:
@@ -223,7 +238,8 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
 
     One to all of the tokens are hidden, each number as often. So the bits, of those that are hidden, are on average
     those of tokens that are revealed one by one in random order (Hoogeboom et al., 2022, equation 3): comparable with
-    the bits of an autoregressive prior. The profile has them by the share of hidden tokens.
+    the bits of an autoregressive prior. The profile has them by the share of hidden tokens. Beside them are the exact
+    bits of `sample.steps` steps in a fixed order: `exact_bits`.
     """
     video, places = normalize(batch["video"]), math.prod(setup.tokenizer.grid)
     keys, params = parallel.example_keys(key, len(video)), core.sampled_params(state, PRIOR)
@@ -241,8 +257,12 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
     bits = jax.lax.map(bits_of_part, jnp.arange(PARTS)).T
     names = tuple(f"{100 * low // PARTS} to {100 * (low + 1) // PARTS} % hidden" for low in range(PARTS))
     made = sample(setup, state, batch, fold_keys(keys, 0))
-    profiles = {"bits_by_hidden": Profile(bits, names)}
-    return priors.evaluated(setup, state, batch, examples.tokens, bits.mean(1), profiles, made)
+    found = priors.evaluated(setup, state, batch, examples.tokens, bits.mean(1), sample=made)
+    exact = bits_in_steps(setup, state, examples, part, setup.config.sample.steps).mean((1, 2, 3))
+    return found._replace(
+        scalars={**found.scalars, "bits_in_steps": exact},
+        profiles={"bits_by_hidden": Profile(bits, names), **found.profiles},
+    )
 
 
 def exact_bits(config: ConfigDict, state: TrainState, batch: Batch, steps: int = 0) -> jax.Array:
@@ -261,22 +281,28 @@ def exact_bits(config: ConfigDict, state: TrainState, batch: Batch, steps: int =
     if steps < 0:
         raise ValueError(f"steps is {steps}, expected at least 1, or 0 for one to each token.")
     setup = make_setup(config)
-    grid, places = setup.tokenizer.grid, math.prod(setup.tokenizer.grid)
-    ranks, steps = jnp.asarray(halton(grid)), min(steps or places, places)
 
     @functools.partial(jax.jit, compiler_options=parallel.compiler_options())
     def program(state: TrainState, batch: Batch) -> jax.Array:
-        count = len(next(iter(batch.values())))
-        part = asked(setup, batch, count)
-        examples, params = inputs(setup, state, batch, part), core.sampled_params(state, PRIOR)
-
-        def step(bits: jax.Array, left: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-            hidden, later = (ranks >= places - number for number in left)
-            nats = cross_entropy(setup, params, examples, jnp.tile(hidden, (count, 1)), part)
-            return jnp.where((hidden & ~later).reshape(grid), nats / math.log(2), bits), None
-
-        left = remaining(jnp.array([places]), steps)[:, 0]
-        before = jnp.concatenate([jnp.array([places]), left[:-1]])
-        return jax.lax.scan(step, jnp.zeros((count, *grid)), (before, left))[0]
+        part = asked(setup, batch, len(next(iter(batch.values()))))
+        return bits_in_steps(setup, state, inputs(setup, state, batch, part), part, steps)
 
     return program(state, batch)
+
+
+def bits_in_steps(
+    setup: Setup, state: TrainState, examples: Inputs, part: Completion | None, steps: int = 0
+) -> jax.Array:
+    """`exact_bits` of examples, of which this part of the videos is known."""
+    grid, count = setup.tokenizer.grid, len(examples.tokens)
+    places, params = math.prod(grid), core.sampled_params(state, PRIOR)
+    ranks = jnp.asarray(halton(grid))
+
+    def step(bits: jax.Array, left: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        hidden, later = (ranks >= places - number for number in left)
+        nats = cross_entropy(setup, params, examples, jnp.tile(hidden, (count, 1)), part)
+        return jnp.where((hidden & ~later).reshape(grid), nats / math.log(2), bits), None
+
+    left = remaining(jnp.array([places]), min(steps or places, places))[:, 0]
+    before = jnp.concatenate([jnp.array([places]), left[:-1]])
+    return jax.lax.scan(step, jnp.zeros((count, *grid)), (before, left))[0]

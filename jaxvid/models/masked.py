@@ -20,16 +20,14 @@ class MaskedPrior(Prior):
     """p(each hidden token | the tokens that are not hidden, conditions), over a network that sees all places.
 
     A hidden token is a learned embedding of its own. `tasks` is the number of tasks, see `jaxvid.completion`; the other
-    attributes are those of `Prior`. Embeddings of places are larger at first: where all tokens are hidden, nothing else
-    tells one place from another, and attention adds the same to all.
+    attributes are those of `Prior`.
     """
 
     tasks: int = 1
-    place_scale: float = 1.0
 
     def setup(self) -> None:
         super().setup()
-        self.mask = self.param("mask", nn.initializers.normal(self.place_scale), (self.width,))
+        self.mask = self.param("mask", INIT, (self.width,))
         self.task = nn.Embed(self.tasks, self.features, dtype=self.dtype, embedding_init=INIT)
 
     def __call__(

@@ -68,7 +68,6 @@ class Prior(nn.Module):
       grid: t, h and w.
       digits: sizes of the digits of a token, the first one the fastest; their product is the number of codes.
       width: W, of the network.
-      place_scale: the standard deviation of the embeddings of places at first.
       guide: encoder of the conditions that are left out now and then, for guidance: of the label, the text.
       per_frame: encoder of conditions that are one vector a frame of the video: actions. Those of frame t move it to
         t + 1, so that a frame of tokens sees those before each of its frames.
@@ -78,7 +77,6 @@ class Prior(nn.Module):
     grid: Grid
     digits: tuple[int, ...]
     width: int
-    place_scale: float = 0.02
     features: int = 64
     guide: ConditionEncoder | None = None
     per_frame: ConditionEncoder | None = None
@@ -91,8 +89,7 @@ class Prior(nn.Module):
         if codes <= MOST_EMBEDDED:
             self.codes = nn.Embed(codes, self.width, dtype=self.dtype, embedding_init=INIT)
         shapes = {"frames": (t, 1, 1), "rows": (1, h, 1), "columns": (1, 1, w)}
-        scaled = nn.initializers.normal(self.place_scale)
-        self.positions = [self.param(name, scaled, (*shape, self.width)) for name, shape in shapes.items()]
+        self.positions = [self.param(name, INIT, (*shape, self.width)) for name, shape in shapes.items()]
         self.null = self.param("null", INIT, (self.features,))
         self.null_word = self.param("null_word", INIT, (self.features,))
         self.known = nn.Dense(self.width, dtype=self.dtype)
