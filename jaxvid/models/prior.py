@@ -24,7 +24,7 @@ Grid = tuple[int, int, int]  # frames, rows and columns of tokens
 Call = Callable[..., Any]
 Draw = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 MOST_EMBEDDED = 4096  # codes up to which each has an embedding of its own, beside the vector that it stands for
-INIT = nn.initializers.normal(0.02)
+INIT = nn.initializers.normal(0.02)  # of all that is summed at a place, so that none hides the others at first
 
 
 class Context(NamedTuple):
@@ -85,15 +85,15 @@ class Prior(nn.Module):
     def setup(self) -> None:
         t, h, w = self.grid
         codes = math.prod(self.digits)
-        self.vectors = nn.Dense(self.width, dtype=self.dtype)
+        self.vectors, self.known, self.of_frames = (
+            nn.Dense(self.width, dtype=self.dtype, kernel_init=INIT) for _ in range(3)
+        )
         if codes <= MOST_EMBEDDED:
             self.codes = nn.Embed(codes, self.width, dtype=self.dtype, embedding_init=INIT)
         shapes = {"frames": (t, 1, 1), "rows": (1, h, 1), "columns": (1, 1, w)}
         self.positions = [self.param(name, INIT, (*shape, self.width)) for name, shape in shapes.items()]
         self.null = self.param("null", INIT, (self.features,))
         self.null_word = self.param("null_word", INIT, (self.features,))
-        self.known = nn.Dense(self.width, dtype=self.dtype)
-        self.of_frames = nn.Dense(self.width, dtype=self.dtype)
         self.norm = nn.LayerNorm(dtype=self.dtype)
         self.head = Head(sizes=self.digits, dtype=self.dtype)
 
