@@ -8,7 +8,7 @@ from jaxvid.nn.conv import Conv, Triple, depth_to_space, space_to_depth
 from jaxvid.shapes import expect
 
 FOLDED: Triple = (2, 2, 2)  # frames, rows and columns that become channels
-LIMIT = 0.5  # of every log-scale, so that the inverse multiplies no error by more than exp(LIMIT)
+LIMIT = 0.5  # of every log-scale: no layer, nor its inverse, scales by more than exp(LIMIT)
 
 
 class ActNorm(nn.Module):
@@ -38,7 +38,7 @@ class Coupling(nn.Module):
     """The first half of the channels stays; the second is shifted by a function of it (Dinh et al., 2017, section 3.2).
 
     The function is two convolutions, 1x3x3 and 1x1x1: frames that predict each other are among the channels, and wider
-    kernels were slower and no better. The second starts at zero, so that the coupling starts as the identity.
+    kernels were slower and no better in a short trial. The second starts at zero, and so the coupling as the identity.
 
     Attributes:
       width: channels between the two.
