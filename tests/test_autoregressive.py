@@ -139,6 +139,18 @@ def test_an_evaluation_has_bits_by_frame_and_by_class_beside_those_of_equal_and_
     assert {*found.panels} == {"original", "reconstruction", "teacher-forced", "sample"}
 
 
+def test_a_tokenizer_with_flows_serves_as_well() -> None:
+    made = config(("first_frames",), **{"tokenizer.config": recipe("vqvae_flow:tiny")})
+    method = autoregressive.make(made)
+    state, _ = jax.jit(method.train_step)(quickly(method.init)(jax.random.key(0), batch()), batch())
+    frozen = pretrained.state_of(state, "tokenizer")
+    assert "flows" in frozen.params["tokenizer"]
+    first = np.asarray(batch()["video"][:, :1] / 127.5 - 1)
+    found = quickly(method.sample)(state, {"first_frames": first}, KEYS)
+    np.testing.assert_array_equal(found[:, :1], first)
+    assert found.shape == (4, 8, 16, 16, 3) and np.abs(found).max() <= 1 and np.ptp(found[:, 1:]) > 0
+
+
 def test_guidance_needs_what_can_be_left_out() -> None:
     given = {"label": jnp.zeros(4, int)}
     near = videos(("label",), given, KEYS, **{"sample.guidance": 1.000001})

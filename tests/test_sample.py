@@ -189,8 +189,9 @@ def test_actions_and_texts_come_from_the_command_line(tmp_path: Path, monkeypatc
         assert (to_uint8(sample.draw(run, 3, batch_size=3, text=texts, action=-action)) != expected).any()
 
 
-def test_a_tokenizer_reconstructs_and_does_not_sample(tmp_path: Path, monkeypatch) -> None:
-    run = untrained(recipe("vqvae:tiny"))
+@pytest.mark.parametrize("name", ["vqvae:tiny", "vqvae_flow:tiny"])
+def test_a_tokenizer_reconstructs_and_does_not_sample(name: str, tmp_path: Path, monkeypatch) -> None:
+    run = untrained(recipe(name))
     with pytest.raises(ValueError, match="makes no videos of its own: it reconstructs"):
         sample.draw(run, 2)
     stand_in(monkeypatch, run)

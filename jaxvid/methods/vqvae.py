@@ -1,6 +1,7 @@
 """The VQ-VAE method: reconstruction through a codebook (van den Oord et al., 2017; for video Yan et al., 2021)."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 from jaxvid import core, losses, optim, parallel
 from jaxvid.core import Batch, Evaluated, Method, Metrics, TrainState, in_32_bits, normalize
 from jaxvid.metrics.image import psnr
+from jaxvid.models.invertible import FOLDED, Invertible
 from jaxvid.models.vqvae import VQVAE, Decoder, Encoder, ResidualStack
 from jaxvid.names import choice
 from jaxvid.nn import quantize
@@ -69,13 +71,33 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
         model.quantizer.name, lambda: model.dim
     )
     shared = {"width": model.width, "dtype": jnp.dtype(model.dtype)}
+    flows, channels = make_flows(model), 3
+    if flows is not None:
+        factors = tuple(factor // fold for factor, fold in zip(factors, FOLDED, strict=True))
+        channels *= math.prod(FOLDED)
 
     def stack() -> ResidualStack:  # one each: a module shared by both would share its parameters
         fields = {name: model[name] for name in ("blocks", "heads", "norm", "remat")}
         return ResidualStack(**fields, axis_name=axis_name, dtype=shared["dtype"])
 
     encoder = Encoder(stack=stack(), features=dim(), downsample=factors, **shared)
-    return VQVAE(encoder=encoder, decoder=Decoder(stack=stack(), upsample=factors, **shared), quantizer=quantizer)
+    decoder = Decoder(stack=stack(), upsample=factors, channels=channels, **shared)
+    return VQVAE(encoder=encoder, decoder=decoder, quantizer=quantizer, flows=flows)
+
+
+def make_flows(model: ConfigDict) -> Invertible | None:
+    """The module of `config.model.flows`; None in a recipe without them. Raises ValueError for what cannot work."""
+    if "flows" not in model:
+        return None
+    for field in ("number", "width"):
+        if model.flows[field] < 1:
+            raise ValueError(f"model.flows.{field} is {model.flows[field]}, expected at least 1.")
+    if any(factor % fold for factor, fold in zip(model.downsample, FOLDED, strict=True)):
+        raise ValueError(
+            f"model.downsample is {tuple(model.downsample)}, and model.flows halve frames, height and width before the "
+            "encoder: expected a multiple of 2 for each, such as (2, 4, 4)."
+        )
+    return Invertible(**model.flows, remat=model.remat)
 
 
 class Setup(NamedTuple):
@@ -154,8 +176,11 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
     indices, reconstruction = autoencode(setup, state, video)
     codes = indices.reshape(len(video), -1)
     size = setup.model.quantizer.codebook_size
+    scalars: dict[str, Any] = {"loss": setup.distance(reconstruction, video), "psnr": psnr(reconstruction, video)}
+    if setup.model.flows is not None:
+        scalars["log_determinant"] = setup.model.apply(_variables(state), video, method="log_determinant")
     return Evaluated(
-        scalars={"loss": setup.distance(reconstruction, video), "psnr": psnr(reconstruction, video)},
+        scalars=scalars,
         counts={"codes": jax.vmap(lambda row: jnp.zeros(size, jnp.int32).at[row].add(1))(codes)},
         panels={"original": video, "reconstruction": reconstruction},
     )

@@ -1,11 +1,13 @@
 """A convolutional video tokenizer: encoder, quantizer, decoder."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxvid.models.invertible import FOLDED, Invertible
 from jaxvid.nn.attention import AxialAttention
 from jaxvid.nn.conv import Conv, ConvTranspose, Triple, space_to_depth
 from jaxvid.nn.norm import Normalization
@@ -102,26 +104,48 @@ class VQVAE(nn.Module):
 
     Attributes:
       encoder, decoder: z = encoder(video, train), video = decoder(z, train).
+      flows: if given, the encoder sees `flows(video)`, the decoder makes such a thing, and `flows.inverse` makes the
+        video of it. The metrics then have the `log_determinant`.
     """
 
     encoder: nn.Module
     decoder: nn.Module
     quantizer: nn.Module  # one of `nn.quantize`
+    flows: Invertible | None = None
 
     def __call__(self, video: jax.Array, train: bool) -> tuple[jax.Array, Quantized]:
         """Video [B,T,H,W,C] in [-1, 1] -> its reconstruction and the quantizer's output."""
-        quantized = self._quantize(video, train)
-        return self.decoder(quantized.quantized, train), quantized
+        folded, log_determinant = self._fold(video)
+        quantized = self.quantizer(self.encoder(folded, train), train)
+        if self.flows is not None:
+            metrics = {**quantized.metrics, "log_determinant": log_determinant.mean()}
+            quantized = quantized._replace(metrics=metrics)
+        return self._decode(quantized.quantized, train), quantized
 
     def encode(self, video: jax.Array) -> jax.Array:
         """Video [B,T,H,W,C] in [-1, 1] -> indices [B,T/t,H/h,W/w] int32."""
-        return self._quantize(video, train=False).indices
+        return self.quantizer(self.encoder(self._fold(video)[0], False), False).indices
 
     def decode(self, indices: jax.Array) -> jax.Array:
         """Indices [B,T/t,H/h,W/w] -> video [B,T,H,W,C], about [-1, 1] (not clipped)."""
         expect("[B,T,H,W]", int, indices=indices)
-        return self.decoder(self.quantizer.lookup(indices), False)
+        return self._decode(self.quantizer.lookup(indices), False)
 
-    def _quantize(self, video: jax.Array, train: bool) -> Quantized:
-        expect(f"[B,T,H,W,{getattr(self.decoder, 'channels', 'C')}]", float, video=video)
-        return self.quantizer(self.encoder(video, train), train)
+    def log_determinant(self, video: jax.Array) -> jax.Array:
+        """Video [B,T,H,W,C] in [-1, 1] -> the log-determinant [B] of `flows` there, divided by T*H*W*C."""
+        return self._fold(video)[1]
+
+    def _fold(self, video: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What the encoder sees, and `log_determinant`."""
+        channels: Any = getattr(self.decoder, "channels", "C")
+        if self.flows is not None:
+            channels //= math.prod(FOLDED)
+        expect(f"[B,T,H,W,{channels}]", float, video=video)
+        if self.flows is None:
+            return video, jnp.zeros(len(video))
+        folded, log_determinant = self.flows(video)
+        return folded, log_determinant / video[0].size
+
+    def _decode(self, latents: jax.Array, train: bool) -> jax.Array:
+        decoded = self.decoder(latents, train)
+        return decoded if self.flows is None else self.flows.inverse(decoded)

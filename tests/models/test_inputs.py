@@ -14,6 +14,7 @@ from jaxvid.models.gan_blocks import Discriminator, Head, Trunk
 from jaxvid.models.gan_fc import DenseDiscriminator, DenseGenerator
 from jaxvid.models.gan_networks import make_generator
 from jaxvid.models.gan_rnn import RecurrentDiscriminator
+from jaxvid.models.invertible import Invertible
 from jaxvid.models.vae_networks import make_vae
 from jaxvid.nn.quantize import FSQ
 
@@ -38,18 +39,20 @@ GENERATOR = {
 }
 
 
-def tokenizer() -> vqvae.VQVAE:
+def tokenizer(channels: int = 3, flows: Invertible | None = None) -> vqvae.VQVAE:
     stacks = [vqvae.ResidualStack(blocks=1) for _ in range(2)]
     return vqvae.VQVAE(
         encoder=vqvae.Encoder(stack=stacks[0], width=8, features=2, downsample=FRAME),
-        decoder=vqvae.Decoder(stack=stacks[1], width=8, upsample=FRAME),
+        decoder=vqvae.Decoder(stack=stacks[1], width=8, upsample=FRAME, channels=channels),
         quantizer=FSQ(levels=(4, 4)),
+        flows=flows,
     )
 
 
 # Each takes a video.
 NETWORKS: dict[str, tuple[nn.Module, Callable[[Any], tuple]]] = {
     "vqvae": (tokenizer(), lambda video: (video, False)),
+    "vqvae-flow": (tokenizer(24, Invertible(number=1, width=4)), lambda video: (video, False)),
     "vae": (VAE, lambda video: (video, {"frames": jnp.zeros((2, 4, 6))}, False)),
     "discriminator": (Discriminator(trunk=TRUNK, head=Head()), lambda video: (video, None, False)),
     "recurrent": (RecurrentDiscriminator(trunk=TRUNK, head=Head()), lambda video: (video, None, False)),
