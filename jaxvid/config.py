@@ -12,6 +12,7 @@ from jaxvid.names import choice
 # A run can resume under another value of these; all others would make it another run.
 MAY_CHANGE = (
     "data.path",  # where the data lie; what they are is compared by `run.check_data`
+    "data.tokens",
     "train.steps",
     "train.parallel",
     "train.workers",
@@ -42,6 +43,7 @@ def base() -> ConfigDict:
     config.data.stride = 1  # every stride-th frame
     config.data.fps = 0.0  # frames per second of the clips, instead of a stride; 0: by stride
     config.data.holdout = 0.1  # share of a folder's files kept for evaluation
+    config.data.tokens = ""  # of a prior: a folder of jaxvid.tokenize, whose tokens it learns in place of videos
     config.train = ConfigDict()
     config.train.steps = 1000  # in all
     config.train.batch_size = 8  # over all devices

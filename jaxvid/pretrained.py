@@ -36,14 +36,18 @@ def complete(config: ConfigDict, source: Source, player: str) -> ConfigDict:
     if entry.config:  # from the run that resumes, see `recall`
         return config
     run = _load(player, entry.path)
-    digest = checkpoint.sha256(_sampled(run.state), run.state.collections)
-    for field, found in {"step": int(run.state.step), "sha256": digest}.items():
+    for field, found in {"step": int(run.state.step), "sha256": digest(run)}.items():
         if entry[field] not in (found, 0, ""):
             newest = f"the newest checkpoint in {entry.path}"
             raise ValueError(f"{player}.{field} is {entry[field]}, and {newest} has {found}.")
         entry[field] = found
     entry.config = run.config
     return config
+
+
+def digest(run: run_lib.Run) -> str:
+    """The SHA-256 of what a run is sampled with, by which it is recognized as a frozen player."""
+    return checkpoint.sha256(_sampled(run.state), run.state.collections)
 
 
 def recall(config: ConfigDict, workdir: str | Path) -> ConfigDict:

@@ -20,6 +20,8 @@ from jaxvid.data import Source
 from jaxvid.files import local_path, write_json
 from jaxvid.names import plural
 
+PLACES = ("path", "tokens")  # fields of `config.data` that say where data lie, which may move
+
 
 class Run(NamedTuple):
     """A trained run: its config, its method, and its newest state."""
@@ -115,16 +117,17 @@ def with_options(run: Run, arguments: argparse.Namespace) -> Run:
     return remake(run, {f"sample.{n}": tuple(v) if isinstance(v, list) else v for n, v in given.items()})
 
 
-def account(path: str, sources: Mapping[str, Source]) -> dict[str, Any]:
+def account(options: Mapping[str, Any], sources: Mapping[str, Source]) -> dict[str, Any]:
     """What a run keeps of its data, to compare them with those that it resumes with.
 
     Args:
-      path: `data.path`.
+      options: `config.data`.
       sources: of `data.make_source` by split, wrapped or not.
 
-    Returns by split the numbers of clips and classes and the digest, and `path` in one form for all ways to write it.
+    Returns by split the numbers of clips and classes and the digest, and PLACES in one form for all ways to write them.
     """
-    found: dict[str, Any] = {"path": os.path.realpath(os.path.expanduser(path)) if path else ""}
+    places = {name: options.get(name, "") for name in PLACES}
+    found: dict[str, Any] = {k: os.path.realpath(os.path.expanduser(v)) if v else "" for k, v in places.items()}
     for split, source in sources.items():
         digest = getattr(source, "sha256", "")
         found[split] = {"clips": len(source), "classes": len(source.classes), "sha256": digest}
@@ -141,10 +144,10 @@ def check_data(workdir: Path, saved: ConfigDict, found: Mapping[str, Any]) -> di
     Returns the account of the run, without the splits if it has none.
     Raises ValueError: the data lie elsewhere, and the numbers are others or unknown; or the account is damaged.
     """
-    file, before = workdir / "data.json", account(saved.data.path, {})
+    file, before = workdir / "data.json", account(saved.data, {})
     try:
         before |= json.loads(file.read_text()) if file.is_file() else {}
-        now = {name: split for name, split in found.items() if name != "path" and split != before.get(name)}
+        now = {name: split for name, split in found.items() if name not in PLACES and split != before.get(name)}
         numbers = {name: (_numbers(before.get(name)), _numbers(split)) for name, split in now.items()}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{file} is damaged: delete it, if the data are those of the run.") from error
@@ -152,10 +155,14 @@ def check_data(workdir: Path, saved: ConfigDict, found: Mapping[str, Any]) -> di
         f"{name} had {was} and has {are}" if was != are else f"{name} has {are} as before, but not the same ones"
         for name, (was, are) in numbers.items()
     )
-    if before["path"] != found["path"] and any(was != are for was, are in numbers.values()):
-        undo = f"name another --workdir, or set data.path to what was in {before['path']}"
-        raise ValueError(f"{workdir} holds a run with other data: {changes}; {undo}.")
-    if changes and found["path"]:
+    moved = [name for name in PLACES if before[name] != found[name]]
+    if moved and any(was != are for was, are in numbers.values()):
+        undo = " and ".join(
+            f"set data.{name} to what was in {before[name]}" if before[name] else f"leave data.{name} empty"
+            for name in moved
+        )
+        raise ValueError(f"{workdir} holds a run with other data: {changes}; name another --workdir, or {undo}.")
+    if changes and any(found[name] for name in PLACES):
         known = "have changed" if file.is_file() else "may have changed"
         warnings.warn(f"the data {known} since the run in {workdir} began: {changes}.", stacklevel=3)
     return before
@@ -183,14 +190,14 @@ def claim(workdir: Path, config: ConfigDict, sources: Mapping[str, Source]) -> N
         raise OSError(f"the work folder {workdir} cannot be made ({error.strerror}): name another one.") from error
     if not os.access(workdir, os.W_OK):
         raise PermissionError(errno.EACCES, "the work folder cannot be written; name another --workdir", str(workdir))
-    found = account(config.data.path, sources)
+    found = account(config.data, sources)
     if (workdir / "config.json").is_file():
         saved = saved_config(workdir)
         changed = config_lib.differences(config_lib.to_dict(saved), config_lib.to_dict(config))
         if changed:
             undo = "\n".join(changed)
             raise ValueError(f"{workdir} holds a run with another config. Name another --workdir, or undo:\n{undo}")
-        found = {**found, **check_data(workdir, saved, found), "path": found["path"]}
+        found = {**found, **check_data(workdir, saved, found), **{name: found[name] for name in PLACES}}
     elif any((workdir / "checkpoints").glob("[0-9]*")):
         raise ValueError(f"{workdir} has checkpoints but no config.json to compare with: name another --workdir.")
     if jax.process_index() == 0:

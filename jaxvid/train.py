@@ -17,8 +17,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from jaxvid import cache as cache_lib
 from jaxvid import conditions, data, parallel, pretrained
 from jaxvid import config as config_lib
+from jaxvid.cache import Cache
 from jaxvid.checkpoint import Checkpointer, abstract_state, described, verify
 from jaxvid.core import Method, Metrics, TrainState, find_method, in_32_bits, make_method
 from jaxvid.evaluate import suite
@@ -59,6 +61,7 @@ class Job(NamedTuple):
     eval_source: data.Source
     eval_batches: Callable[[], data.Batches]  # this process's rows of the held-out batches
     score: Callable[[TrainState], list[Score]]  # by the metrics of config.eval
+    cache: Cache | None = None  # of tokens, where the training clips come from one
 
     def train_batches(self, start: int) -> data.Batches:
         """This process's rows of all batches from the `start`-th on."""
@@ -79,6 +82,8 @@ def prepare(config: ConfigDict) -> Job:
     module = find_method(config.method)
     train_source, eval_source = (data.make_source(config.data, split) for split in ("train", "eval"))
     config = getattr(module, "complete", conditions.complete)(config, train_source)
+    if cache := cache_lib.find(config, train_source):
+        train_source = cache.tokens
     train_source, eval_source = conditions.wrap(config, train_source, train=True), conditions.wrap(config, eval_source)
     method, plain = make_method(config, parallel.axis_name(config.train.parallel)), make_method(config)
     eval_batches = functools.partial(
@@ -86,7 +91,7 @@ def prepare(config: ConfigDict) -> Job:
         process_index=jax.process_index(), process_count=jax.process_count(),
     )  # fmt: skip
     score = Scorer(make_meter(config, len(eval_source)), plain, eval_batches, mesh)
-    return Job(config, mesh, method, plain, train_source, eval_source, eval_batches, score)
+    return Job(config, mesh, method, plain, train_source, eval_source, eval_batches, score, cache)
 
 
 def make_meter(config: ConfigDict, clips: int) -> Meter:
@@ -136,6 +141,10 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         record = Recorder(workdir, config, int(state.step), described(batch), job.plain.headline)
         with contextlib.closing(record):
             record.introduce(job.mesh, state, [job.train_source.summary(), job.eval_source.summary()])
+            if job.cache:
+                record.log(cache_lib.compare(job.cache, config, state, job.mesh))
+                with job.train_batches(0) as batches:
+                    example = next(batches)
             state = advance(job, state, example, checkpointer, record)
             record.finish(int(state.step))
     return state

@@ -19,9 +19,9 @@ ORDER = [
     *("data", "metrics"),
     *("images", "report", "progress", "writer"),
     *("conditions", "models", "adversarial"),
-    *("checkpoint", "run", "pretrained", "latents", "latent_modes", "tokens", "priors", "completion"),
+    *("checkpoint", "run", "pretrained", "latents", "latent_modes", "tokens", "cache", "priors", "completion"),
     "methods",
-    *("evaluate", "recorder", "train", "sample", "recipe", "main", "__main__"),
+    *("evaluate", "recorder", "train", "sample", "tokenize", "recipe", "main", "__main__"),
 ]
 ALONE = {"data", "metrics"}  # taken by other research code without the rest
 FILES = sorted(ROOT.rglob("*.py"))

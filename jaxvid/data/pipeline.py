@@ -30,9 +30,10 @@ class Source(Protocol):
 
     An item holds `video` uint8 [T,h,w,3] (an image is T=1; h and w may exceed the resolution, since clips are cropped),
     `label` int32 [], `text` str [], and, where the source has them, `action` float32 [T,A] and `input` uint8 [T,h,w,3]
-    (the clip that is to be translated to `video`). An item that cannot be read raises DamagedClip. A source that knows
-    its texts without reading clips may list them as `texts`, files that it leaves out as `skipped` [(name, reason)],
-    and a digest of what it holds, by which a run notices other data, as `sha256`.
+    (the clip that is to be translated to `video`). One that holds `tokens`, see `jaxvid.data.tokens`, needs no video.
+    An item that cannot be read raises DamagedClip. A source that knows its texts without reading clips may list them as
+    `texts`, files that it leaves out as `skipped` [(name, reason)], and a digest of what it holds, by which a run
+    notices other data, as `sha256`.
     """
 
     classes: list[str]
@@ -150,15 +151,17 @@ def eval_batches(
     threads: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
+    shuffle: bool = True,
 ) -> Batches:
     """`examples` clips (or all, if fewer), always the same in the same order, center-cropped, in full batches.
 
     As train_batches, with `mask` float32 [B/P]: 0 for repeated clips that fill the last batch and for substitutes of
-    damaged clips, so that no clip counts twice; 1 for all others.
+    damaged clips, so that no clip counts twice; 1 for all others. Without `shuffle` they come in the source's order.
     """
     # Shuffled, since a folder's clips are sorted by class and file: so any part of them is a sample of the whole.
     examples = min(examples, len(source))
-    reader = _Reader(source, batch_size, resolution, process_index, process_count, Damaged(), 0, examples)
+    shares = (process_index, process_count)
+    reader = _Reader(source, batch_size, resolution, *shares, Damaged(), 0, examples, shuffle)
     return _batches(reader, 0, workers, threads)
 
 
@@ -228,7 +231,7 @@ def _why_a_worker_died(number: int) -> str:
 
 
 @functools.lru_cache(maxsize=4)  # threads may be reading the end of the previous epoch, and evaluation has its own
-def _shuffled(length: int, seed: int, epoch: int) -> np.ndarray:
+def shuffled(length: int, seed: int, epoch: int) -> np.ndarray:
     """The order of `length` clips in an epoch, uint32 [length]."""
     # grain's index_shuffle takes milliseconds per call for a source of few clips.
     return np.random.default_rng([seed, epoch]).permutation(length).astype(np.uint32)
@@ -245,16 +248,18 @@ class _Reader(NamedTuple):
     damaged: Damaged
     seed: int
     examples: int | None = None  # of evaluation; None for training
+    shuffle: bool = True
 
     def clip_at(self, number: int) -> Clip:
         rows = self.batch_size // self.process_count
         position = number // rows * self.batch_size + self.process_index * rows + number % rows
         place = position if self.examples is None else position % self.examples
         epoch, place = divmod(place, len(self.source))
-        index = int(_shuffled(len(self.source), self.seed, epoch)[place])
+        index = int(shuffled(len(self.source), self.seed, epoch)[place]) if self.shuffle else place
         if self.examples is None:
             rng = np.random.default_rng([self.seed, position, 1])  # 1: not the stream of the shuffle of that epoch
-            return random_crop(self.read(index, rng)[0], self.resolution, rng)
+            clip, _ = self.read(index, rng)
+            return random_crop(clip, self.resolution, rng) if "video" in clip else clip
         clip, replaced = self.read(index, np.random.default_rng(position))
         mask = np.float32(position < self.examples and not replaced)
         return center_crop(clip, self.resolution) | {"mask": np.asarray(mask)}
@@ -274,7 +279,8 @@ class _Reader(NamedTuple):
         raise ValueError(f"{ATTEMPTS} damaged clips in a row in {self.source.summary()}; the last one is {last}")
 
     def check(self, clip: Clip, index: int) -> None:
-        for key in ["video", "input"] if "input" in clip else ["video"]:
+        needed = [] if "tokens" in clip else ["video"]
+        for key in needed + [key for key in ("input",) if key in clip]:
             video = np.asarray(clip.get(key))
             shape, least = video.shape, self.resolution
             if video.dtype != np.uint8 or video.ndim != 4 or shape[-1] != 3 or min(shape[1:3]) < least:

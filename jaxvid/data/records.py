@@ -10,8 +10,9 @@ import json
 import shutil
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from absl import logging
 
 from jaxvid.data.augment import resize_short_side
-from jaxvid.data.pipeline import Damaged, DamagedClip, Source
+from jaxvid.data.pipeline import Clip, Damaged, DamagedClip, Source
 
 DESCRIPTION = "records.json"
 FORMAT = 1
@@ -38,8 +39,7 @@ def write_records(source: Source, path: str, shards: int = 16, workers: int = 4)
     Raises ValueError if `path` exists already, clips differ in their number of frames, or none can be read.
     """
     folder, partial = Path(path), Path(f"{path}.partial")
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} exists and is not empty: choose another path, or delete it to write it again")
+    check_new(folder)
     shutil.rmtree(partial, ignore_errors=True)  # of an interrupted run
     partial.mkdir(parents=True)
     shards = max(1, min(shards, len(source)))
@@ -88,8 +88,6 @@ class Records:
     """
 
     def __init__(self, path: str, frames: int, resolution: int, split: str = "train"):
-        from array_record.python.array_record_data_source import ArrayRecordDataSource
-
         self._folder = Path(path) / split
         if not (self._folder / DESCRIPTION).is_file():
             raise FileNotFoundError(
@@ -106,19 +104,13 @@ class Records:
                     f" lower data.{name} or write the records again"
                 )
         self.frames, self.resolution, self.classes = frames, resolution, list(self._about["classes"])
-        self._ends = np.cumsum([shard["clips"] for shard in self._about["shards"]])
-        self._clips = ArrayRecordDataSource([str(self._checked(shard)) for shard in self._about["shards"]])
+        self._clips = Shards(self._folder, self._about["shards"])
 
     def __len__(self) -> int:
-        return int(self._about["clips"])
+        return len(self._clips)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        index = range(len(self))[index]  # IndexError if there is no such clip
-        try:
-            clip = decode(self._clips[index])
-        except RuntimeError as error:  # ArrayRecord's error for a wrong checksum
-            shard = self._about["shards"][np.searchsorted(self._ends, index, side="right")]
-            raise DamagedClip(str(self._folder / shard["file"]), f"clip {index}: {error}") from error
+    def __getitem__(self, index: int) -> Clip:
+        clip = self._clips[index]
         for key in {"video", "input", "action"} & set(clip):
             clip[key] = clip[key][: self.frames]
         for key in {"video", "input"} & set(clip):
@@ -138,6 +130,36 @@ class Records:
         """See `Source`: of the sizes of the shards."""
         return hashlib.sha256(json.dumps([self._about["shards"], self.classes]).encode()).hexdigest()
 
+
+class Shards:
+    """The records of some shards of a folder, by number.
+
+    Args:
+      folder: holds the shards.
+      shards: what `write_shard` returned of each, in the order of their records.
+
+    Raises ValueError if a shard is missing, or has another size.
+    """
+
+    def __init__(self, folder: Path, shards: Sequence[Mapping[str, Any]]):
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        self._folder, self._shards = folder, shards
+        self._ends = np.cumsum([shard["clips"] for shard in shards])
+        self._records = ArrayRecordDataSource([str(self._checked(shard)) for shard in shards])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Clip:
+        """What `decode` returns; DamagedClip, or IndexError past the last record."""
+        index = range(len(self))[index]
+        try:
+            return decode(self._records[index])
+        except RuntimeError as error:  # ArrayRecord's error for a wrong checksum
+            shard = self._shards[int(np.searchsorted(self._ends, index, side="right"))]
+            raise DamagedClip(str(self._folder / shard["file"]), f"clip {index}: {error}") from error
+
     def _checked(self, shard: Mapping[str, Any]) -> Path:
         file = self._folder / shard["file"]
         if not file.is_file():
@@ -146,6 +168,12 @@ class Records:
             wrong = f"{size:,} bytes in place of {shard['bytes']:,}"
             raise ValueError(f"shard {file} has {wrong}: copy it again, or write the records again")
         return file
+
+
+def check_new(folder: Path) -> None:
+    """Raises ValueError where there is something that a folder of records would replace."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not empty: choose another path, or delete it to write it again")
 
 
 def encode(clip: Mapping[str, np.ndarray]) -> bytes:
@@ -158,7 +186,7 @@ def encode(clip: Mapping[str, np.ndarray]) -> bytes:
     return b"".join([struct.pack("<I", len(header)), header, *(value.tobytes() for value in arrays.values())])
 
 
-def decode(record: bytes) -> dict[str, np.ndarray]:
+def decode(record: bytes) -> Clip:
     """The clip of a record; its arrays share the record's memory and cannot be written to."""
     (length,) = struct.unpack_from("<I", record)
     offset, clip = 4 + length, {}
@@ -175,23 +203,48 @@ def _write_shard(
 
     Returns its entry in `records.json`, the numbers of frames of its clips, and their shortest side.
     """
+    file = folder / f"clips-{shard:05d}-of-{shards:05d}.array_record"
+    side, frames = 2**31, set[int]()
+
+    def clips() -> Iterator[Clip]:
+        nonlocal side
+        for index in range(shard, len(source), shards):
+            if stop.is_set():
+                return
+            try:
+                clip = source[index]
+            except DamagedClip as error:
+                damaged.add(error)
+                continue
+            frames.add(clip["video"].shape[0])
+            side = min(side, *clip["video"].shape[1:3])
+            yield clip
+
+    entry = write_shard(file, clips())
+    logging.info("wrote shard %d of %d: %d clips", shard + 1, shards, entry["clips"])
+    return entry, frames, side
+
+
+def write_shard(file: Path, clips: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """Writes a record for each clip, and returns the name, clips and bytes of the file. Raises OSError if it cannot."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    file = folder / f"clips-{shard:05d}-of-{shards:05d}.array_record"
     writer = ArrayRecordWriter(str(file), "group_size:1,uncompressed")  # group 1: each clip is read on its own
-    clips, side, frames = 0, 2**31, set[int]()
-    for index in range(shard, len(source), shards):
-        if stop.is_set():
-            break
-        try:
-            clip = source[index]
-        except DamagedClip as error:
-            damaged.add(error)
-            continue
-        writer.write(encode(clip))
-        clips += 1
-        frames.add(clip["video"].shape[0])
-        side = min(side, *clip["video"].shape[1:3])
-    writer.close()
-    logging.info("wrote shard %d of %d: %d clips", shard + 1, shards, clips)
-    return {"file": file.name, "clips": clips, "bytes": file.stat().st_size}, frames, side
+    count = 0
+    for record in map(encode, clips):
+        count += 1
+        with _writing(file):
+            writer.write(record)
+    with _writing(file):
+        writer.close()
+    return {"file": file.name, "clips": count, "bytes": file.stat().st_size}
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Turns ArrayRecord's errors, as that of a full disk, into OSError."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition(";")[0].removeprefix("write() failed: ").removeprefix("close() failed: ")
+        raise OSError(f"{file} could not be written: {reason}.") from error

@@ -183,7 +183,7 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     run = run_lib.load(options.workdir)
     config, method, mesh = run.config, run.method, parallel.make_mesh(jax.devices()[:1])
     source = conditions.wrap(config, data.make_source(config.data, "eval"))
-    run_lib.check_data(Path(options.workdir), config, run_lib.account(config.data.path, {"eval": source}))
+    run_lib.check_data(Path(options.workdir), config, run_lib.account(config.data, {"eval": source}))
     judge = load_classifier(options.classifier, config, source.classes) if options.classifier else None
     metrics = metrics_of_run(options.metrics, run, judge is not None)
     clips, size = min(options.num or config.eval.examples, len(source)), [config.data.resolution] * 2
