@@ -84,8 +84,8 @@ def make_setup(
     )
     if config.data.frames > tokenizer.frames and tokenizer.grid[0] < 2:
         raise ValueError(
-            f"data.frames is {config.data.frames}, and the tokenizer makes one frame of tokens of a clip, from which no "
-            "window goes on: train a tokenizer with a smaller model.downsample of time."
+            f"data.frames is {config.data.frames}, and the tokenizer makes one frame of tokens of a clip, so that none is "
+            "left for a window to begin with: train a tokenizer with a smaller model.downsample of time."
         )
     if setup.drawing.guidance != 1 and (setup.prior.guide is None or not config.model.unguided):
         raise ValueError(

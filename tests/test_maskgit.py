@@ -295,6 +295,7 @@ def test_samples_in_few_steps_are_of_the_distribution() -> None:
         ({"sample.steps": 0}, "sample.steps is 0, expected at least 1"),
         ({"sample.order": "haton"}, "sample.order .* did you mean halton"),
         ({"sample.noise": -1.0}, "sample.noise is -1.0"),
+        ({"data.tokens": "tokens", "model.tasks": ALL}, "data.tokens names tokens alone"),
         ({"sample.temperature": -1.0}, "sample.temperature is -1.0"),
         ({"model.tasks": ("inpaint",)}, "did you mean inpainting"),
         ({"model.tasks": ("inpainting",)}, "add generation to model.tasks"),

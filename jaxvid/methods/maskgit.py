@@ -63,6 +63,10 @@ def make_setup(config: ConfigDict, axis_name: str | None = None) -> Setup:
     if options.steps < 1:
         raise ValueError(f"sample.steps is {options.steps}, expected at least 1.")
     choice("sample.order", options.order, (*RANKS, CONFIDENCE))
+    if config.data.tokens and tasks != (GENERATION,):
+        raise ValueError(
+            f"model.tasks is {tasks}, which needs videos, and data.tokens names tokens alone: leave it empty."
+        )
     if not 0 <= options.noise < math.inf:
         raise ValueError(f"sample.noise is {options.noise}, expected 0 or more.")
     return priors.make_setup(config, axis_name, NETWORKS, functools.partial(MaskedPrior, tasks=len(tasks)))
