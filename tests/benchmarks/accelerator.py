@@ -321,7 +321,7 @@ def step_row(size: Any, seconds: float, operations: float = 0.0, rate: float = 1
 
 
 def attention(name: str, size: Any, smoke: bool) -> Row:
-    """Causal attention of one layer, forward and its three gradients: that of `models.transformer`, and JAX's own.
+    """Causal attention of one layer, forward and its three gradients: that of `nn.attention`, and JAX's own.
 
     cuDNN takes heads of multiples of 8 channels: zeros are put behind them.
     """
@@ -329,7 +329,7 @@ def attention(name: str, size: Any, smoke: bool) -> Row:
     import jax.numpy as jnp
     from timing import normal, repeated
 
-    from jaxvid.models.transformer import attend_causally
+    from jaxvid.nn.attention import attention as ours
 
     channels = size.width // size.heads
     inputs = [normal(i, (size.batch, size.places, size.heads, channels), jnp.bfloat16) for i in range(3)]
@@ -340,7 +340,7 @@ def attention(name: str, size: Any, smoke: bool) -> Row:
         return found[..., :channels]
 
     forms: dict[str, Callable] = {
-        "in chunks": attend_causally,
+        "in chunks": lambda *inputs: ours(*inputs, True),
         "cudnn": padded,
         "whole": lambda *inputs: jax.nn.dot_product_attention(*inputs, scale=1.0, is_causal=True),
     }

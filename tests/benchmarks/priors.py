@@ -1,11 +1,12 @@
 """Priors over tokens: training steps beside PyTorch's, and sampling with a cache beside sampling without, by turns.
 
-    python tests/benchmarks/priors.py [--rounds 5] [--seconds 1]
+    python tests/benchmarks/priors.py [--rounds 5] [--seconds 1] [--compiled]
 
 The transformer of VideoGPT (Yan et al., 2021): 1,024 tokens of 4x16x16 places, width 264, 8 layers, 4 heads, batches of
 4 videos, float32, 2 threads on the CPU. Prints seconds and tokens/s of each form, the median of the paired ratios with
 its range, and what sampling with the cache reads from memory, as a share of what a large copy moves in the same rounds.
 
+PyTorch has the same layout with its fused attention, and, as VideoGPT's code has it, with scores that are written down.
 A step is jaxvid's whole one with tokens given: forward, backward, clipping, AdamW, the average, norms of gradients.
 """
 
@@ -154,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds of each form")
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each form in a round, or one call of it")
+    parser.add_argument("--compiled", action="store_true", help="PyTorch's compiled step, too; needs a C++ compiler")
     arguments = parser.parse_args()
     limit_threads()
     torch, _ = find_peers()
@@ -164,13 +166,17 @@ def main() -> None:
     if torch:
         from peers import gpt
 
-        forms["step, PyTorch"] = gpt(
-            torch.from_numpy(random_tokens(size)), size.codes, size.width, size.layers, size.heads
-        )
+        given, layout = torch.from_numpy(random_tokens(size)), (size.codes, size.width, size.layers, size.heads)
+        forms["step, PyTorch"] = gpt(given, *layout)
+        if arguments.compiled:
+            forms["step, PyTorch, compiled"] = gpt(given, *layout, compiled=True)
+            forms["step, PyTorch, compiled"]()
+        forms["step, PyTorch, as published"] = gpt(given, *layout, fused=False)
     times = interleaved(forms, arguments.rounds, arguments.seconds)
     print_rows(times, dict.fromkeys(forms, size.batch * size.places))
-    if torch:
-        print(f"jaxvid / PyTorch: {paired(*times.values())}")
+    ours, *others = times
+    for other in others:
+        print(f"{ours} / {other}: {paired(times[ours], times[other])}")
     work = workload(size)
     x = normal(0, (COPIED,))
     forms = {"sampling, cached": sampling(work), "sampling, uncached": sampling_without_cache(work)}
@@ -190,7 +196,7 @@ def main() -> None:
 def print_rows(times: dict[str, list[float]], count: dict[str, int]) -> None:
     for name, each in times.items():
         seconds = statistics.median(each)
-        print(f"{name:<20}{1e3 * seconds:>10.1f} ms{count[name] / seconds:>12.1f} tokens/s", flush=True)
+        print(f"{name:<28}{1e3 * seconds:>10.1f} ms{count[name] / seconds:>12.1f} tokens/s", flush=True)
 
 
 if __name__ == "__main__":
