@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxvid.models.prior import Call, Context, Draw
+from jaxvid.nn.attention import attention
 
-CHUNKS = 4  # of the queries, each of which meets no more keys than it may see
 Pair = tuple[jax.Array, jax.Array]  # keys and values [B,M,heads,D]
 
 
@@ -22,17 +22,6 @@ def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Arr
     scores = jnp.einsum("bnhd,bmhd->bhnm", queries, keys, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(scores if mask is None else jnp.where(mask, scores, -jnp.inf)).astype(values.dtype)
     return jnp.einsum("bhnm,bmhd->bnhd", weights, values).reshape(*queries.shape[:2], -1)
-
-
-def attend_causally(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
-    """[B,N,heads,D] of each -> [B,N,heads*D], each place from itself and those before it."""
-    count, found = queries.shape[1], []
-    chunk = -(-count // CHUNKS)
-    for start in range(0, count, chunk):
-        end = min(start + chunk, count)
-        mask = jnp.arange(end) <= jnp.arange(start, end)[:, None]
-        found.append(attend(queries[:, start:end], keys[:, :end], values[:, :end], mask))
-    return jnp.concatenate(found, 1)
 
 
 class Block(nn.Module):
@@ -66,7 +55,7 @@ class Block(nn.Module):
             )
             attended = attend(queries, keys, values, jnp.arange(keys.shape[1]) <= place)
         else:
-            attended = (attend_causally if self.causal else attend)(queries, keys, values)
+            attended = attention(queries, keys, values, self.causal).reshape(x.shape)
         x += (1 + gate) * self._dense("attended", width, attended)
         if context.words is not None:
             x += self._to_words(x, context.words, context.mask)

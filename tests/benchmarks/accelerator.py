@@ -7,7 +7,8 @@ then is kept. Sections stand in order of value, and the last ones are left out w
 (a package is missing, memory runs out, a flag is unknown) is a row that says so. `--smoke` runs everything at tiny
 sizes on the CPU, in about a minute: its figures mean nothing.
 
-Needs JAX, Flax, optax and ml_collections; the section `loop` needs jaxvid's other requirements, `peers` PyTorch.
+Needs JAX, Flax, optax and ml_collections; the section `loop` needs jaxvid's other requirements, `peers` and
+rows of `priors` PyTorch.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Section(NamedTuple):
 COMMANDS = "--xla_gpu_enable_command_buffer="
 SECTIONS = {
     "answers": Section(60),
+    "priors": Section(80),
     "ceilings": Section(25),
     "steps": Section(150),
     "launch": Section(70, {"default": "", "no command buffers": COMMANDS, "+CONVOLUTION": COMMANDS + "+CONVOLUTION"}),
@@ -167,25 +169,28 @@ def seconds_of(run: Callable[[int], Any], smoke: bool) -> float:
     return sorted(times)[blocks // 2]
 
 
-def repeated(function: Callable, *inputs: Any) -> Callable[[int], Any]:
-    """run(count): the compiled function on these inputs, so often; blocks at the end."""
-    import jax
+def product_rate(dtype: Any, smoke: bool) -> float:
+    """Operations a second of a large matrix product of random numbers."""
+    import jax.numpy as jnp
+    from timing import normal, repeated
 
-    compiled = jax.jit(function)
-    jax.block_until_ready(compiled(*inputs))
+    size = 256 if smoke else 8192
+    square = normal(0, (size, size), dtype)
+    return 2 * size**3 / seconds_of(repeated(jnp.matmul, square, square), smoke)
 
-    def run(count: int) -> None:
-        outputs = [compiled(*inputs) for _ in range(count)]
-        jax.block_until_ready(outputs)
 
-    return run
+def copy_rate(smoke: bool) -> float:
+    """Bytes a second that a large copy reads and writes, together."""
+    from timing import normal, repeated
+
+    x = normal(0, (2**12 if smoke else 2**29,))
+    return 2 * x.nbytes / seconds_of(repeated(lambda x: x + 1, x), smoke)
 
 
 def ceilings(arguments: argparse.Namespace) -> Work:
     """What the machine can do at most: matrix products and copies, on random numbers."""
     import jax
     import jax.numpy as jnp
-    from timing import normal
 
     device = jax.devices()[0]
 
@@ -193,18 +198,12 @@ def ceilings(arguments: argparse.Namespace) -> Work:
         return {"note": f"{device.device_kind}, JAX {jax.__version__}, Python {platform.python_version()}"}
 
     def product(dtype: Any) -> Row:
-        size = 256 if arguments.smoke else 8192
-        square = normal(0, (size, size), dtype)
-        return {"TFLOP/s": 2e-12 * size**3 / seconds_of(repeated(jnp.matmul, square, square), arguments.smoke)}
-
-    def copy() -> Row:
-        x = normal(0, (2**12 if arguments.smoke else 2**29,))
-        return {"TB/s": 1e-12 * 2 * x.nbytes / seconds_of(repeated(lambda x: x + 1, x), arguments.smoke)}
+        return {"TFLOP/s": 1e-12 * product_rate(dtype, arguments.smoke)}
 
     yield "machine", machine
     yield "matrix product, bfloat16", lambda: product(jnp.bfloat16)
     yield "matrix product, float32 (default precision)", lambda: product(jnp.float32)
-    yield "read and write, bytes of both", copy
+    yield "read and write, bytes of both", lambda: {"TB/s": 1e-12 * copy_rate(arguments.smoke)}
 
 
 def answers(arguments: argparse.Namespace) -> Work:
@@ -256,6 +255,101 @@ def answers(arguments: argparse.Namespace) -> Work:
     yield "BatchNorm", lambda: norm(BatchNorm(), (0, 1, 2, 3, 4), True)
     yield "GroupNorm", lambda: norm(GroupNorm(8), (1, 2, 3, 5))
     yield "nearest code", nearest
+
+
+def priors(arguments: argparse.Namespace) -> Work:
+    """The transformer over tokens: training steps, as a share of the product of their type (MFU); tokens that are drawn
+    with the cache, as a share of the memory's rate; PyTorch's step; and attention in three forms.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")  # PyTorch needs some, too
+    from priors import TINY, Size
+
+    size = TINY if arguments.smoke else Size(batch=64)
+    large = TINY if arguments.smoke else Size(batch=8, grid=(4, 32, 32), codes=4096)  # the tokens of vqvae:ucf101
+    rates: dict[str, float] = {}
+
+    def ceilings() -> Row:
+        rates.update({dtype: product_rate(dtype, arguments.smoke) for dtype in ("float32", "bfloat16")})
+        rates["copy"] = copy_rate(arguments.smoke)
+        return {name: 1e-12 * rate for name, rate in rates.items()}
+
+    def step(size: Any, dtype: str) -> Row:
+        from priors import train_step, workload
+        from workloads import measured
+
+        work = workload(size._replace(dtype=dtype))
+        facts, run = measured(train_step(work), work.state, work.batch)
+        return {**step_row(size, seconds_of(run, arguments.smoke), facts.pop("operations"), rates[dtype]), **facts}
+
+    def peer(dtype: str, compiled: bool) -> Row:
+        import torch
+        from peers import gpt
+        from priors import random_tokens
+
+        step, note = on_torch(
+            lambda device: gpt(torch.from_numpy(random_tokens(size)).to(device), *size[2:6], compiled=compiled), dtype
+        )
+        return {**step_row(size, seconds_of(step, arguments.smoke)), "note": note}
+
+    def drawn(dtype: str) -> Row:
+        from priors import bytes_a_place, sampling, workload
+
+        work = workload(size._replace(batch=min(16, size.batch), dtype=dtype))
+        seconds = seconds_of(sampling(work), arguments.smoke)
+        count = len(work.batch["tokens"]) * size.places
+        rate = size.places * bytes_a_place(work) / seconds
+        return {"tokens/s": count / seconds, "ms a place": 1e3 * seconds / size.places, "of copy": rate / rates["copy"]}
+
+    what = f"batch {size.batch} of {size.places} tokens"
+    yield "TFLOP/s of products, TB/s of a copy", ceilings
+    yield f"step, {what}, bfloat16", lambda: step(size, "bfloat16")
+    yield f"PyTorch's step, {what}, bfloat16", lambda: peer("bfloat16", False)
+    yield "sampling, batch 16, bfloat16", lambda: drawn("bfloat16")
+    yield f"step, {what}, float32", lambda: step(size, "float32")
+    for name in ("in chunks", "cudnn", "whole"):
+        yield f"attention {name}, {what}, bfloat16", lambda n=name: attention(n, size, arguments.smoke)
+    yield "sampling, batch 16, float32", lambda: drawn("float32")
+    yield f"PyTorch's step, {what}, float32", lambda: peer("float32", False)
+    yield f"step, batch {large.batch} of {large.places} tokens, bfloat16", lambda: step(large, "bfloat16")
+    if not arguments.smoke:
+        yield f"PyTorch's step, {what}, bfloat16, compiled", lambda: peer("bfloat16", True)
+
+
+def step_row(size: Any, seconds: float, operations: float = 0.0, rate: float = 1.0) -> Row:
+    row: Row = {"ms": 1e3 * seconds, "tokens/s": size.batch * size.places / seconds}
+    return {**row, "TFLOP/s": 1e-12 * operations / seconds, "MFU": operations / seconds / rate} if operations else row
+
+
+def attention(name: str, size: Any, smoke: bool) -> Row:
+    """Causal attention of one layer, forward and its three gradients: that of `nn.attention`, and JAX's own.
+
+    cuDNN takes heads of multiples of 8 channels: zeros are put behind them.
+    """
+    import jax
+    import jax.numpy as jnp
+    from timing import normal, repeated
+
+    from jaxvid.nn.attention import attention as ours
+
+    channels = size.width // size.heads
+    inputs = [normal(i, (size.batch, size.places, size.heads, channels), jnp.bfloat16) for i in range(3)]
+
+    def padded(*inputs: jax.Array) -> jax.Array:
+        wide = [jnp.pad(x, [(0, 0)] * 3 + [(0, -channels % 8)]) for x in inputs]
+        found = jax.nn.dot_product_attention(*wide, scale=1.0, is_causal=True, implementation="cudnn")
+        return found[..., :channels]
+
+    forms: dict[str, Callable] = {
+        "in chunks": lambda *inputs: ours(*inputs, True),
+        "cudnn": padded,
+        "whole": lambda *inputs: jax.nn.dot_product_attention(*inputs, scale=1.0, is_causal=True),
+    }
+
+    def both_ways(*inputs: jax.Array) -> Any:
+        y, pull = jax.vjp(forms[name], *inputs)
+        return y, pull(y)
+
+    return {"ms": 1e3 * seconds_of(repeated(both_ways, *inputs), smoke)}
 
 
 def steps(arguments: argparse.Namespace) -> Work:
@@ -322,7 +416,7 @@ def layers(arguments: argparse.Namespace) -> Work:
     """3-D convolutions in bf16, forward and both gradients, beside the sum of 2-D convolutions over time taps."""
     import jax
     import jax.numpy as jnp
-    from timing import normal
+    from timing import normal, repeated
 
     from jaxvid.nn.conv import conv, conv_transpose
 
@@ -382,6 +476,26 @@ def deterministic(arguments: argparse.Namespace) -> Work:
         yield f"{name}, a step", lambda n=name: cost(n)
 
 
+def on_torch(make: Callable[[str], Callable[[], Any]], dtype: str) -> tuple[Callable[[int], None], str]:
+    """run(count) of the step that `make(device)` gives, warm, in bf16 by autocast or not; and what it ran on."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # as JAX's default precision
+    torch.backends.cudnn.benchmark = True
+    one = make(device)
+
+    def run(count: int) -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+            for _ in range(count):
+                one()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    run(2)
+    return run, f"PyTorch {torch.__version__} on {device}"
+
+
 def peers(arguments: argparse.Namespace) -> Work:
     """PyTorch's steps of the same layers: channels last, in float32 and under bf16 autocast, compiled or not."""
 
@@ -390,22 +504,10 @@ def peers(arguments: argparse.Namespace) -> Work:
         from peers import PEERS
         from workloads import random_video, recipe
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # as JAX's default precision
-        torch.backends.cudnn.benchmark = True
         fields = {"train.batch_size": 2} if arguments.smoke else {}
-        video = torch.from_numpy(random_video(recipe(name, fields))).to(device)
-        one = PEERS[name](video, compiled=compiled)
-
-        def run(count: int) -> None:
-            with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
-                for _ in range(count):
-                    one()
-            if device == "cuda":
-                torch.cuda.synchronize()
-
-        run(2)
-        return {"ms": 1e3 * seconds_of(run, arguments.smoke), "note": f"PyTorch {torch.__version__} on {device}"}
+        video = torch.from_numpy(random_video(recipe(name, fields)))
+        run, note = on_torch(lambda device: PEERS[name](video.to(device), compiled=compiled), dtype)
+        return {"ms": 1e3 * seconds_of(run, arguments.smoke), "note": note}
 
     for compiled in (False,) if arguments.smoke else (False, True):
         for name in ("vae:frame",) if arguments.smoke else ("gan3d:dcgan", "vae:frame"):
@@ -428,6 +530,7 @@ def loop(arguments: argparse.Namespace) -> Work:
 
 WORK: dict[str, Callable[[argparse.Namespace], Work]] = {
     "answers": answers,
+    "priors": priors,
     "ceilings": ceilings,
     "steps": steps,
     "launch": launch,

@@ -1,9 +1,10 @@
 """Training steps in PyTorch with the layers, the optimizer and the work of jaxvid's recipes.
 
-Typed from the published layouts: DCGAN (Radford et al., 2016), in 3-D as in Vondrick et al. (2016), and the
-convolutional VAE of single frames (Kingma and Welling, 2014). Every step includes what jaxvid's step includes: bytes to
-floats, noise, the average of the sampled parameters, and the norms of the gradients. The optimizer is the fused one and
-memory is channels last, which is the fastest of PyTorch's settings on CPU.
+Typed from the published layouts: DCGAN (Radford et al., 2016), in 3-D as in Vondrick et al. (2016), the convolutional
+VAE of single frames (Kingma and Welling, 2014), and the transformer over tokens of VideoGPT (Yan et al., 2021). Every
+step includes what jaxvid's step includes: bytes to floats, noise, the average of the sampled parameters, and the norms
+of the gradients. The optimizer is the fused one and memory is channels last, which is the fastest of PyTorch's settings
+on CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import cross_entropy, gelu, pad, scaled_dot_product_attention, softplus
 
 SLOPE = 0.2  # of the leaky ReLU, below 0
 Step = Callable[[], Tensor]
@@ -119,6 +120,86 @@ def frame_vae(video: Tensor, width: int = 32, hidden: int = 512, dim: int = 16, 
         nll = (0.5 * error * torch.exp(-2 * log_scale) + log_scale + 0.9189).sum() / len(video)
         kl = 0.5 * (log_variance.exp() - log_variance - 1 + mean.square()).sum() / len(video)
         loss = (nll + kl) / video[0].numel()
+        model.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        torch._foreach_lerp_(average, parameters, 0.01)
+        return torch.stack([loss.detach(), norm])
+
+    return step
+
+
+class CausalBlock(nn.Module):
+    """x [B,N,W] -> the same, each place from itself and those before it.
+
+    `fused`: with PyTorch's own attention, which never writes the scores down; VideoGPT's code does.
+    """
+
+    def __init__(self, width: int, heads: int, fused: bool) -> None:
+        super().__init__()
+        self.heads, self.fused = heads, fused
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.query_key_value, self.attended = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.hidden, self.output = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.query_key_value(self.norms[0](x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        queries, keys, values = heads.unbind(0)
+        if self.fused:
+            attended = scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        else:
+            scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
+            attended = scores.masked_fill(later, -torch.inf).softmax(-1) @ values
+        x = x + self.attended(attended.transpose(1, 2).flatten(2))
+        return x + self.output(gelu(self.hidden(self.norms[1](x)), approximate="tanh"))
+
+
+class GPT(nn.Module):
+    """Tokens [B,t,h,w] and the vectors [B,t,h,w,D] they stand for -> logits [B,N,K], each of the tokens before it."""
+
+    def __init__(
+        self, grid: tuple[int, ...], codes: int, width: int, layers: int, heads: int, dim: int, fused: bool
+    ) -> None:
+        super().__init__()
+        self.vectors, self.codes = nn.Linear(dim, width), nn.Embedding(codes, width)
+        shapes = [[size if axis == here else 1 for axis, size in enumerate(grid)] for here in range(len(grid))]
+        self.positions = nn.ParameterList([0.02 * torch.randn(*shape, width) for shape in shapes])
+        self.blocks = nn.Sequential(*[CausalBlock(width, heads, fused) for _ in range(layers)])
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, codes)
+
+    def forward(self, tokens: Tensor, vectors: Tensor) -> Tensor:
+        x = (self.vectors(vectors) + self.codes(tokens)).flatten(1, 3)
+        places = (self.positions[0] + self.positions[1] + self.positions[2]).flatten(0, 2)
+        return self.head(self.norm(self.blocks(pad(x[:, :-1], (0, 0, 1, 0)) + places)))
+
+
+def gpt(
+    tokens: Tensor,
+    codes: int,
+    width: int,
+    layers: int,
+    heads: int,
+    dim: int = 32,
+    fused: bool = True,
+    compiled: bool = False,
+) -> Step:
+    """A step of the transformer of configs/transformer.py without conditions, on tokens [B,t,h,w].
+
+    Its layers are VideoGPT's: no norms of queries and keys, and no modulation, which jaxvid's has beside. AdamW,
+    gradients clipped to norm 1.
+    """
+    tokens, table = tokens.long(), torch.randn(codes, dim, device=tokens.device)
+    model = GPT(tuple(tokens.shape[1:]), codes, width, layers, heads, dim, fused).to(tokens.device)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, 2e-3, (0.9, 0.99), weight_decay=0.01, fused=True)
+    average = [p.detach().clone() for p in parameters]
+    apply = torch.compile(model) if compiled else model
+
+    def step() -> Tensor:
+        logits = apply(tokens, table[tokens])
+        loss = cross_entropy(logits.float().flatten(0, 1), tokens.flatten())
         model.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -66,3 +66,10 @@ def product() -> Callable[[], Any]:
     """A large float32 matrix product of `PRODUCT_FLOP` operations, compiled and warm."""
     square = normal(0, (PRODUCT, PRODUCT))
     return compiled(jnp.matmul, square, square)
+
+
+def repeated(function: Callable, *inputs: Any, options: Any = None) -> Callable[..., Any]:
+    """run(count=1): the compiled function of these inputs, so often; warm, blocks at the end."""
+    run = jax.jit(function, compiler_options=options)
+    jax.block_until_ready(run(*inputs))
+    return lambda count=1: jax.block_until_ready([run(*inputs) for _ in range(count)])

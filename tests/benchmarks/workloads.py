@@ -61,10 +61,15 @@ def training_step(config: Any) -> Callable[..., Any]:
 
 
 def measured_step(config: Any) -> tuple[dict[str, float], Callable[[int], Any]]:
+    """`measured`, of the training step of a recipe."""
+    method, state, batch = started(config)
+    return measured(method.train_step, state, batch)
+
+
+def measured(train_step: Callable, state: Any, batch: Any) -> tuple[dict[str, float], Callable[[int], Any]]:
     """Facts of the compiled step (operations of the program as it is written, MiB it needs, seconds of compilation),
     and run(steps)."""
-    method, state, batch = started(config)
-    step = parallel.make_step(method.train_step, parallel.make_mesh(jax.devices()[:1]))
+    step = parallel.make_step(train_step, parallel.make_mesh(jax.devices()[:1]))
     start = time.perf_counter()
     lowered = step.lower(state, batch)
     compiled = lowered.compile()

@@ -1,4 +1,4 @@
-"""Axial attention against loops over rows of plain numpy."""
+"""Axial attention against loops over rows of plain numpy; attention to all places, and its gradients, in float64."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.nn.attention import AxialAttention
+from jaxvid.nn.attention import AxialAttention, attention
 
 
 def by_hand(params: dict, x: np.ndarray, heads: int) -> np.ndarray:
@@ -55,3 +55,43 @@ def test_bfloat16_keeps_a_float32_softmax():
 def test_heads_that_do_not_divide_are_named():
     with pytest.raises(ValueError, match="multiple of heads=4, got 6"):
         AxialAttention(heads=4).init(jax.random.key(0), jnp.ones((1, 2, 2, 2, 6)))
+
+
+def attention_in_float64(queries, keys, values, gradient, causal):
+    """The output and the gradients by queries, keys and values, from the whole matrix of weights."""
+    scores = np.einsum("bnhd,bmhd->bhnm", queries, keys)
+    if causal:
+        scores = np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    by_weights = np.einsum("bnhd,bmhd->bhnm", gradient, values)
+    by_scores = weights * (by_weights - (weights * by_weights).sum(-1, keepdims=True))
+    return (
+        np.einsum("bhnm,bmhd->bnhd", weights, values),
+        np.einsum("bhnm,bmhd->bnhd", by_scores, keys),
+        np.einsum("bhnm,bnhd->bmhd", by_scores, queries),
+        np.einsum("bhnm,bnhd->bmhd", weights, gradient),
+    )
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (jnp.bfloat16, 0.02)])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("count", [1, 3, 18])  # 18 is no multiple of the chunks, and 3 are fewer than they
+def test_attention_and_its_gradients_are_those_of_float64(count, causal, dtype, tolerance):
+    draw = np.random.default_rng(0).normal
+    given = [np.asarray(draw(size=(2, count, 3, 5)), dtype) for _ in range(4)]
+    given[0] *= 3  # weights that differ
+    output, pull = jax.vjp(lambda *inputs: attention(*inputs, causal), *given[:3])
+    found = output, *pull(jnp.asarray(given[3]))
+    assert all(x.dtype == dtype for x in found)
+    for x, right in zip(found, attention_in_float64(*(x.astype(np.float64) for x in given), causal), strict=True):
+        np.testing.assert_allclose(np.asarray(x, np.float64), right, atol=tolerance * max(1, np.abs(right).max()))
+
+
+def test_scores_far_apart_and_far_from_zero_do_not_overflow():
+    queries = jnp.full((1, 4, 1, 1), 100.0)
+    keys = jnp.array([-9.0, 9.0, 8.0, 9.0]).reshape(1, 4, 1, 1)
+    values = jnp.arange(4.0).reshape(1, 4, 1, 1)
+    np.testing.assert_allclose(attention(queries, keys, values, True).ravel(), [0, 1, 1, 2], rtol=1e-6)
+    gradients = jax.grad(lambda *inputs: attention(*inputs, True).sum(), (0, 1, 2))(queries, keys, values)
+    assert all(np.isfinite(x).all() for x in gradients)
