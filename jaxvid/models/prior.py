@@ -23,7 +23,7 @@ from jaxvid.shapes import expect
 Grid = tuple[int, int, int]  # frames, rows and columns of tokens
 Call = Callable[..., Any]
 Draw = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-MOST_EMBEDDED = 4096  # codes up to which each has an embedding of its own, beside the vector that it stands for
+MOST_EMBEDDED = 4096  # codes up to which each has an embedding of its own: codes alike in vector differ in what follows
 INIT = nn.initializers.normal(0.02)  # of all that is summed at a place, so that none hides the others at first
 
 
@@ -91,7 +91,7 @@ class Prior(nn.Module):
             nn.Dense(self.width, dtype=self.dtype, kernel_init=INIT) for _ in range(3)
         )
         if codes <= MOST_EMBEDDED:
-            self.codes = nn.Embed(codes, self.width, dtype=self.dtype, embedding_init=INIT)
+            self.codes = nn.Embed(codes, self.width, dtype=self.dtype)
         shapes = {"frames": (t, 1, 1), "rows": (1, h, 1), "columns": (1, 1, w)}
         self.positions = [self.param(name, INIT, (*shape, self.width)) for name, shape in shapes.items()]
         self.null = self.param("null", INIT, (self.features,))
@@ -147,9 +147,8 @@ class Prior(nn.Module):
         return Context(places, vector, words, mask)
 
     def embed(self, tokens: jax.Array, vectors: jax.Array) -> jax.Array:
-        """Tokens [...] and the vectors [...,D] that they stand for -> [...,W]."""
-        embedded = self.vectors(vectors)
-        return embedded + self.codes(tokens) if math.prod(self.digits) <= MOST_EMBEDDED else embedded
+        """Tokens [...] and the vectors [...,D] that they stand for -> [...,W], from one of the two."""
+        return self.codes(tokens) if math.prod(self.digits) <= MOST_EMBEDDED else self.vectors(vectors)
 
     def logits(self, features: jax.Array, digits: Sequence[jax.Array]) -> jax.Array:
         """Features [...,W] of the network, and the first digits [...] -> logits [...,K] of the next digit."""
