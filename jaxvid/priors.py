@@ -21,7 +21,7 @@ from jaxvid import conditions as conditions_lib
 from jaxvid import core, optim, parallel, pretrained
 from jaxvid.core import Batch, Evaluated, Metrics, Profile, TrainState, normalize
 from jaxvid.data import Source
-from jaxvid.models.prior import Grid, Prior
+from jaxvid.models.prior import Grid, Known, Prior
 from jaxvid.names import choice
 from jaxvid.parallel import fold_keys
 from jaxvid.tokens import PLAYER as TOKENIZER
@@ -47,8 +47,7 @@ class Inputs(NamedTuple):
     """Of the prior, for each example."""
 
     tokens: jax.Array  # [B,t,h,w]
-    vectors: jax.Array  # [B,t,h,w,D]
-    known: jax.Array | None  # [B,t,h,w,D+1]
+    known: Known | None
     conditions: dict[str, jax.Array]
 
 
@@ -84,8 +83,8 @@ def make_setup(
     )
     if config.data.frames > tokenizer.frames and tokenizer.grid[0] < 2:
         raise ValueError(
-            f"data.frames is {config.data.frames}, and the tokenizer makes one frame of tokens of a clip, so that none is "
-            "left for a window to begin with: train a tokenizer with a smaller model.downsample of time."
+            f"data.frames is {config.data.frames}, and the tokenizer makes one frame of tokens of a clip, and so none "
+            "for a window to begin with: train a tokenizer with a smaller model.downsample of time."
         )
     if setup.drawing.guidance != 1 and (setup.prior.guide is None or not config.model.unguided):
         raise ValueError(
@@ -158,11 +157,11 @@ def init(
     return core.new_state(key, players, setup.optimizers, {TOKENIZER: collections}, averaged=(PRIOR,))
 
 
-def inputs_of(setup: Setup, state: TrainState, batch: Batch, known: jax.Array | None) -> Inputs:
-    """What the prior learns from: the tokens of a batch's videos and their conditions, `known` [B,t,h,w,D+1] as is."""
+def inputs_of(setup: Setup, state: TrainState, batch: Batch, known: Known | None) -> Inputs:
+    """What the prior learns from: the tokens of a batch's videos and their conditions, `known` as is."""
     tokenizer, frozen = setup.tokenizer, pretrained.state_of(state, TOKENIZER)
     tokens = batch["tokens"] if "tokens" in batch else tokenizer.encode(frozen, normalize(batch["video"]))
-    return Inputs(tokens, tokenizer.vectors(frozen)(tokens), known, taken(setup, batch)[0])
+    return Inputs(tokens, known, taken(setup, batch)[0])
 
 
 def taken(setup: Setup, batch: Batch) -> tuple[dict[str, jax.Array], jax.Array | None]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxvid.core import TrainState, find_method
-from jaxvid.models.prior import MOST_EMBEDDED, Grid, joined
+from jaxvid.models.prior import MOST_EMBEDDED, Grid, Known, joined
 from jaxvid.shapes import expect
 
 PLAYER = "tokenizer"
@@ -24,7 +24,6 @@ class Tokenizer(NamedTuple):
     digits: of a token, the fastest first; their product is the number of codes.
     encode: (state, video [B,T,H,W,3] in [-1, 1]) -> tokens int [B,t,h,w].
     decode: (state, tokens [B,t,h,w]) -> video in [-1, 1]; of any t.
-    vectors: (state) -> a function of tokens [...] -> the vectors [...,D] they stand for, of about unit variance.
     """
 
     grid: Grid
@@ -32,7 +31,6 @@ class Tokenizer(NamedTuple):
     digits: tuple[int, ...]
     encode: Callable[[TrainState, jax.Array], jax.Array]
     decode: Callable[[TrainState, jax.Array], jax.Array]
-    vectors: Callable[[TrainState], Callable[[jax.Array], jax.Array]]
 
     @property
     def frames(self) -> int:
@@ -79,8 +77,8 @@ def grouped(digits: Sequence[int]) -> tuple[int, ...]:
     return tuple(groups)
 
 
-def known_places(tokenizer: Tokenizer, state: TrainState, video: jax.Array, count: jax.Array) -> jax.Array:
-    """What the first frames tell about every place: [B,t,h,w,D+1], as `known_grid`.
+def known_places(tokenizer: Tokenizer, state: TrainState, video: jax.Array, count: jax.Array) -> Known:
+    """What the first frames tell about every place: `known_grid`.
 
     Args:
       tokenizer, state: of it alone.
@@ -90,23 +88,20 @@ def known_places(tokenizer: Tokenizer, state: TrainState, video: jax.Array, coun
     return known_grid(tokenizer, state, video, known[:, :, None, None])
 
 
-def known_grid(tokenizer: Tokenizer, state: TrainState, video: jax.Array, known: jax.Array) -> jax.Array:
-    """What the known pixels of a video tell about every place: [B,t,h,w,D+1].
+def known_grid(tokenizer: Tokenizer, state: TrainState, video: jax.Array, known: jax.Array) -> Known:
+    """What the known pixels of a video tell about every place.
 
     The tokenizer sees the whole clip, so that the tokens of known pixels carry the others. So the others are filled in
-    (`filled`; as in Yu et al., 2023, section 3.2), and the clip is tokenized; the last channel is the share of a
-    place's pixels that is known.
+    (`filled`; as in Yu et al., 2023, section 3.2), and the clip is tokenized.
 
     Args:
       tokenizer, state: of it alone.
       video: [B,T,H,W,3] in [-1, 1].
-      known: bool, of a shape that broadcasts to [B,T,H,W]; where all is False, the grid is 0.
+      known: bool, of a shape that broadcasts to [B,T,H,W]; where all is False, nothing is known.
     """
-    vectors = tokenizer.vectors(state)(tokenizer.encode(state, filled(video, known)))
     sizes = (size for pair in zip(tokenizer.grid, tokenizer.factors, strict=True) for size in pair)
-    known = jnp.broadcast_to(known, video.shape[:-1])
-    share = known.astype(vectors.dtype).reshape(len(video), *sizes).mean((2, 4, 6))[..., None]
-    return jnp.concatenate([vectors, share], -1) * known.any((1, 2, 3))[:, None, None, None, None]
+    share = jnp.broadcast_to(known, video.shape[:-1]).astype(jnp.float32).reshape(len(video), *sizes).mean((2, 4, 6))
+    return Known(tokenizer.encode(state, filled(video, known)), share)
 
 
 def filled(video: jax.Array, known: jax.Array) -> jax.Array:

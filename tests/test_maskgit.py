@@ -135,16 +135,15 @@ def test_exact_bits_are_those_of_a_recount_place_by_place() -> None:
     places = [np.unravel_index(place, GRID) for place in order]
 
     @quickly
-    def logits(tokens: jax.Array, vectors: jax.Array, hidden: jax.Array) -> jax.Array:
+    def logits(tokens: jax.Array, hidden: jax.Array) -> jax.Array:
         variables = {"params": state.ema["prior"]}
-        return setup.prior.apply(variables, tokens, vectors, None, examples.conditions, None, hidden)[0]
+        return setup.prior.apply(variables, tokens, None, examples.conditions, None, hidden)[0]
 
     for number in (0, 1, 5, 17, 31):
         hidden = np.zeros((4, *GRID), bool)
         for place in places[number:]:
             hidden[:, *place] = True
-        garbage = np.where(hidden, 3, examples.tokens), np.where(hidden[..., None], 9.0, examples.vectors)
-        found = np.asarray(logits(*garbage, hidden), np.float64)[:, *places[number]]
+        found = np.asarray(logits(np.where(hidden, 3, examples.tokens), hidden), np.float64)[:, *places[number]]
         right = found[np.arange(4), np.asarray(given["tokens"])[:, *places[number]]]
         expected = np.log2(np.exp(found).sum(-1)) - right / np.log(2)
         np.testing.assert_allclose(bits[:, *places[number]], expected, rtol=1e-4)

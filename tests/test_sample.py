@@ -90,7 +90,7 @@ def test_the_command_writes_pictures_and_an_array(gan_run: Path, run: run_lib.Ru
     arguments = ["--num=3", "--seed=9", "--label=star_up,star_down", f"--output={output}"]
     assert sample.main([f"--workdir={gan_run}", *arguments]) == 0
     printed = capsys.readouterr().out
-    assert "step 2 of" in printed and str(output) in printed and printed.count("\n") == 2
+    assert "step 2 of" in printed and str(output) in printed and printed.count("\n") == 3 and " frames/s" in printed
     assert sorted(path.name for path in output.iterdir()) == [f"samples.{end}" for end in ("gif", "mp4", "npz", "png")]
     collection = open_collection(output / "samples.npz")  # as the evaluator reads it
     expected = to_uint8(sample.draw(run, 3, 9, label=["star_up", "star_down"]))

@@ -76,20 +76,18 @@ def test_digits_are_grouped_up_to_4096_values() -> None:
 
 def test_known_places_depend_on_known_frames_alone() -> None:
     video = jax.random.uniform(jax.random.key(0), (3, 4, 2, 2, 3), minval=-1)
-    # A tokenizer of two frames to one place: its vector is the mean of all frames, which a real one sees as well.
+    # A tokenizer of two frames to one place: its token is the mean of all frames, which a real one sees as well.
     tokenizer = tokens.Tokenizer(
         grid=(2, 1, 1),
         factors=(2, 2, 2),
         digits=(4,),
-        encode=lambda state, clip: clip,
+        encode=lambda state, clip: jnp.broadcast_to(clip.mean((1, 2, 3, 4))[:, None, None, None], (3, 2, 1, 1)),
         decode=lambda state, indices: indices,
-        vectors=lambda state: lambda clip: jnp.broadcast_to(clip.mean((1, 2, 3))[:, None, None, None], (3, 2, 1, 1, 3)),
     )
     count = jnp.array([0, 1, 3])
     found = known_places(tokenizer, SimpleNamespace(), video, count)
-    np.testing.assert_array_equal(found[..., -1].reshape(3, 2), [[0, 0], [0.5, 0], [1, 0.5]])
-    np.testing.assert_array_equal(found[0], 0)
-    np.testing.assert_allclose(found[1, 0, 0, 0, :3], video[1, 0].mean((0, 1)), rtol=1e-5)
+    np.testing.assert_array_equal(found.share.reshape(3, 2), [[0, 0], [0.5, 0], [1, 0.5]])
+    np.testing.assert_allclose(found.tokens[1, 0, 0, 0], video[1, 0].mean(), rtol=1e-5)
     repeated = jnp.concatenate([video[2, :3], video[2, 2:3]])
     np.testing.assert_allclose(found[2, 0, 0, 0, :3], repeated.mean((0, 1, 2)), rtol=1e-5)
     later = video.at[1, 1:].set(0).at[2, 3:].set(0).at[0].set(0)

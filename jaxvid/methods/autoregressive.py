@@ -19,7 +19,7 @@ from jaxvid import core, parallel, pretrained, priors
 from jaxvid.core import Batch, Evaluated, Method, Metrics, Profile, TrainState
 from jaxvid.models.lstm import LSTM
 from jaxvid.models.pixelcnn import GatedPixelCNN, MaskedPixelCNN
-from jaxvid.models.prior import joined
+from jaxvid.models.prior import Known, joined
 from jaxvid.models.transformer import Transformer
 from jaxvid.parallel import fold_keys
 from jaxvid.priors import PRIOR, TOKENIZER, Inputs, Setup, complete
@@ -58,8 +58,8 @@ def inputs(setup: Setup, state: TrainState, batch: Batch, count: jax.Array | Non
     return priors.inputs_of(setup, state, batch, known(setup, state, batch, count))
 
 
-def known(setup: Setup, state: TrainState, batch: Batch, count: jax.Array | None = None) -> jax.Array | None:
-    """What is known at every place [B,t,h,w,D+1], of `count` [B] of the first frames (default: all of the batch's)."""
+def known(setup: Setup, state: TrainState, batch: Batch, count: jax.Array | None = None) -> Known | None:
+    """What is known at every place, of `count` [B] of the first frames (default: all of the batch's)."""
     _, first = priors.taken(setup, batch)
     if first is None:
         return None
@@ -100,7 +100,6 @@ def generate(
     """
     prior, drawing, tokenizer = setup.prior, setup.drawing, setup.tokenizer
     apply: Any = functools.partial(prior.apply, {"params": core.sampled_params(state, PRIOR)})
-    vectors = tokenizer.vectors(pretrained.state_of(state, TOKENIZER))
     given = copied((known(setup, state, batch), priors.taken(setup, batch)[0]), drawing)
     context = apply(*given, under_conditions(len(keys), drawing), method="context")
     uniforms = jax.vmap(lambda key: jax.random.uniform(key, (math.prod(tokenizer.grid), len(prior.digits))))(keys)
@@ -112,7 +111,7 @@ def generate(
         token, _ = draw_token(logits, prior.digits, uniforms[:, place], drawing)
         if given_tokens.size:
             token = jnp.where(place < given_tokens.shape[1], given_tokens[:, place].astype(token.dtype), token)
-        return token, apply(*copied((token, vectors(token)), drawing), method="embed")
+        return token, apply(copied(token, drawing), method="embed")
 
     return prior.network.generate(functools.partial(apply, method="run"), context, draw)
 

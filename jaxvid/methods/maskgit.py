@@ -20,6 +20,7 @@ from jaxvid import completion, core, parallel, pretrained, priors
 from jaxvid.completion import GENERATION, PREDICTION
 from jaxvid.core import Batch, Evaluated, Method, Metrics, Profile, TrainState, normalize
 from jaxvid.models.masked import RANKS, MaskedPrior, cosine_count, halton, hidden_at_random, remaining, revealed
+from jaxvid.models.prior import Known
 from jaxvid.models.transformer import Transformer
 from jaxvid.names import choice
 from jaxvid.parallel import fold_keys
@@ -87,8 +88,8 @@ def inputs(setup: Setup, state: TrainState, batch: Batch, part: Completion | Non
     return priors.inputs_of(setup, state, batch, known(setup, state, part))
 
 
-def known(setup: Setup, state: TrainState, part: Completion | None) -> jax.Array | None:
-    """What is known at every place: [B,t,h,w,D+1]; None where the model completes no videos."""
+def known(setup: Setup, state: TrainState, part: Completion | None) -> Known | None:
+    """What is known at every place; None where the model completes no videos."""
     if part is None:
         return None
     return known_grid(setup.tokenizer, pretrained.state_of(state, TOKENIZER), part.video, part.known)
@@ -173,7 +174,6 @@ def generate(
     count, places = len(keys), math.prod(grid)
     keys = keys if drawing.temperature else jnp.broadcast_to(jax.random.key(0), (count,))
     apply: Any = functools.partial(prior.apply, {"params": core.sampled_params(state, PRIOR)})
-    vectors = setup.tokenizer.vectors(pretrained.state_of(state, TOKENIZER))
     part = asked(setup, batch, count)
     task = jnp.zeros(count, int) if part is None else part.task
     known_part, conditions, task = copied((known(setup, state, part), priors.taken(setup, batch)[0], task), drawing)
@@ -185,7 +185,7 @@ def generate(
 
     def reveal(carry: Any, step: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
         (tokens, hidden), (number, left) = carry, step
-        features = apply(*copied((tokens, vectors(tokens), hidden), drawing), context, method="see")
+        features = apply(*copied((tokens, hidden), drawing), context, method="see")
         logits = functools.partial(apply, features.reshape(-1, prior.width), method="logits")
         own = fold_keys(fold_keys(keys, 1), number)
         uniforms = jax.vmap(lambda key: jax.random.uniform(key, (places, len(prior.digits))))(own)

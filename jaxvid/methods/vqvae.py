@@ -199,21 +199,12 @@ def tokenizer(config: ConfigDict) -> Tokenizer:
     factors = tuple(config.model.downsample)
     sizes = (data.frames, data.resolution, data.resolution)
 
-    def vectors(state: TrainState) -> Callable[[jax.Array], jax.Array]:
-        lookup = model.bind(_variables(state)).quantizer.lookup
-        if len(digits) > 1:  # levels from -1 to 1
-            return lookup
-        codebook = lookup(jnp.arange(digits[0]))
-        mean, deviation = codebook.mean(0), codebook.std(0) + 1e-6
-        return lambda indices: (codebook[indices] - mean) / deviation
-
     return Tokenizer(
         grid=tuple(size // factor for size, factor in zip(sizes, factors, strict=True)),
         factors=factors,
         digits=grouped(digits),
         encode=lambda state, video: model.bind(_variables(state)).encode(video),
         decode=lambda state, indices: jnp.clip(model.bind(_variables(state)).decode(indices), -1, 1),
-        vectors=vectors,
     )
 
 

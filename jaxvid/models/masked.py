@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvid.models.prior import INIT, Context, Grid, Prior
+from jaxvid.models.prior import INIT, Context, Grid, Known, Prior
 
 
 class MaskedPrior(Prior):
@@ -33,8 +33,7 @@ class MaskedPrior(Prior):
     def __call__(
         self,
         tokens: jax.Array,
-        vectors: jax.Array,
-        known: jax.Array | None = None,
+        known: Known | None = None,
         conditions: Mapping[str, jax.Array] | None = None,
         guided: jax.Array | None = None,
         hidden: jax.Array | None = None,
@@ -43,7 +42,7 @@ class MaskedPrior(Prior):
         """Tokens int [B,t,h,w] -> float32 logits [B,t,h,w,K] of each digit, given the digits before it.
 
         Args:
-          vectors, known, conditions, guided: as of `Prior`.
+          known, conditions, guided: as of `Prior`.
           hidden: bool [B,t,h,w], the tokens that are not seen (default: all).
           task: int [B] (default: 0).
         """
@@ -51,20 +50,20 @@ class MaskedPrior(Prior):
         task = jnp.zeros(len(tokens), int) if task is None else task
         guided = jnp.ones(len(tokens), bool) if guided is None else guided
         context = self.task_context(known, conditions or {}, guided, task)
-        features = self.see(tokens, vectors, hidden, context)
+        features = self.see(tokens, hidden, context)
         digits = self.split(tokens)
         return [self.logits(features, digits[:number]) for number in range(len(digits))]
 
     def task_context(
-        self, known: jax.Array | None, conditions: Mapping[str, jax.Array], guided: jax.Array, task: jax.Array
+        self, known: Known | None, conditions: Mapping[str, jax.Array], guided: jax.Array, task: jax.Array
     ) -> Context:
         """What all places depend on: `Prior.context`, and the task int [B]."""
         context = self.context(known, conditions, guided)
         return context._replace(vector=context.vector + self.task(task))
 
-    def see(self, tokens: jax.Array, vectors: jax.Array, hidden: jax.Array, context: Context) -> jax.Array:
+    def see(self, tokens: jax.Array, hidden: jax.Array, context: Context) -> jax.Array:
         """Features [B,t,h,w,W] of all places, with the hidden tokens behind the mask."""
-        embedded = self.embed(tokens, vectors)
+        embedded = self.embed(tokens)
         return self.network(jnp.where(hidden[..., None], self.mask.astype(embedded.dtype), embedded), context)
 
 

@@ -9,7 +9,7 @@ features [B,t,h,w,W], of which those at a place depend on tokens before it alone
   place and its embedding [B,W].
 """
 
-import math
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,8 +23,17 @@ from jaxvid.shapes import expect
 Grid = tuple[int, int, int]  # frames, rows and columns of tokens
 Call = Callable[..., Any]
 Draw = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-MOST_EMBEDDED = 4096  # codes up to which each has an embedding of its own: codes alike in vector differ in what follows
+MOST_EMBEDDED = 4096  # values of a digit of a token, each of which has an embedding
 INIT = nn.initializers.normal(0.02)  # of all that is summed at a place, so that none hides the others at first
+
+
+class Known(NamedTuple):
+    """What is known of a video: the tokens int [B,t,h,w] of what it is filled in to, and the known share of each place,
+    float [B,t,h,w]; where that is 0 in all of a video, nothing is known.
+    """
+
+    tokens: jax.Array
+    share: jax.Array
 
 
 class Context(NamedTuple):
@@ -86,12 +95,9 @@ class Prior(nn.Module):
 
     def setup(self) -> None:
         t, h, w = self.grid
-        codes = math.prod(self.digits)
-        self.vectors, self.known, self.of_frames = (
-            nn.Dense(self.width, dtype=self.dtype, kernel_init=INIT) for _ in range(3)
-        )
-        if codes <= MOST_EMBEDDED:
-            self.codes = nn.Embed(codes, self.width, dtype=self.dtype)
+        self.codes = [nn.Embed(size, self.width, dtype=self.dtype) for size in self.digits]
+        self.known = nn.Dense(self.width, dtype=self.dtype)
+        self.of_frames = nn.Dense(self.width, dtype=self.dtype, kernel_init=INIT)
         shapes = {"frames": (t, 1, 1), "rows": (1, h, 1), "columns": (1, 1, w)}
         self.positions = [self.param(name, INIT, (*shape, self.width)) for name, shape in shapes.items()]
         self.null = self.param("null", INIT, (self.features,))
@@ -102,35 +108,33 @@ class Prior(nn.Module):
     def __call__(
         self,
         tokens: jax.Array,
-        vectors: jax.Array,
-        known: jax.Array | None = None,
+        known: Known | None = None,
         conditions: Mapping[str, jax.Array] | None = None,
         guided: jax.Array | None = None,
     ) -> list[jax.Array]:
         """Tokens int [B,t,h,w] -> float32 logits [B,t,h,w,K] of each digit, given the tokens and digits before it.
 
-        Args:
-          vectors: [B,t,h,w,D] that the tokens stand for, of about unit variance.
-          known, conditions, guided: as of `context`.
+        `known`, `conditions` and `guided` are as of `context`.
         """
         expect(f"[B,{','.join(map(str, self.grid))}]", int, tokens=tokens)
         context = self.context(known, conditions or {}, jnp.ones(len(tokens), bool) if guided is None else guided)
-        features = self.network(self.embed(tokens, vectors), context)
+        features = self.network(self.embed(tokens), context)
         digits = self.split(tokens)
         return [self.logits(features, digits[:number]) for number in range(len(digits))]
 
-    def context(self, known: jax.Array | None, conditions: Mapping[str, jax.Array], guided: jax.Array) -> Context:
+    def context(self, known: Known | None, conditions: Mapping[str, jax.Array], guided: jax.Array) -> Context:
         """What all places depend on.
 
         Args:
-          known: [B,t,h,w,D+1], vectors of what is known of the video at each place, and how much of it is known.
           conditions: by name, of `guide` and of `per_frame`.
           guided: bool [B], False where the conditions of `guide` are left out.
         """
         count = len(guided)
         places = sum(self.positions, jnp.zeros((1, *self.grid, self.width)))
         if known is not None:
-            places += self.known(known)
+            share = known.share[..., None].astype(places.dtype)
+            seen = self.known(jnp.concatenate([self.embed(known.tokens), share], -1))
+            places += seen * (share > 0).any((1, 2, 3), keepdims=True)
         if self.per_frame is not None:
             moved: Any = self.per_frame({n: x for n, x in conditions.items() if n in self.per_frame.frames})
             before = jnp.pad(moved.frames[:, :-1], ((0, 0), (1, 0), (0, 0)))
@@ -146,9 +150,11 @@ class Prior(nn.Module):
                 mask = jnp.pad(encoded.mask & guided[:, None], ((0, 0), (1, 0)), constant_values=True)
         return Context(places, vector, words, mask)
 
-    def embed(self, tokens: jax.Array, vectors: jax.Array) -> jax.Array:
-        """Tokens [...] and the vectors [...,D] that they stand for -> [...,W], from one of the two."""
-        return self.codes(tokens) if math.prod(self.digits) <= MOST_EMBEDDED else self.vectors(vectors)
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        """Tokens [...] -> [...,W]."""
+        return functools.reduce(
+            jnp.add, (table(digit) for table, digit in zip(self.codes, self.split(tokens), strict=True))
+        )
 
     def logits(self, features: jax.Array, digits: Sequence[jax.Array]) -> jax.Array:
         """Features [...,W] of the network, and the first digits [...] -> logits [...,K] of the next digit."""

@@ -157,20 +157,18 @@ class CausalBlock(nn.Module):
 
 
 class GPT(nn.Module):
-    """Tokens [B,t,h,w] and the vectors [B,t,h,w,D] they stand for -> logits [B,N,K], each of the tokens before it."""
+    """Tokens [B,t,h,w] -> logits [B,N,K], each of the tokens before it."""
 
-    def __init__(
-        self, grid: tuple[int, ...], codes: int, width: int, layers: int, heads: int, dim: int, fused: bool
-    ) -> None:
+    def __init__(self, grid: tuple[int, ...], codes: int, width: int, layers: int, heads: int, fused: bool) -> None:
         super().__init__()
-        self.vectors, self.codes = nn.Linear(dim, width), nn.Embedding(codes, width)
+        self.codes = nn.Embedding(codes, width)
         shapes = [[size if axis == here else 1 for axis, size in enumerate(grid)] for here in range(len(grid))]
         self.positions = nn.ParameterList([0.02 * torch.randn(*shape, width) for shape in shapes])
         self.blocks = nn.Sequential(*[CausalBlock(width, heads, fused) for _ in range(layers)])
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, codes)
 
-    def forward(self, tokens: Tensor, vectors: Tensor) -> Tensor:
-        x = (self.vectors(vectors) + self.codes(tokens)).flatten(1, 3)
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.codes(tokens).flatten(1, 3)
         places = (self.positions[0] + self.positions[1] + self.positions[2]).flatten(0, 2)
         return self.head(self.norm(self.blocks(pad(x[:, :-1], (0, 0, 1, 0)) + places)))
 
@@ -181,7 +179,6 @@ def gpt(
     width: int,
     layers: int,
     heads: int,
-    dim: int = 32,
     fused: bool = True,
     compiled: bool = False,
 ) -> Step:
@@ -190,15 +187,15 @@ def gpt(
     Its layers are VideoGPT's: no norms of queries and keys, and no modulation, which jaxvid's has beside. AdamW,
     gradients clipped to norm 1.
     """
-    tokens, table = tokens.long(), torch.randn(codes, dim, device=tokens.device)
-    model = GPT(tuple(tokens.shape[1:]), codes, width, layers, heads, dim, fused).to(tokens.device)
+    tokens = tokens.long()
+    model = GPT(tuple(tokens.shape[1:]), codes, width, layers, heads, fused).to(tokens.device)
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, 2e-3, (0.9, 0.99), weight_decay=0.01, fused=True)
     average = [p.detach().clone() for p in parameters]
     apply = torch.compile(model) if compiled else model
 
     def step() -> Tensor:
-        logits = apply(tokens, table[tokens])
+        logits = apply(tokens)
         loss = cross_entropy(logits.float().flatten(0, 1), tokens.flatten())
         model.zero_grad()
         loss.backward()

@@ -22,14 +22,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import interleaved, normal, paired, repeated
+from timing import interleaved, paired, repeated
 from workloads import recipe
 
-from jaxvid import core, optim, parallel, tokens
+from jaxvid import core, optim, parallel, priors, tokens
 from jaxvid.methods import autoregressive
-from jaxvid.methods.autoregressive import PRIOR, TOKENIZER, Setup
+from jaxvid.models.prior import Prior
+from jaxvid.priors import PRIOR, TOKENIZER, Setup
 
-DIM = 32  # of the vectors that tokens stand for
 COPIED = 2**27  # numbers in a large copy
 
 
@@ -61,15 +61,14 @@ class Workload(NamedTuple):
 
 
 def workload(size: Size) -> Workload:
-    """An unconditional prior over random tokens, of a tokenizer that is a random table of vectors and no more."""
+    """An unconditional prior over random tokens, of a tokenizer that is never called."""
     fields = {name: getattr(size, name) for name in ("width", "layers", "heads", "dtype")}
     config = recipe("transformer", {f"model.{name}": value for name, value in fields.items()} | {"condition.on": ()})
-    table = normal(0, (size.codes, DIM))
-    tokenizer = tokens.Tokenizer(size.grid, (1, 1, 1), (size.codes,), None, None, lambda state: lambda x: table[x])
+    tokenizer = tokens.Tokenizer(size.grid, (1, 1, 1), (size.codes,), None, None)
     setup = Setup(
         config=config,
         tokenizer=tokenizer,
-        prior=autoregressive.make_prior(config, tokenizer),
+        prior=priors.make_prior(config, tokenizer, autoregressive.NETWORKS, Prior),
         drawing=tokens.make_drawing(config.sample),
         optimizers=optim.make_optimizers(config.optim, {PRIOR: config.train.steps}),
         axis_name=None,
@@ -130,7 +129,7 @@ def sampling_without_cache(work: Workload) -> Callable[..., Any]:
     def one(variables: Any, known: Any, place: jax.Array) -> jax.Array:
         def features(module: Any) -> jax.Array:
             context = module.context(None, {}, jnp.ones(len(uniform), bool))
-            found = module.network(module.embed(known.tokens, known.vectors), context)
+            found = module.network(module.embed(known.tokens), context)
             return module.logits(found.reshape(len(uniform), -1, module.width)[:, place], [])
 
         return tokens.draw(prior.apply(variables, method=features), uniform, work.setup.drawing)
