@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import interleaved, paired, repeated
+from timing import interleaved, normal, paired, repeated
 from workloads import recipe
 
 from jaxvid import core, optim, parallel, priors, tokens
