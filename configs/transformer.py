@@ -9,6 +9,8 @@ Samples: not looked at yet.
 Synthetic clips of moving shapes, 8 frames of 32x32 at every second moment, as 4x8x8 tokens.
 `:text`: by caption. `:frames`: going on from first frames. `:actions`: from a still image and the object's motion.
 `:tiny`: seconds, for tests.
+`:ucf101`: by class at VideoGPT's scale (Yan et al., 2021: width 576, 8 layers), 16x128x128 clips of UCF-101 as 4x32x32
+tokens, for accelerators, after vqvae.py:ucf101. Nobody has run it to its end yet: no score, time or memory.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +26,7 @@ CONDITIONS = {
     "actions": ("first_frames", "action"),
 }
 
-VARIANTS = (*CONDITIONS, "tiny")
+VARIANTS = (*CONDITIONS, "tiny", "ucf101")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -53,4 +55,12 @@ def get_config(variant: str = "") -> ConfigDict:
         config.tokenizer.path = "runs/vqvae_tiny"
         config.model.update(width=32, layers=2, heads=2)
         config.condition.features = 16
+    if variant == "ucf101":
+        config.tokenizer.path = "runs/vqvae_ucf101"
+        config.data.update(name="tfds", dataset="ucf101", frames=16, resolution=128, stride=1)
+        config.model.update(width=576, layers=8, dtype="bfloat16")
+        config.condition.features = 576
+        config.optim.update(learning_rate=3e-4, ema_decay=0.9999)
+        config.train.update(steps=200_000, batch_size=32, workers=8, log_every=100, save_every=2000)
+        config.eval.update(every=5000, examples=1024, videos=8)
     return config
