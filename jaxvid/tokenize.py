@@ -1,6 +1,6 @@
 """Caches the tokens of a dataset's training clips, for priors that train on more videos than they can encode each time.
 
-python -m jaxvid.tokenize --workdir runs/vqvae_prior --output DIR --clips 20000
+python -m jaxvid.tokenize --workdir runs/vqvae_prior --output DIR
 python -m jaxvid.main --config configs/transformer.py --config.data.tokens=DIR
 
 The data are those that the tokenizer was trained on, or others of the same size.
@@ -32,6 +32,7 @@ from jaxvid.progress import counted
 from jaxvid.run import Run
 from jaxvid.tokens import PLAYER, make_tokenizer
 
+DRAWN = 2**14  # clips of synthetic data, of which there are as many as one likes, unless --clips says
 CHANGEABLE = ("name", "path", "dataset", "label", "holdout")  # fields of the data that need not be the tokenizer's
 
 
@@ -116,6 +117,8 @@ def main(words: Sequence[str] | None = None) -> int:
         run = run_lib.load(options.workdir)
         fields = {name: getattr(options, name) for name in CHANGEABLE if getattr(options, name) is not None}
         config = config_of(run, options.workdir, fields)
+        if options.clips is None and config.data.name == "synthetic":
+            options.clips = DRAWN
         numbers = {name: getattr(options, name) for name in ("clips", "first_frames", "batch_size")}
         about = cache(run, config, options.output, **numbers, shards=options.shards, workers=options.workers)
         grid, left_out = "x".join(map(str, about["grid"])), len(about["left_out"])
@@ -130,7 +133,11 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("jaxvid.tokenize", __doc__)
     parser.add_argument("--workdir", type=local_path, metavar="DIR", required=True, help="the run of a tokenizer")
     parser.add_argument("--output", type=local_path, metavar="DIR", required=True, help="receives the tokens")
-    parser.add_argument("--clips", type=int, help="how many; past all there are, with other crops (default: all, once)")
+    parser.add_argument(
+        "--clips",
+        type=int,
+        help=f"how many; past all there are, with other crops (default: all, once; {DRAWN:,} synthetic ones)",
+    )
     parser.add_argument("--first_frames", type=int, default=0, help="frames kept beside them, for priors that go on")
     parser.add_argument("--batch_size", type=int, default=16, help="encoded at once; best the prior's (default: 16)")
     parser.add_argument("--shards", type=int, default=16, help="files (default: 16)")
