@@ -122,8 +122,8 @@ def make_network(model: ConfigDict, networks: Networks, grid: Grid, dtype: Any) 
     for field in ("width", *fields):
         if model[field] < 1:
             raise ValueError(f"model.{field} is {model[field]}, expected at least 1.")
-    if model.width % model.get("heads", 1):
-        raise ValueError(f"model.width is {model.width}, expected a multiple of the {model.heads} model.heads.")
+    if "heads" in fields and model.width % (2 * model.heads):
+        raise ValueError(f"model.width is {model.width}, expected a multiple of twice the {model.heads} model.heads.")
     if "kernel" in fields and (model.kernel < 3 or model.kernel % 2 == 0):
         raise ValueError(f"model.kernel is {model.kernel}, expected an odd number of at least 3.")
     network = kind(**{field: model[field] for field in fields}, dtype=dtype)

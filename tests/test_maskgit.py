@@ -300,7 +300,7 @@ def test_samples_in_few_steps_are_of_the_distribution() -> None:
         ({"model.tasks": ("inpainting",)}, "add generation to model.tasks"),
         ({"condition.on": ("first_frames",)}, "add prediction to model.tasks"),
         ({"model.network": "transformr"}, "model.network .* did you mean transformer"),
-        ({"model.heads": 3}, "model.width is 32, expected a multiple of the 3 model.heads"),
+        ({"model.heads": 3}, "model.width is 32, expected a multiple of twice the 3 model.heads"),
         ({"sample.guidance": 2.0}, "sample.guidance is 2.0, .* without a label or a text"),
     ],
 )

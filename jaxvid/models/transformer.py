@@ -1,7 +1,8 @@
 """A transformer over tokens (Vaswani et al., 2017; for video Yan et al., 2021), as a network of `models.prior`.
 
-Blocks are pre-norm, with norms of queries and keys (Henry et al., 2020), and shifted, scaled and gated by the context's
-vector (Peebles and Xie, 2023); where there are words, each attends to them, too.
+Blocks are pre-norm, with norms of queries and keys (Henry et al., 2020), which are rotated by their place in three axes
+(Su et al., 2021), and shifted, scaled and gated by the context's vector (Peebles and Xie, 2023); where there are words,
+each attends to them, too.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxvid.models.prior import Call, Context, Draw
-from jaxvid.nn.attention import attention
+from jaxvid.nn.attention import attention, rotary_angles, rotated
 
 Pair = tuple[jax.Array, jax.Array]  # keys and values [B,M,heads,D]
 
@@ -36,9 +37,9 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, context: Context, cache: Pair | None = None, place: Any = None
+        self, x: jax.Array, context: Context, angles: Any, cache: Pair | None = None, place: Any = None
     ) -> tuple[jax.Array, Pair]:
-        """x [B,N,W] -> the same, and its keys and values.
+        """x [B,N,W] -> the same, and its keys and values; `angles` [N,D/2] are those of the places.
 
         With a cache, of the M places so far, x [B,1,W] is that of `place`, and the cache is returned with it.
         """
@@ -48,6 +49,7 @@ class Block(nn.Module):
         norm = nn.LayerNorm(use_bias=False, use_scale=False, dtype=self.dtype, name="norm")
         projected = self._dense("query_key_value", 3 * width, norm(x) * (1 + scale) + shift)
         queries, keys, values = self._heads("", *jnp.split(projected, 3, -1))
+        queries, keys = rotated(queries, angles), rotated(keys, angles)
         if cache is not None:
             keys, values = (
                 lax.dynamic_update_slice_in_dim(old, new, place, 1)
@@ -100,9 +102,9 @@ class Transformer(nn.Module):
         x = embedded.reshape(len(embedded), -1, embedded.shape[-1])
         if self.causal:
             x = jnp.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0)))
-        x += context.places.reshape(len(context.places), *x.shape[1:])
+        x, angles = x + context.places.reshape(len(context.places), *x.shape[1:]), self._angles(context)
         for block in self.blocks:
-            x, _ = block(x, context)
+            x, _ = block(x, context, angles)
         return x.reshape(embedded.shape)
 
     def step(
@@ -114,10 +116,15 @@ class Transformer(nn.Module):
         """
         places = context.places.reshape(len(context.places), -1, embedded.shape[-1])
         x, found = embedded[:, None] + lax.dynamic_slice_in_dim(places, place, 1, 1), []
+        angles = lax.dynamic_slice_in_dim(self._angles(context), place, 1, 0)
         for block, cache in zip(self.blocks, caches, strict=True):
-            x, pair = block(x, context, cache, place)
+            x, pair = block(x, context, angles, cache, place)
             found.append(pair)
         return x[:, 0], found
+
+    def _angles(self, context: Context) -> jax.Array:
+        t, h, w, width = context.places.shape[1:]
+        return jnp.asarray(rotary_angles((t, h, w), width // self.heads))
 
     def generate(self, call: Call, context: Context, draw: Draw) -> jax.Array:
         """Tokens [B,t,h,w]; see `models.prior`."""

@@ -7,10 +7,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 FEW_FRAMES = 8  # up to which attention over time is faster as products and sums than as tiny matrix products
+LONGEST = 100.0  # of the periods of rotary attention, in places over 2 pi
 CHUNKS = 4  # of the queries of causal attention, each of which meets no more keys than it may see
 # Batch, two of t, h and w, and head n stay; q attends to k.
 EQUATIONS = {
@@ -57,6 +59,29 @@ def _attend(axis: str, queries: jax.Array, keys: jax.Array, values: jax.Array) -
     score, combine = EQUATIONS[axis]
     scores = jnp.einsum(score, queries, keys, preferred_element_type=jnp.float32)
     return jnp.einsum(combine, jax.nn.softmax(scores).astype(values.dtype), values)
+
+
+def rotary_angles(grid: tuple[int, int, int], dim: int) -> np.ndarray:
+    """The angles of all places of a grid, for `rotated`: float32 [t*h*w, dim/2], a third of them for each axis.
+
+    Those of an axis of n angles are its index times LONGEST^(-i/n), i from 0 (Su et al., 2021, equation 15; there the
+    longest period is 10,000 places, which no axis of video has). Raises ValueError for an odd dim.
+    """
+    if dim % 2:
+        raise ValueError(f"Rotary attention needs heads of an even size, got {dim}: change the width or the heads.")
+    places = np.stack(np.meshgrid(*map(np.arange, grid), indexing="ij"), -1).reshape(-1, 3)
+    counts = (dim // 2 // 3, dim // 2 // 3, dim // 2 - 2 * (dim // 2 // 3))
+    parts = [places[:, [axis]] * LONGEST ** (-np.arange(count) / max(count, 1)) for axis, count in enumerate(counts)]
+    return np.concatenate(parts, 1).astype(np.float32)
+
+
+def rotated(x: jax.Array, angles: jax.Array) -> jax.Array:
+    """Queries or keys [B,N,heads,D], whose halves are turned by angles [N,D/2] (Su et al., 2021, equation 34): products
+    of queries and keys then depend on how far apart their places are.
+    """
+    cos, sin = (f(angles)[:, None].astype(x.dtype) for f in (jnp.cos, jnp.sin))
+    first, second = jnp.split(x, 2, -1)
+    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

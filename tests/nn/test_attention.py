@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.nn.attention import AxialAttention, attention
+from jaxvid.nn.attention import AxialAttention, attention, rotary_angles, rotated
 
 
 def by_hand(params: dict, x: np.ndarray, heads: int) -> np.ndarray:
@@ -95,3 +95,26 @@ def test_scores_far_apart_and_far_from_zero_do_not_overflow():
     np.testing.assert_allclose(attention(queries, keys, values, True).ravel(), [0, 1, 1, 2], rtol=1e-6)
     gradients = jax.grad(lambda *inputs: attention(*inputs, True).sum(), (0, 1, 2))(queries, keys, values)
     assert all(np.isfinite(x).all() for x in gradients)
+
+
+def test_rotated_products_depend_on_how_far_apart_places_are_in_each_axis() -> None:
+    grid = (2, 3, 4)
+    angles = rotary_angles(grid, 12).reshape(*grid, 6)
+    query, key = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 12))
+
+    def product(at: tuple[int, int, int], to: tuple[int, int, int]) -> float:
+        turned = rotated(query, angles[at][None]), rotated(key, angles[to][None])
+        return float((turned[0] * turned[1]).sum())
+
+    np.testing.assert_allclose(product((0, 1, 1), (0, 1, 1)), (query * key).sum(), rtol=1e-5)
+    for axis in range(3):
+        step = np.eye(3, dtype=int)[axis]
+        near = [product(at, tuple(np.add(at, step))) for at in ((0, 0, 0), (0, 1, 1), (0, 1, 2))]
+        np.testing.assert_allclose(near, near[0], rtol=1e-4)
+        assert abs(near[0] - product((0, 0, 0), (0, 0, 0))) > 1e-3
+        assert abs(near[0] - product(tuple(step), (0, 0, 0))) > 1e-3  # the direction counts
+
+
+def test_rotary_attention_needs_an_even_size() -> None:
+    with pytest.raises(ValueError, match="heads of an even size, got 3"):
+        rotary_angles((1, 2, 2), 3)
