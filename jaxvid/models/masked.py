@@ -27,7 +27,7 @@ class MaskedPrior(Prior):
 
     def setup(self) -> None:
         super().setup()
-        self.mask = self.param("mask", INIT, (self.width,))
+        self.mask = self.param("mask", nn.initializers.normal(self.width**-0.5), (self.width,))
         self.task = nn.Embed(self.tasks, self.features, dtype=self.dtype, embedding_init=INIT)
 
     def __call__(

@@ -24,7 +24,7 @@ Grid = tuple[int, int, int]  # frames, rows and columns of tokens
 Call = Callable[..., Any]
 Draw = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 MOST_EMBEDDED = 4096  # values of a digit of a token, each of which has an embedding
-INIT = nn.initializers.normal(0.02)  # of all that is summed at a place, so that none hides the others at first
+INIT = nn.initializers.normal(0.02)
 
 
 class Known(NamedTuple):
@@ -99,7 +99,8 @@ class Prior(nn.Module):
         self.known = nn.Dense(self.width, dtype=self.dtype)
         self.of_frames = nn.Dense(self.width, dtype=self.dtype, kernel_init=INIT)
         shapes = {"frames": (t, 1, 1), "rows": (1, h, 1), "columns": (1, 1, w)}
-        self.positions = [self.param(name, INIT, (*shape, self.width)) for name, shape in shapes.items()]
+        normal = nn.initializers.normal(self.width**-0.5)  # as of `codes`: none hides the other
+        self.positions = [self.param(name, normal, (*shape, self.width)) for name, shape in shapes.items()]
         self.null = self.param("null", INIT, (self.features,))
         self.null_word = self.param("null_word", INIT, (self.features,))
         self.norm = nn.LayerNorm(dtype=self.dtype)
