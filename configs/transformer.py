@@ -6,12 +6,12 @@ Time and memory: 16 min with other work beside it, 10 by its rate on quiet cores
 Score: 1.26 bits a token of 64 held-out clips, where codes independent of each other have 7.34. configs/classifier.py:32
     finds the asked class in 53 % of 240 samples with --guidance 2 (the motion in 90 %), in 36 % without; in 76 % of the
     tokenizer's reconstructions, and in all of 240 held-out clips.
-Samples: steady grounds; what moves, grows and shrinks does so as asked. Outlines are ragged, so that shapes are told apart
-    only sometimes, and there are stray specks.
+Samples: steady grounds; what moves, grows and shrinks does so as asked. Outlines are ragged, so that shapes are told
+    apart only sometimes, and there are stray specks.
 
 Synthetic clips of moving shapes, 8 frames of 32x32 at every second moment, as 4x8x8 tokens.
-Tried: batches of 16 for 1600 steps without rotary attention, 1.34 bits; codes by their vectors, 4.0 after 200 steps where
-embeddings of their own leave 2.6.
+Tried: batches of 16 for 1600 steps without rotary attention, 1.34 bits; codes by their vectors, 4.0 after 200 steps
+where embeddings of their own leave 2.6.
 `:text`: by caption. `:frames`: going on from first frames. `:actions`: from a still image and the object's motion.
 `:tiny`: seconds, for tests.
 `:ucf101`: by class at VideoGPT's scale (Yan et al., 2021: width 576, 8 layers), 16x128x128 clips of UCF-101 as 4x32x32
