@@ -8,7 +8,7 @@ Samples: not looked at yet.
 
 Synthetic clips of moving shapes, 8 frames of 32x32 at every second moment, as 4x8x8 tokens.
 `:tasks`: one model without labels that makes new clips, goes on from first frames, and fills in frames between others,
-a box, or all around a box: python -m jaxvid.sample --workdir runs/maskgit --mode inpaint --video PATH.
+a box, or all around a box: python -m jaxvid.sample --workdir runs/maskgit_tasks --mode inpaint --video PATH.
 `:tiny`: seconds, for tests.
 """
 

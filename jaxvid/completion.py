@@ -107,8 +107,10 @@ def complete_videos(run: Run, arguments: argparse.Namespace, task: str) -> Outpu
     video = read_videos(arguments.video[0], size[0], run.config.data)
     video = video[np.arange(arguments.num) % len(video)]
     values = conditions.from_arguments(arguments, run.config)
-    if "first_frames" in run.config.condition.on:  # the known ones count
-        values["first_frames"] = video[:, : run.config.condition.first_frames]
+    if "first_frames" in values:
+        raise ValueError("The known part comes from --video: leave --first_frames out.")
+    if "first_frames" in run.config.condition.on:
+        values["first_frames"] = video[:, :0]
     rows = {**conditions.from_user(run.config, len(video), **values), "given": video}
 
     sample: Any = run.method.sample
@@ -143,9 +145,12 @@ def known_frames(arguments: argparse.Namespace, size: Size, last: bool) -> jax.A
 def known_around(arguments: argparse.Namespace, size: Size) -> jax.Array:
     """All but the box of --box: bool [1,H,W]."""
     top, left, bottom, right = edges = arguments.box or (0.25, 0.25, 0.75, 0.75)
+    given = f"--box is {' '.join(map(str, edges))}"
+    if not all(0 <= edge <= 1 for edge in edges):
+        raise ValueError(f"{given}, expected top, left, bottom and right, from 0 to 1.")
     lows, highs = [[round(share * size[1]) for share in pair] for pair in ((top, left), (bottom, right))]
-    if not (0 <= min(edges) and max(edges) <= 1 and lows[0] < highs[0] and lows[1] < highs[1]):
-        raise ValueError(f"--box is {' '.join(map(str, edges))}, expected top, left, bottom and right, from 0 to 1.")
+    if lows[0] >= highs[0] or lows[1] >= highs[1]:
+        raise ValueError(f"{given}, which holds no pixel of {size[1]}x{size[2]}: make it larger.")
     return ~box(size, lows, highs)
 
 

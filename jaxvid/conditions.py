@@ -319,9 +319,10 @@ def take(options: ConfigDict, batch: Batch, shorter: bool = False) -> dict[str, 
                 "with jaxvid.conditions.wrap, or make the batch with jaxvid.conditions.from_user."
             )
         if name == "first_frames" and value.shape[1] != options.first_frames and not shorter:
+            if not value.shape[1]:
+                array_of(None, name, ())  # raises
             raise ValueError(
-                f"first_frames has {value.shape[1]} frames, and the model was trained with {options.first_frames}"
-                " (--first_frames)."
+                f"first_frames has {value.shape[1]} frames, and the model was trained with {options.first_frames}."
             )
         found[key] = value
     return found

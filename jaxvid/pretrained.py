@@ -24,19 +24,29 @@ def reference(path: str) -> ConfigDict:
     return ConfigDict({"path": path, "config": {}, "step": 0, "sha256": ""})
 
 
-def complete(config: ConfigDict, source: Source, player: str) -> ConfigDict:
+def complete(config: ConfigDict, source: Source, player: str, recipe: str = "") -> ConfigDict:
     """A copy of the config with the config, step and SHA-256 of the run at `config[player].path`, and its conditions.
+
+    Args:
+      recipe: one that trains such a player, for the error where there is none: "configs/vqvae.py:prior".
 
     Raises:
       FileNotFoundError: there is no trained run.
-      ValueError: it cannot be loaded, or the conditions cannot work.
+      ValueError: it cannot be loaded, has not come to its end, or the conditions cannot work. One that has not is taken
+        where the config names its step.
     """
     config = conditions.complete(config, source).copy_and_resolve_references()
     entry = config[player]
     if entry.config:  # from the run that resumes, see `recall`
         return config
-    run = _load(player, entry.path)
-    for field, found in {"step": int(run.state.step), "sha256": digest(run)}.items():
+    run = _load(player, entry.path, recipe)
+    step, steps = int(run.state.step), run.config.train.steps
+    if step < steps and not entry.step:
+        raise ValueError(
+            f"{player}.path is {entry.path}, a run that stopped at step {step} of {steps}: let it finish, or take it "
+            f"as it is with --config.{player}.step={step}."
+        )
+    for field, found in {"step": step, "sha256": digest(run)}.items():
         if entry[field] not in (found, 0, ""):
             newest = f"the newest checkpoint in {entry.path}"
             raise ValueError(f"{player}.{field} is {entry[field]}, and {newest} has {found}.")
@@ -108,12 +118,13 @@ def _is_reference(entry: Any) -> bool:
     return isinstance(entry, ConfigDict) and {"path", "config", "step", "sha256"} <= set(entry)
 
 
-def _load(player: str, path: str) -> run_lib.Run:
+def _load(player: str, path: str, recipe: str = "") -> run_lib.Run:
     try:
         return run_lib.load(path)
     except FileNotFoundError as error:
+        train = f" with `python -m jaxvid.main --config {recipe}`" if recipe else ""
         raise FileNotFoundError(
-            f"{player}.path is {path}, and no trained run is there ({error}) Train it first, or name another with "
+            f"{player}.path is {path or 'empty'}, and no trained run is there: train one{train}, or name another with "
             f"--config.{player}.path=DIR."
         ) from error
     except ValueError as error:

@@ -53,7 +53,7 @@ class Inputs(NamedTuple):
 
 def complete(config: ConfigDict, source: Source) -> ConfigDict:
     """`pretrained.complete` of the tokenizer. Raises ValueError, too, where clips to learn from have another length."""
-    config = pretrained.complete(config, source, TOKENIZER)
+    config = pretrained.complete(config, source, TOKENIZER, recipe="configs/vqvae.py:prior")
     entry, frames = config.tokenizer, config.data.frames
     if frames != entry.config.data.frames:
         raise ValueError(
@@ -97,7 +97,7 @@ def make_setup(
 def make_prior(config: ConfigDict, tokenizer: Tokenizer, networks: Networks, kind: Callable[..., Prior]) -> Prior:
     """The module of `config.model`. Raises ValueError where a field has no such value."""
     model, condition = config.model, config.condition
-    conditions_lib.check(condition, config.data.frames)
+    conditions_lib.check(condition, tokenizer.frames)
     dtype = jnp.dtype(choice("model.dtype", model.dtype, ("float32", "bfloat16")))
     if "input" in condition.on:
         raise ValueError("condition.on has input, a clip to translate, which no prior reads: leave it out.")
@@ -123,7 +123,7 @@ def make_network(model: ConfigDict, networks: Networks, grid: Grid, dtype: Any) 
         if model[field] < 1:
             raise ValueError(f"model.{field} is {model[field]}, expected at least 1.")
     if "heads" in fields and model.width % (2 * model.heads):
-        raise ValueError(f"model.width is {model.width}, expected a multiple of twice the {model.heads} model.heads.")
+        raise ValueError(f"model.width is {model.width}, expected a multiple of {2 * model.heads}: twice model.heads.")
     if "kernel" in fields and (model.kernel < 3 or model.kernel % 2 == 0):
         raise ValueError(f"model.kernel is {model.kernel}, expected an odd number of at least 3.")
     network = kind(**{field: model[field] for field in fields}, dtype=dtype)
@@ -216,8 +216,9 @@ def sample(
     if moves:
         _, more = jax.lax.scan(move, tokens[:, stride:], 1 + jnp.arange(moves))
         tokens = jnp.concatenate([tokens, *more], 1)
-    video, first = decode(setup, state, tokens)[:, :frames], taken(setup, batch)[1]
-    return video if first is None else jnp.concatenate([first, video[:, first.shape[1] :]], 1)
+    video, first = decode(setup, state, tokens), taken(setup, batch)[1]
+    video = video if first is None else jnp.concatenate([first, video[:, first.shape[1] :]], 1)
+    return video[:, :frames]
 
 
 def window(setup: Setup, batch: Batch, start: jax.Array | None = None) -> Batch:

@@ -57,7 +57,7 @@ def draw(
       run: from `jaxvid.run.load`; `run.remake(run, {"sample.temperature": 0.8})` changes an option of `config.sample`.
       num: N, the number of videos.
       seed: of the noise, in [0, 2^32).
-      frames: T; by default that of the training clips. Recurrent models make any.
+      frames: T; by default that of the training clips. Recurrent models and priors make any.
       batch_size: of the compiled program, which fills up the last batch and cuts it.
       **values: of the conditions label, text, embedding, first_frames, action or input, as `conditions.from_user`
         takes them.
@@ -172,25 +172,26 @@ def new_videos(run: Run, arguments: argparse.Namespace) -> Output:
     run = of_length(run_lib.with_options(run, arguments), arguments.frames)
     values = conditions_lib.from_arguments(arguments, run.config)
     conditions = conditions_lib.from_user(run.config, arguments.num, **values)
-    ends = [time.monotonic()]
+    ends = [(0, time.monotonic())]
 
     def clocked() -> Iterator[np.ndarray]:
         for batch in samples(run, conditions, arguments.num, arguments.seed, arguments.batch_size):
-            ends.append(time.monotonic())
+            ends.append((ends[-1][0] + len(batch), time.monotonic()))
             yield batch
 
     videos = collected(clocked(), arguments.num)
     captions = conditions_lib.captions(run.config, values, conditions)
-    return Output({"sample": videos}, captions, speed(run, ends, arguments.batch_size))
+    return Output({"sample": videos}, captions, speed(run, ends))
 
 
-def speed(run: Run, ends: Sequence[float], batch_size: int) -> str:
-    """How fast batches were drawn that ended at these times in seconds, the first of which is the beginning.
+def speed(run: Run, ends: Sequence[tuple[int, float]]) -> str:
+    """How fast videos were drawn, of which there were so many at these times in seconds, none at the first.
 
     The first batch, for which the program is compiled, counts only where it is the only one.
     """
     first = min(1, len(ends) - 2)
-    frames = batch_size * (len(ends) - 1 - first) * run.config.data.frames / max(ends[-1] - ends[first], 1e-6)
+    videos, seconds = (last - begin for begin, last in zip(ends[first], ends[-1], strict=True))
+    frames = videos * run.config.data.frames / max(seconds, 1e-6)
     tokens = f", {frames * run.method.tokens_per_frame:,.0f} tokens/s" if run.method.tokens_per_frame else ""
     return f"{frames:,.0f} frames/s{tokens}{'' if first else ', compilation included'}"
 
@@ -310,7 +311,9 @@ def make_parser(modes: Mapping[str, Mode], config: ConfigDict) -> Parser:
     parser.add_argument("--mode", default="sample", help=f"{', '.join(modes)}; with --workdir all those of the run")
     parser.add_argument("--num", type=int, help="videos (default: 16)")
     parser.add_argument("--seed", type=int, help="of the noise: video i depends on it, on i and on its condition alone")
-    parser.add_argument("--frames", type=int, help="of a video (default: as in training; recurrent models make any)")
+    parser.add_argument(
+        "--frames", type=int, help="of a video (default: as in training; recurrent ones and priors make any)"
+    )
     parser.add_argument("--batch_size", type=int, help="made at once (default: 16)")
     video = "video, image, folder or array"
     parser.add_argument("--video", type=local_path, metavar="PATH", action="append", default=[], help=video)

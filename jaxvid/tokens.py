@@ -109,7 +109,7 @@ def filled(video: jax.Array, known: jax.Array) -> jax.Array:
 
     A pixel that is known in no frame gets the average color of the known ones. `known` is as of `known_grid`.
     """
-    frames = jnp.arange(video.shape[1])[:, None, None]
+    known, frames = jnp.broadcast_to(known, video.shape[:-1]), jnp.arange(video.shape[1])[:, None, None]
     none = 2 * video.shape[1]  # further away than any frame
     before = jax.lax.cummax(jnp.where(known, frames, -none), axis=1)
     after = jax.lax.cummin(jnp.where(known, frames, none), axis=1, reverse=True)
@@ -148,7 +148,9 @@ def draw(logits: jax.Array, uniform: jax.Array, drawing: Drawing) -> jax.Array:
     expect("[B,K]", float, logits=logits)
     if drawing.temperature == 0:
         return logits.argmax(-1).astype(jnp.int32)
-    weights = jax.nn.softmax(filtered(logits / drawing.temperature, drawing.top_k, drawing.top_p))
+    weights = jax.nn.softmax(
+        filtered((logits - logits.max(-1, keepdims=True)) / drawing.temperature, drawing.top_k, drawing.top_p)
+    )
     cumulative = jnp.cumsum(weights, -1)
     below = cumulative <= uniform[:, None] * cumulative[:, -1:]
     return below.sum(-1, dtype=jnp.int32)

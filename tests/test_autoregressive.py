@@ -165,7 +165,7 @@ def test_guidance_needs_what_can_be_left_out() -> None:
     [
         ({"model.network": "transformr"}, "model.network .* did you mean transformer"),
         ({"model.layers": 0}, "model.layers is 0, expected at least 1"),
-        ({"model.heads": 3}, "model.width is 32, expected a multiple of twice the 3 model.heads"),
+        ({"model.heads": 3}, "model.width is 32, expected a multiple of 6: twice model.heads"),
         ({"model.unguided": 1.0}, "model.unguided is 1.0"),
         ({"data.resolution": 32}, "data.resolution is 32, and the tokenizer in .* was trained with 16"),
         ({"tokenizer.config": recipe("vae:tiny")}, "a run of the method vae, which makes no tokens"),

@@ -304,13 +304,25 @@ def test_samples_in_few_steps_are_of_the_distribution() -> None:
         ({"model.tasks": ("inpainting",)}, "add generation to model.tasks"),
         ({"condition.on": ("first_frames",)}, "add prediction to model.tasks"),
         ({"model.network": "transformr"}, "model.network .* did you mean transformer"),
-        ({"model.heads": 3}, "model.width is 32, expected a multiple of twice the 3 model.heads"),
+        ({"model.heads": 3}, "model.width is 32, expected a multiple of 6: twice model.heads"),
         ({"sample.guidance": 2.0}, "sample.guidance is 2.0, .* without a label or a text"),
     ],
 )
 def test_what_cannot_work_is_one_sentence(fields: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         maskgit.make(config(**fields))
+
+
+def test_frames_that_are_not_known_are_not_pasted_and_where_nothing_is_known_the_task_is_generation() -> None:
+    on, tasks = ("first_frames",), ("generation", "prediction")
+    clip, known = batch()["video"], jnp.broadcast_to(jnp.arange(8)[:, None, None] < 1, (4, 8, 16, 16))
+    given = {"given": clip, "known": known, "task": jnp.ones(4, int), "first_frames": clip[:, :0]}
+    made = videos(given, on=on, tasks=tasks, **{"condition.first_frames": 4})
+    same = np.abs(made - (np.asarray(clip) / 127.5 - 1)).max((0, 2, 3, 4)) < 1e-6
+    assert same.tolist() == [True] + 7 * [False]
+    setup = maskgit.make_setup(config(on, tasks, **{"condition.first_frames": 4}))
+    for count, task in ((0, 0), (2, 1)):
+        assert (maskgit.asked(setup, {"first_frames": clip[:, :count]}, 4).task == task).all()
 
 
 def test_exact_bits_need_a_step() -> None:
@@ -349,7 +361,9 @@ def test_a_run_completes_videos_from_the_command_line(tmp_path: Path, capsys) ->
     for words, sentence in {
         ("--mode", "outpaint"): "trained for generation, interpolation, inpainting, and not for outpainting",
         ("--mode", "interpolate", "--keep", "4"): "--keep is 4",
-        ("--mode", "inpaint", "--box", "0", "0.5", "1", "0.5"): "--box is 0.0 0.5 1.0 0.5",
+        ("--mode", "inpaint", "--box", "0", "0.5", "1", "0.5"): "--box is 0.0 0.5 1.0 0.5, which holds no pixel",
+        ("--mode", "inpaint", "--box", "nan", "0", "1", "1"): "expected top, left, bottom and right",
+        ("--mode", "inpaint", "--first_frames", str(tmp_path / "clip.npy")): "leave --first_frames out",
     }.items():
         code, error = run(*words, *given)
         assert code == 2 and sentence in error

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from jaxvid import checkpoint, core, losses, optim, parallel, pretrained, sample
 from jaxvid import run as run_lib
 from jaxvid.core import Batch, Evaluated, Method, Metrics, TrainState, apply_gradients, new_state, normalize
+from jaxvid.data.synthetic import Synthetic
 from jaxvid.train import train
 
 pytestmark = pytest.mark.xdist_group("pretrained")
@@ -148,6 +149,21 @@ def test_a_step_that_the_config_names_is_the_one_that_is_loaded(tokenizer: Path,
     config.tokenizer.step = 1
     with pytest.raises(ValueError, match="tokenizer.step is 1, and the newest checkpoint in .* has 2"):
         train(config, tmp_path)
+
+
+def test_one_that_has_not_come_to_its_end_is_taken_where_its_step_is_named(tokenizer: Path, tmp_path: Path) -> None:
+    shutil.copytree(tokenizer, tmp_path / "copy")
+    path = tmp_path / "copy" / "config.json"
+    saved = json.loads(path.read_text())
+    saved["train"]["steps"] = 9
+    path.write_text(json.dumps(saved))
+    config, source = config_of(tmp_path / "copy"), Synthetic(8, 16)
+    with pytest.raises(
+        ValueError, match="copy, a run that stopped at step 2 of 9: let it finish, or .*tokenizer.step=2"
+    ):
+        complete(config, source)
+    config.tokenizer.step = 2
+    assert complete(config, source).tokenizer.config.train.steps == 9
 
 
 def test_a_folder_that_was_emptied_is_not_needed_either(tokenizer: Path, tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def write_records(source: Source, path: str, shards: int = 16, workers: int = 4)
     Returns the content of `records.json`.
     Raises ValueError if `path` exists already, clips differ in their number of frames, or none can be read.
     """
-    folder, partial = Path(path), Path(f"{path}.partial")
+    folder = Path(path)
+    partial = folder.with_name(f"{folder.name}.partial")
     check_new(folder)
     shutil.rmtree(partial, ignore_errors=True)  # of an interrupted run
     partial.mkdir(parents=True)

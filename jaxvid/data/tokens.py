@@ -116,7 +116,8 @@ def write_tokens(
     Returns the content of `tokens.json`.
     Raises ValueError if there is no clip, OSError if it cannot be written.
     """
-    folder, partial = Path(path), Path(f"{path}.partial")
+    folder = Path(path)
+    partial = folder.with_name(f"{folder.name}.partial")
     check_new(folder)
     shutil.rmtree(partial, ignore_errors=True)  # of an interrupted run
     partial.mkdir(parents=True)

@@ -114,11 +114,12 @@ def asked(setup: Setup, batch: Batch, count: int) -> Completion | None:
         return None
     if "known" in batch:
         return Completion(batch["task"], normalize(batch["given"]), batch["known"])
-    _, first = priors.taken(setup, batch)
-    video, length = jnp.zeros((count, 0, side, side, 3)) if first is None else first, setup.tokenizer.frames
-    frames = jnp.broadcast_to(jnp.arange(length) < video.shape[1], (count, length))
+    first, length = priors.taken(setup, batch)[1], setup.tokenizer.frames
+    video = jnp.zeros((count, 0, side, side, 3)) if first is None else first
+    task = default_task(setup.config) if video.shape[1] or GENERATION not in tasks else GENERATION
+    frames = jnp.broadcast_to(jnp.arange(length) < video.shape[1], (count, length))[:, :, None, None]
     video = jnp.pad(video, [(0, 0), (0, length - video.shape[1]), *[(0, 0)] * 3])
-    return Completion(jnp.full(count, tasks.index(default_task(setup.config))), video, frames[:, :, None, None])
+    return Completion(jnp.full(count, tasks.index(task)), video, frames)
 
 
 def cross_entropy(
