@@ -3,7 +3,7 @@
 Command: python -m jaxvid.main --config configs/maskgit.py, after its tokenizer, configs/vqvae.py:prior
 Device: two CPU cores.
 Time and memory: not measured yet.
-Score: not measured yet.
+Score: not measured yet; nobody has run it to its end.
 Samples: not looked at yet.
 
 Synthetic clips of moving shapes, 8 frames of 32x32 at every second moment, as 4x8x8 tokens.

@@ -12,7 +12,10 @@ Samples: steady grounds; what moves, grows and shrinks does so as asked. Outline
 Synthetic clips of moving shapes, 8 frames of 32x32 at every second moment, as 4x8x8 tokens.
 Tried: batches of 16 for 1600 steps without rotary attention, 1.34 bits; codes by their vectors, 4.0 after 200 steps
 where embeddings of their own leave 2.6.
-`:text`: by caption. `:frames`: going on from first frames. `:actions`: from a still image and the object's motion.
+`:frames`: going on from up to four first frames. 0.72 bits a token after four; at temperature 0.5 the squared error of
+the frames that follow is 0.0085 of 64 held-out clips, where repeating the last given frame leaves 0.0095, and the
+tokenizer 0.0022 (absolute: 0.029, 0.022 and 0.019). Places, sizes and colors go on; shapes dissolve.
+`:text`: by caption. `:actions`: from a still image and the object's motion. Neither was run to its end.
 `:tiny`: seconds, for tests.
 `:ucf101`: by class at VideoGPT's scale (Yan et al., 2021: width 576, 8 layers), 16x128x128 clips of UCF-101 as 4x32x32
 tokens, for accelerators, after vqvae.py:ucf101. Nobody has run it to its end yet: no score, time or memory.

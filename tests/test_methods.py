@@ -62,7 +62,6 @@ CASES = {
     "vqvae-attention": variant(model__heads=2),
     "vqvae-fsq": quantizer(name="fsq", levels=(8, 5, 5)),
     "vqvae-lfq": quantizer(name="lfq", bits=6),
-    "vqvae-flow": variant("vqvae_flow:tiny", model__flows__scale=True),
     "vae": variant("vae:tiny", condition__on=("label", "action")),
     "vae-frame-turns": network(
         {"name": "frame", "width": 8, "hidden": 32, "strides": (2, 2), "dim": 8}, turn=2, likelihood="laplace"
@@ -110,7 +109,6 @@ GOLDEN = {
     "vqvae-attention": 0.590872,
     "vqvae-fsq": 0.357748,
     "vqvae-lfq": 0.001707,
-    "vqvae-flow": 0.536008,
     "vae": 6456.2734,
     "vae-frame-turns": 7260.135,
     "vae-grid": 5761.287,
