@@ -258,9 +258,7 @@ def test_users_may_pass_embeddings_frames_and_actions(table: str) -> None:
         (("text",), {"text": "..."}, "without a word"),
         (("text",), {"embedding": np.ones(4)}, "trained with text, and not with embedding"),
         (("label",), {"label": ["dog_runs"] * 3}, "3 of label for 2 videos"),
-        (("first_frames",), {}, r"trained with first_frames: give it \(--first_frames\)"),
         (("first_frames",), {"first_frames": np.zeros((1, 4, 8, 3))}, r"\[1, 4, 8, 3\], expected \[any, 8, 8, 3\]"),
-        (("first_frames",), {"first_frames": np.zeros((0, 8, 8, 3), np.uint8)}, "has 0 frames"),
         (("first_frames",), {"first_frames": np.zeros((0, 2, 8, 8, 3))}, r"is \[0, 2, 8, 8, 3\], which holds none"),
         (("first_frames",), {"first_frames": np.zeros((0, 2, 8, 8, 3), np.uint8)}, "which holds none"),
         (("action",), {"action": np.ones((0, 4, 2))}, r"action is \[0, 4, 2\], which holds none"),
@@ -273,6 +271,19 @@ def test_users_may_pass_embeddings_frames_and_actions(table: str) -> None:
 def test_conditions_that_do_not_fit_are_refused(on: tuple, values: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         conditions.from_user(trained(*on), 2, **values)
+
+
+def test_fewer_first_frames_are_for_methods_that_ask_for_them() -> None:
+    config = trained("first_frames")
+    frames = np.zeros((3, 8, 8, 3), np.uint8)
+    most = config.condition.first_frames
+    for count, sentence in ((0, r"trained with first_frames: give it \(--first_frames\)"), (most + 1, "")):
+        found = conditions.from_user(config, 2, first_frames=frames[:count] if count else None)
+        assert found["first_frames"].shape == (2, min(count, most), 8, 8, 3)
+        assert conditions.take(config.condition, found, shorter=True)["first_frames"].shape[1] == min(count, most)
+        if sentence:
+            with pytest.raises(ValueError, match=sentence):
+                conditions.take(config.condition, found)
 
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
