@@ -239,7 +239,7 @@ def test_a_run_scores_itself_while_it_trains_and_afterwards(sets, tmp_path) -> N
         # the method has a psnr of its own, of floats
         name = "psnr_of_reconstructions" if score["metric"] == "psnr" else score["metric"]
         assert score["value"] == pytest.approx(logged[f"eval/{name}"], rel=1e-5), score
-    assert written["heldout"].keys() == {"loss", "psnr", "codes_used", "codes_perplexity"}
+    assert written["heldout"].keys() == {"loss", "psnr", "codes_used", "codes_entropy", "codes_perplexity"}
     for name, mean in written["heldout"].items():
         assert mean == pytest.approx(logged[f"eval/{name}"], rel=1e-5), name
     config.eval.metrics = ("fdv",)
