@@ -2,7 +2,7 @@
 
 Command: python -m jaxvid.main --config configs/vqvae_flow.py
 Device: two CPU cores.
-Time and memory: not measured yet; a step takes twice the time of vqvae.py:prior's.
+Time and memory: not measured yet; under load a step took twice the time of vqvae.py:prior's.
 Score: not measured yet; after 100 steps 23.0 dB where vqvae.py:prior had 23.5 (23.5 with model.flows.scale).
 Samples: none, since a tokenizer has no prior; reconstructions beside the originals are in the report.
 

@@ -197,7 +197,7 @@ def sample(
     """Videos of `data.frames` frames, of which first frames come back as they were given.
 
     Videos longer than the clips of training come from a window of tokens that moves on by half of its frames, and are
-    decoded at once (Ge et al., 2022, TATS, section 3.3): each later window begins with the last half of the one before.
+    decoded at once (as in Ge et al., 2022, TATS): each later window begins with the last half of the one before.
 
     Args:
       generate: (setup, state, batch, keys, prefix) -> tokens [B,t,h,w] of a window; the first frames of tokens `prefix`
