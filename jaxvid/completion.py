@@ -6,15 +6,13 @@ A task draws the known pixels of a training example: bool [T,H,W], or of a shape
 import argparse
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvid import conditions, parallel
+from jaxvid import conditions
 from jaxvid import run as run_lib
-from jaxvid.core import Batch, TrainState
 from jaxvid.data.paths import read_videos
 from jaxvid.names import choice
 from jaxvid.pixels import to_uint8
@@ -103,7 +101,7 @@ def complete_videos(run: Run, arguments: argparse.Namespace, task: str) -> Outpu
     if task not in tasks:
         raise ValueError(f"This model was trained for {', '.join(tasks)}, and not for {task}, see model.tasks.")
     run = run_lib.with_options(run, arguments)
-    known = jnp.broadcast_to(KNOWN[task](arguments, size), size)
+    known = np.broadcast_to(KNOWN[task](arguments, size), size)
     video = read_videos(arguments.video[0], size[0], run.config.data)
     video = video[np.arange(arguments.num) % len(video)]
     values = conditions.from_arguments(arguments, run.config)
@@ -111,27 +109,17 @@ def complete_videos(run: Run, arguments: argparse.Namespace, task: str) -> Outpu
         raise ValueError("The known part comes from --video: leave --first_frames out.")
     if "first_frames" in run.config.condition.on:
         values["first_frames"] = video[:, :0]
-    rows = {**conditions.from_user(run.config, len(video), **values), "given": video}
-
-    sample: Any = run.method.sample
-
-    @functools.partial(jax.jit, compiler_options=parallel.compiler_options())
-    def program(state: TrainState, batch: Batch, numbers: jax.Array) -> jax.Array:
-        of_all = {
-            "known": jnp.broadcast_to(known, (len(numbers), *size)),
-            "task": jnp.full(len(numbers), tasks.index(task)),
-        }
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(arguments.seed), numbers)
-        return sample(state, {**batch, **of_all}, keys)
-
-    made = []
-    for start in range(0, arguments.num, arguments.batch_size):
-        numbers = np.arange(start, start + arguments.batch_size)
-        batch = {name: value[numbers % arguments.num] for name, value in rows.items()}
-        made.append(to_uint8(program(run.state, batch, numbers)))
+    rows = {
+        **conditions.from_user(run.config, len(video), **values),
+        "given": video,
+        "known": np.broadcast_to(known, video.shape[:-1]),
+        "task": np.full(len(video), tasks.index(task)),
+    }
+    made = run_lib.samples(run, rows, arguments.num, arguments.seed, arguments.batch_size)
+    completed = np.concatenate([to_uint8(batch) for batch in made])
     shown = np.where(known[..., None], video, np.uint8(128))
     captions = conditions.captions(run.config, values, rows)
-    return Output({"original": video, "given": shown, task: np.concatenate(made)[: arguments.num]}, captions)
+    return Output({"original": video, "given": shown, task: completed}, captions)
 
 
 def known_frames(arguments: argparse.Namespace, size: Size, last: bool) -> jax.Array:

@@ -2,23 +2,26 @@
 
 import argparse
 import errno
+import functools
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.errors import ScopeParamShapeError
 from ml_collections import ConfigDict
 
-from jaxvid import checkpoint
+from jaxvid import checkpoint, parallel
 from jaxvid import config as config_lib
-from jaxvid.core import Method, TrainState, make_method
+from jaxvid.core import Batch, Method, TrainState, make_method
 from jaxvid.data import Source
 from jaxvid.files import local_path, write_json
 from jaxvid.names import plural
+from jaxvid.shapes import expect
 
 PLACES = ("path", "tokens")  # fields of `config.data` that say where data lie, which may move
 
@@ -202,3 +205,51 @@ def claim(workdir: Path, config: ConfigDict, sources: Mapping[str, Source]) -> N
         raise ValueError(f"{workdir} has checkpoints but no config.json to compare with: name another --workdir.")
     if jax.process_index() == 0:
         write_json(workdir / "data.json", found)
+
+
+def samples(
+    run: Run, conditions: Mapping[str, np.ndarray], num: int, seed: int, batch_size: int
+) -> Iterator[np.ndarray]:
+    """New videos in batches, float32 [n,T,H,W,3] in [-1, 1], under conditions [num,...].
+
+    Conditions are as `conditions.from_user` makes them. Video i depends on the run, the seed, i and its condition; the
+    last batch is filled up, and cut.
+    """
+    if run.method.sample is None:
+        instead = ": it reconstructs videos (--mode reconstruct)" if run.method.reconstruct else ""
+        raise ValueError(f"This model makes no videos of its own{instead}.")
+    try:
+        one = {name: value[:1] for name, value in conditions.items()}
+        jax.eval_shape(run.method.sample, run.state, one, jax.random.key(0)[None])
+    except ScopeParamShapeError as error:
+        frames = run.config.data.frames
+        raise ValueError(f"This model makes videos of its training length alone, and none of {frames}.") from error
+    program, key = sampler(run.method.sample), jax.random.key(seed)
+    for numbers, count in batches_of(num, batch_size):
+        rows = {name: value[numbers % num] for name, value in conditions.items()}
+        video = program(run.state, rows, key, numbers)
+        size = run.config.data.resolution
+        expect(f"[{batch_size},{run.config.data.frames},{size},{size},1|3]", float, sample=video)
+        yield np.asarray(video)[:count]
+
+
+def batches_of(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """The numbers [batch_size] of the examples in each batch, and how many of them belong to the `count`."""
+    for start in range(0, count, batch_size):
+        yield np.arange(start, start + batch_size, dtype=np.uint32), min(batch_size, count - start)
+
+
+@functools.lru_cache(maxsize=4)
+def sampler(sample: Callable) -> Callable:
+    """A method's `sample`, compiled, where video `number` is drawn from `fold_in(key, number)`."""
+
+    def step(state: TrainState, batch: Batch, key: jax.Array, numbers: jax.Array) -> jax.Array:
+        return sample(state, batch, jax.vmap(jax.random.fold_in, (None, 0))(key, numbers))
+
+    return compiled(step)
+
+
+@functools.lru_cache(maxsize=4)
+def compiled(function: Callable) -> Callable:
+    """A function under jit, kept, so that the next call of the same method compiles nothing."""
+    return jax.jit(function, compiler_options=parallel.compiler_options())

@@ -14,17 +14,14 @@ In Python:
 """
 
 import argparse
-import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from flax.errors import ScopeParamShapeError
 from ml_collections import ConfigDict
 
 from jaxvid import conditions as conditions_lib
@@ -33,7 +30,7 @@ from jaxvid import images, parallel
 from jaxvid import run as run_lib
 from jaxvid.command import Parser, attempt
 from jaxvid.conditions import Arrays
-from jaxvid.core import Batch, TrainState, find_method, in_32_bits
+from jaxvid.core import find_method, in_32_bits
 from jaxvid.data.paths import read_videos
 from jaxvid.files import local_path, replacing
 from jaxvid.pixels import to_uint8
@@ -72,7 +69,7 @@ def draw(
     check(num, seed, batch_size, frames)
     run = of_length(run, frames)
     conditions = conditions_lib.from_user(run.config, num, **values)
-    return np.concatenate(list(samples(run, conditions, num, seed, batch_size)))
+    return np.concatenate(list(run_lib.samples(run, conditions, num, seed, batch_size)))
 
 
 def reconstruct(run: Run, video: np.ndarray, batch_size: int = BATCH_SIZE, **values: Any) -> np.ndarray:
@@ -112,59 +109,17 @@ def of_length(run: Run, frames: int | None) -> Run:
         raise ValueError(f"This model makes videos of {trained} frames, and none of {frames}: {error}") from error
 
 
-def samples(run: Run, conditions: dict[str, np.ndarray], num: int, seed: int, batch_size: int) -> Iterator[np.ndarray]:
-    """The videos of `draw` in batches, under conditions [num, ...] from `conditions.from_user`."""
-    if run.method.sample is None:
-        instead = ": it reconstructs videos (--mode reconstruct)" if run.method.reconstruct else ""
-        raise ValueError(f"This model makes no videos of its own{instead}.")
-    try:
-        one = {name: value[:1] for name, value in conditions.items()}
-        jax.eval_shape(run.method.sample, run.state, one, jax.random.key(0)[None])
-    except ScopeParamShapeError as error:
-        frames = run.config.data.frames
-        raise ValueError(f"This model makes videos of its training length alone, and none of {frames}.") from error
-    program, key = sampler(run.method.sample), jax.random.key(seed)
-    for numbers, count in batches_of(num, batch_size):
-        rows = {name: value[numbers % num] for name, value in conditions.items()}
-        video = program(run.state, rows, key, numbers)
-        size = run.config.data.resolution
-        expect(f"[{batch_size},{run.config.data.frames},{size},{size},1|3]", float, sample=video)
-        yield np.asarray(video)[:count]
-
-
 def reconstructions(run: Run, video: np.ndarray, conditions: Arrays, batch_size: int) -> Iterator[np.ndarray]:
     """The videos of `reconstruct` in batches."""
     if run.method.reconstruct is None:
         instead = ": it is sampled from (--mode sample)" if run.method.sample else ""
         raise ValueError(f"This model makes no reconstructions{instead}.")
-    program = compiled(run.method.reconstruct)
-    for numbers, count in batches_of(len(video), batch_size):
+    program = run_lib.compiled(run.method.reconstruct)
+    for numbers, count in run_lib.batches_of(len(video), batch_size):
         rows = {name: value[numbers % len(video)] for name, value in {"video": video, **conditions}.items()}
         made = program(run.state, rows)
         expect(f"[{','.join(map(str, rows['video'].shape))}]", float, reconstruction=made)
         yield np.asarray(made)[:count]
-
-
-def batches_of(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """The numbers [batch_size] of the examples in each batch, and how many of them belong to the `count`."""
-    for start in range(0, count, batch_size):
-        yield np.arange(start, start + batch_size, dtype=np.uint32), min(batch_size, count - start)
-
-
-@functools.lru_cache(maxsize=4)
-def sampler(sample: Callable) -> Callable:
-    """A method's `sample`, compiled, where video `number` is drawn from `fold_in(key, number)`."""
-
-    def step(state: TrainState, batch: Batch, key: jax.Array, numbers: jax.Array) -> jax.Array:
-        return sample(state, batch, jax.vmap(jax.random.fold_in, (None, 0))(key, numbers))
-
-    return compiled(step)
-
-
-@functools.lru_cache(maxsize=4)
-def compiled(function: Callable) -> Callable:
-    """A function under jit, kept, so that the next call of the same method compiles nothing."""
-    return jax.jit(function, compiler_options=parallel.compiler_options())
 
 
 def new_videos(run: Run, arguments: argparse.Namespace) -> Output:
@@ -175,7 +130,7 @@ def new_videos(run: Run, arguments: argparse.Namespace) -> Output:
     ends = [(0, time.monotonic())]
 
     def clocked() -> Iterator[np.ndarray]:
-        for batch in samples(run, conditions, arguments.num, arguments.seed, arguments.batch_size):
+        for batch in run_lib.samples(run, conditions, arguments.num, arguments.seed, arguments.batch_size):
             ends.append((ends[-1][0] + len(batch), time.monotonic()))
             yield batch
 

@@ -77,10 +77,10 @@ def test_a_video_depends_on_seed_number_and_condition_alone(run: run_lib.Run) ->
 
 
 def test_batches_are_not_compiled_again_and_hold_other_videos(run: run_lib.Run) -> None:
-    sample.sampler.cache_clear()
+    run_lib.sampler.cache_clear()
     sample.draw(run, 5, batch_size=8)
     videos = sample.draw(run, 17, seed=1, label="star_up", batch_size=8)
-    assert sample.sampler(run.method.sample)._cache_size() == 1
+    assert run_lib.sampler(run.method.sample)._cache_size() == 1
     distance = np.abs(videos[:, None] - videos).max((2, 3, 4, 5))
     assert (distance + np.eye(17)).min() > 1e-3
 

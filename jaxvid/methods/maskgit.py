@@ -140,18 +140,20 @@ def cross_entropy(
 
 
 def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    """`Method.train_step`: the mean over all hidden tokens of the batch (Chang et al., 2022, equation 1)."""
+    """`Method.train_step`: the mean over the hidden tokens of each example (Chang et al., 2022, equation 1, by their
+    number, so that examples with few of them count as much as others).
+    """
     count, places = len(next(iter(batch.values()))), math.prod(setup.tokenizer.grid)
     keys = parallel.example_keys(core.step_key(state), count, setup.axis_name)
     part = drawn(setup, batch, fold_keys(keys, 0))
     examples, keep = inputs(setup, state, batch, part), priors.kept(setup, keys)
     numbers = cosine_count(jax.vmap(jax.random.uniform)(fold_keys(keys, 2)), places)
     hidden = jax.vmap(functools.partial(hidden_at_random, places=places))(fold_keys(keys, 3), numbers)
-    total = parallel.pmean(hidden.sum(), setup.axis_name)
 
     def objective(params: Any) -> jax.Array:
         nats = cross_entropy(setup, params, examples, hidden, part, keep)
-        return jnp.where(hidden, nats.reshape(hidden.shape), 0).sum() / total
+        sums = jnp.where(hidden, nats.reshape(hidden.shape), 0).sum(-1)
+        return (sums / hidden.sum(-1)).mean()
 
     return priors.learn(setup, state, objective)
 

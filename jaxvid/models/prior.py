@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxvid.nn.condition import ConditionEncoder
 from jaxvid.shapes import expect
@@ -48,27 +49,6 @@ class Context(NamedTuple):
     vector: jax.Array
     words: jax.Array | None = None
     mask: jax.Array | None = None
-
-
-class Head(nn.Module):
-    """Features [...,W] -> float32 logits of the digits of a token, each given those before it; at first uniform."""
-
-    sizes: tuple[int, ...]  # of the digits
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, features: jax.Array, digits: Sequence[jax.Array]) -> jax.Array:
-        """Digits [...] that are known -> logits [...,K] of the next one."""
-        width, number = features.shape[-1], len(digits)
-        for index, (size, digit) in enumerate(zip(self.sizes, digits, strict=False)):
-            features += nn.Embed(size, width, dtype=self.dtype, embedding_init=INIT, name=f"digit_{index}")(digit)
-        if number:
-            features += nn.Dense(width, dtype=self.dtype, name=f"hidden_{number}")(nn.gelu(features))
-        zeros, size = nn.initializers.zeros, self.sizes[number]
-        rows = features.reshape(-1, width)  # rows first: the gradient is faster on CPU
-        logits = nn.Dense(size, dtype=self.dtype, kernel_init=zeros, name=f"logits_{number}")(rows)
-        # XLA:CPU would sum the bias's gradient column by column, within that of the softmax.
-        return jax.lax.optimization_barrier(logits).reshape(*features.shape[:-1], size).astype(jnp.float32)
 
 
 class Prior(nn.Module):
@@ -104,7 +84,9 @@ class Prior(nn.Module):
         self.null = self.param("null", INIT, (self.features,))
         self.null_word = self.param("null_word", INIT, (self.features,))
         self.norm = nn.LayerNorm(dtype=self.dtype)
-        self.head = Head(sizes=self.digits, dtype=self.dtype)
+        self.later = [nn.Dense(self.width, dtype=self.dtype) for _ in self.digits[1:]]
+        zeros = nn.initializers.zeros
+        self.biases = [self.param(f"bias_{n}", zeros, (size,)) for n, size in enumerate(self.digits)]
 
     def __call__(
         self,
@@ -158,8 +140,20 @@ class Prior(nn.Module):
         )
 
     def logits(self, features: jax.Array, digits: Sequence[jax.Array]) -> jax.Array:
-        """Features [...,W] of the network, and the first digits [...] -> logits [...,K] of the next digit."""
-        return self.head(self.norm(features), digits)
+        """Features [...,W] of the network, and the first digits [...] -> float32 logits [...,K] of the next digit.
+
+        They are products with the embeddings of its values (Press and Wolf, 2017), so that a neighbor's token is easily
+        copied.
+        """
+        features, number = self.norm(features), len(digits)
+        for embed, digit in zip(self.codes, digits, strict=False):
+            features += embed(digit)
+        if number:
+            features += self.later[number - 1](nn.gelu(features))
+        rows = features.reshape(-1, self.width)  # rows first: the gradient is faster on CPU
+        logits = self.codes[number].attend(rows) + self.biases[number].astype(rows.dtype)
+        # XLA:CPU would sum the bias's gradient column by column, within that of the softmax.
+        return lax.optimization_barrier(logits).reshape(*features.shape[:-1], -1).astype(jnp.float32)
 
     def split(self, tokens: jax.Array) -> list[jax.Array]:
         """Tokens [...] -> their digits [...]."""
