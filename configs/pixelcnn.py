@@ -38,8 +38,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optim = config_lib.optimizer(2e-3, name="adamw", schedule="warmup_cosine_decay_schedule")
     config.optim.arguments = ConfigDict({"b2": 0.99, "weight_decay": 0.01})
     config.data.update(frames=8, resolution=32, stride=2)
-    config.train.update(steps=1000, batch_size=16, save_every=250)
-    config.eval.update(every=250)
+    config.train.update(steps=2000, batch_size=8, save_every=500)
+    config.eval.update(every=500)
     if variant == "tiny":
         config_lib.tiny(config)
         config.tokenizer.path = "runs/vqvae_tiny"

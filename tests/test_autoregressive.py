@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -49,9 +50,13 @@ def trained(on: tuple[str, ...], steps: int = 3) -> tuple[Method, TrainState]:
     return method, state
 
 
+@functools.cache
+def sampler(on: tuple[str, ...], fields: tuple[tuple[str, Any], ...]) -> Callable:
+    return quickly(autoregressive.make(config(on, **dict(fields))).sample)
+
+
 def videos(on: tuple[str, ...], given: dict, keys: jax.Array, **fields) -> np.ndarray:
-    method = autoregressive.make(config(on, **fields))
-    return np.asarray(quickly(method.sample)(trained(on)[1], given, keys))
+    return np.asarray(sampler(on, tuple(fields.items()))(trained(on)[1], given, keys))
 
 
 KEYS = jax.random.split(jax.random.key(3), 4)
@@ -75,7 +80,7 @@ def test_at_temperature_0_keys_do_not_matter_and_filters_that_keep_all_change_no
     assert np.abs(plain - videos(("label",), given, KEYS, **{"sample.top_k": 1})).max() > 0.01
 
 
-@pytest.mark.parametrize("known", [0, 1, 4])
+@pytest.mark.parametrize("known", [0, 4])
 def test_first_frames_come_back_as_they_were_given(known: int) -> None:
     first = np.asarray(batch()["video"][:, :known] / 127.5 - 1)
     made = videos(("first_frames",), {"first_frames": first}, KEYS, **{"condition.first_frames": 4})

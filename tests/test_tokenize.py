@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -32,10 +31,9 @@ class Part(Synthetic):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Iterator[Path]:
+def folder(tmp_path_factory) -> Path:
     """Records of 24 clips, a tokenizer of them, and their tokens."""
     place = tmp_path_factory.mktemp("tokenize")
-    jax.config.update("jax_compilation_cache_dir", str(place / "compiled"))  # the runs are of the same programs
     for split in ("train", "eval"):
         write_records(Part(8, 16, split), str(place / "records" / split), shards=2)
     config = recipe("vqvae:tiny")
@@ -43,8 +41,7 @@ def folder(tmp_path_factory) -> Iterator[Path]:
     config.train.steps, config.eval.examples = 2, 8
     train(config, place / "tokenizer")
     assert tokenize.main(words(place, "tokens", "--first_frames=2")) == 0
-    yield place
-    jax.config.update("jax_compilation_cache_dir", None)
+    return place
 
 
 def words(folder: Path, output: str, *others: str) -> list[str]:
