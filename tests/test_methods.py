@@ -217,7 +217,7 @@ def test_evaluation_gives_one_value_per_example_and_sampling_a_video_in_range(ca
         state = state.replace(ema={"prior": moved})
     keys = parallel.example_keys(jax.random.key(1), 4)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=parallel.compiler_options())
     def everything(state: TrainState, batch: dict) -> tuple[Evaluated, list[jax.Array]]:
         videos = [method.sample(state, batch, keys)] if method.sample else []
         videos += [method.reconstruct(state, batch)] if method.reconstruct else []

@@ -138,12 +138,12 @@ def sampling_without_cache(work: Workload) -> Callable[..., Any]:
 
 
 def bytes_a_place(work: Workload) -> float:
-    """Bytes that sampling with the cache must read for each place: the parameters of the network and of the head, and
-    the keys and values of the places of the frames so far, averaged over the places.
+    """Bytes that sampling with the cache must read for each place: the parameters of the network, the embeddings for
+    the logits, and the keys and values of the places of the frames so far, averaged over the places.
     """
     prior, (frames, *frame), batch = work.setup.prior, work.setup.tokenizer.grid, len(work.batch["tokens"])
     params = work.state.params[PRIOR]
-    read = sum(leaf.size for leaf in jax.tree.leaves({name: params[name] for name in ("network", "head")}))
+    read = sum(leaf.size for leaf in jax.tree.leaves({name: params[name] for name in ("network", "codes_0")}))
     cached = 2 * prior.network.layers * batch * prior.width * math.prod(frame) * (frames + 1) / 2
     return (read + cached) * jnp.dtype(prior.dtype).itemsize
 

@@ -25,11 +25,12 @@ def flows_fixture(request) -> Invertible:
 
 def shaken(flows, video: jax.Array, size: float = 0.5):
     """Parameters that are all random, since at first the flows are the identity."""
+    random = np.random.default_rng(1)
     variables = jax.eval_shape(flows.init, jax.random.key(0), video)
     scaled = {"kernel": 0.2, "bias": 1.0, "shift": 1.0, "log_scale": 1.0}
 
     def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        return np.float32(RNG.normal(0, size * scaled[path[-1].key], leaf.shape))
+        return np.float32(random.normal(0, size * scaled[path[-1].key], leaf.shape))
 
     return jax.tree_util.tree_map_with_path(draw, variables)
 

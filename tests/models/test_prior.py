@@ -205,7 +205,7 @@ def prior(digits=(12,), **fields) -> Prior:
 def test_the_probabilities_of_digits_make_those_of_tokens() -> None:
     model = prior((3, 4))
     tokens = jax.random.randint(jax.random.key(0), (2, *GRID), 0, 12)
-    variables = shaken(model.init(jax.random.key(0), tokens))
+    variables = shaken(quickly(model.init)(jax.random.key(0), tokens))
     digits = model.split(tokens)
     np.testing.assert_array_equal(joined(digits, (3, 4)), tokens)
     # At one place, over all 12 tokens: the first digit's distribution times the second's, given the first.
@@ -226,11 +226,12 @@ def test_without_guides_nothing_depends_on_them_and_actions_move_the_frames_afte
     )
     tokens = jnp.zeros((2, *GRID), int)
     conditions = {"label": jnp.array([0, 1]), "words": jnp.array([[2, 3, 0], [4, 5, 6]]), "action": jnp.ones((2, 6, 2))}
-    variables = shaken(model.init(jax.random.key(0), tokens, None, conditions))
+    variables = shaken(quickly(model.init)(jax.random.key(0), tokens, None, conditions))
+    apply = quickly(model.apply)
 
     def logits(guided: bool, **changes) -> np.ndarray:
         given = {**conditions, **changes}
-        return np.asarray(model.apply(variables, tokens, None, given, jnp.full(2, guided))[0])
+        return np.asarray(apply(variables, tokens, None, given, jnp.full(2, guided))[0])
 
     other = {"label": jnp.array([3, 4]), "words": jnp.array([[7, 8, 9], [1, 1, 1]])}
     np.testing.assert_array_equal(logits(False), logits(False, **other))
