@@ -2,8 +2,8 @@
 
 Command: python -m jaxvid.main --config configs/transformer.py, after its tokenizer, configs/vqvae.py:prior
 Device: two CPU cores.
-Time and memory: some 9 min by its rate of 53 clips/s on quiet cores (17 min on one core, other work beside it), after the
-    tokenizer's 3; 2.1 GB.
+Time and memory: some 9 min by its rate of 53 clips/s on quiet cores (17 min on one core, other work beside it), after
+    the tokenizer's 3; 2.1 GB.
 Score: 1.23 bits a token of 64 held-out clips, where codes independent of each other have 7.34. configs/classifier.py:32
     finds the asked class in 50 % of 240 samples with --guidance 2 (the motion in 88 %), in 38 % without; in 76 % of the
     tokenizer's reconstructions, and in all of 240 held-out clips.
@@ -11,13 +11,14 @@ Samples: steady grounds; what moves, grows and shrinks does so as asked. Outline
     apart only sometimes, and there are stray specks.
 
 Synthetic clips of moving shapes, 8 frames of 32x32 at every second moment, as 4x8x8 tokens.
-Tried, each in 3000 steps of 8 and before logits were products with the embeddings: 1.26 bits; with a rate of 4e-3 1.24, of
-1e-3 1.30; six layers and a weight decay of 0.1 made no difference after 1500 steps.
-`:frames`: going on from up to four first frames. 0.71 bits a token after four; the squared error of the frames that follow
-is 0.0091 of 64 held-out clips, at temperature 0.5 0.0079, at 0 0.0071, where repeating the last given frame leaves 0.0095,
-and the tokenizer 0.0022 (absolute: 0.032, 0.028, 0.026, 0.022 and 0.019). Places, sizes and colors go on; shapes dissolve.
-`:text`: by caption; 1.17 bits. `:actions`: from a still image and the object's motion; 1.14 bits. Colors and motion are as
-asked. Both were run on an H200, before logits were products with the embeddings.
+Tried, each in 3000 steps of 8 and before logits were products with the embeddings: 1.26 bits; with a rate of 4e-3 1.24,
+of 1e-3 1.30; six layers and a weight decay of 0.1 made no difference after 1500 steps.
+`:frames`: going on from up to four first frames. 0.71 bits a token after four; the squared error of the frames that
+follow is 0.0091 of 64 held-out clips, at temperature 0.5 0.0079, at 0 0.0071, where repeating the last given frame
+leaves 0.0095, and the tokenizer 0.0022 (absolute: 0.032, 0.028, 0.026, 0.022 and 0.019). Places, sizes and colors go
+on; shapes dissolve.
+`:text`: by caption; 1.17 bits. `:actions`: from a still image and the object's motion; 1.14 bits. Colors and motion are
+as asked. Both were run on an H200, before logits were products with the embeddings.
 `:tiny`: seconds, for tests.
 `:ucf101`: by class at VideoGPT's scale (Yan et al., 2021: width 576, 8 layers), 16x128x128 clips of UCF-101 as 4x32x32
 tokens, for accelerators, after vqvae.py:ucf101. Nobody has run it to its end yet: no score, time or memory.
