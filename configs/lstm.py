@@ -5,7 +5,7 @@ Device: two CPU cores.
 Time and memory: some 7 min by its rate of 73 clips/s on quiet cores, after the tokenizer's 3.
 Score: 1.45 bits a token of 64 held-out clips. configs/classifier.py:32 finds the asked class in 29 % of 120 samples
     with --guidance 2, the motion in 59 %.
-Samples: mostly one ragged shape of one color, that moves, grows or shrinks.
+Samples: half of them a ragged shape that moves, grows or shrinks, often of two colors; in others the ground breaks.
 
 Synthetic clips of moving shapes, 8 frames of 32x32 at every second moment, as 4x8x8 tokens.
 `:tiny`: seconds, for tests.

@@ -6,7 +6,7 @@ Time and memory: some 6 min by its rate of 53 clips/s on quiet cores (13 min on 
     the tokenizer's 3.
 Score: 1.62 bits a token of 64 held-out clips. configs/classifier.py:32 finds the asked class in 6 % of 120 samples with
     --guidance 2, the motion in 23 %.
-Samples: a blot on a steady ground, of several colors, that moves little.
+Samples: a ragged blot on a steady ground, often of several colors, that drifts and changes its form.
 
 Synthetic clips of moving shapes, 8 frames of 32x32 at every second moment, as 4x8x8 tokens.
 `:plain`: with masks in place of stacks, the literature's baseline, which never sees some of the tokens before a place.
