@@ -3,6 +3,7 @@
 Command: python -m jaxvid.main --config configs/lstm.py, after its tokenizer, configs/vqvae.py:prior
 Device: two CPU cores.
 Time and memory: some 7 min by its rate of 73 clips/s on quiet cores, after the tokenizer's 3.
+    Memory was not measured.
 Score: 1.45 bits a token of 64 held-out clips. configs/classifier.py:32 finds the asked class in 29 % of 120 samples
     with --guidance 2, the motion in 59 %.
 Samples: half of them a ragged shape that moves, grows or shrinks, often of two colors; in others the ground breaks.

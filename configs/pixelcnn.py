@@ -3,7 +3,7 @@
 Command: python -m jaxvid.main --config configs/pixelcnn.py, after its tokenizer, configs/vqvae.py:prior
 Device: two CPU cores.
 Time and memory: some 6 min by its rate of 53 clips/s on quiet cores (13 min on one core, other work beside it), after
-    the tokenizer's 3.
+    the tokenizer's 3. Memory was not measured.
 Score: 1.62 bits a token of 64 held-out clips. configs/classifier.py:32 finds the asked class in 6 % of 120 samples with
     --guidance 2, the motion in 23 %.
 Samples: a ragged blot on a steady ground, often of several colors, that drifts and changes its form.
