@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxvid import conditions
 from jaxvid import run as run_lib
-from jaxvid.data.paths import read_videos
+from jaxvid.data.paths import read_longest
 from jaxvid.names import choice
 from jaxvid.pixels import to_uint8
 from jaxvid.run import Mode, Output, Run
@@ -96,14 +96,17 @@ def known_at_random(key: jax.Array, tasks: Sequence[str], size: Size) -> tuple[j
 
 
 def complete_videos(run: Run, arguments: argparse.Namespace, task: str) -> Output:
-    """Videos of the user, their known part, and what the model makes of it."""
+    """Videos of the user, where they are whole, their known part, and what the model makes of it."""
     tasks, size = run.config.model.tasks, (run.config.data.frames, *[run.config.data.resolution] * 2)
     if task not in tasks:
         raise ValueError(f"This model was trained for {', '.join(tasks)}, and not for {task}, see model.tasks.")
     run = run_lib.with_options(run, arguments)
     known = np.broadcast_to(KNOWN[task](arguments, size), size)
-    video = read_videos(arguments.video[0], size[0], run.config.data)
+    least = int(np.flatnonzero(known.any((1, 2)))[-1]) + 1  # frames: a prediction needs no more than the first ones
+    video = read_longest(arguments.video[0], size[0], run.config.data, least)
+    missing = size[0] - video.shape[1]
     video = video[np.arange(arguments.num) % len(video)]
+    video = np.pad(video, [(0, 0), (0, missing), (0, 0), (0, 0), (0, 0)], "edge")
     values = conditions.from_arguments(arguments, run.config)
     if "first_frames" in values:
         raise ValueError("The known part comes from --video: leave --first_frames out.")
@@ -119,7 +122,8 @@ def complete_videos(run: Run, arguments: argparse.Namespace, task: str) -> Outpu
     completed = np.concatenate([to_uint8(batch) for batch in made])
     shown = np.where(known[..., None], video, np.uint8(128))
     captions = conditions.captions(run.config, values, rows)
-    return Output({"original": video, "given": shown, task: completed}, captions)
+    original = {} if missing else {"original": video}
+    return Output({**original, "given": shown, task: completed}, captions)
 
 
 def known_frames(arguments: argparse.Namespace, size: Size, last: bool) -> jax.Array:

@@ -7,7 +7,6 @@ sampling `from_user` makes them from Python values and `from_arguments` from the
 """
 
 import argparse
-import contextlib
 import functools
 import itertools
 import os
@@ -23,7 +22,7 @@ from jaxvid import config as config_lib
 from jaxvid.core import Batch, normalize
 from jaxvid.data import Source
 from jaxvid.data import text as text_lib
-from jaxvid.data.paths import read_videos
+from jaxvid.data.paths import read_longest, read_videos
 from jaxvid.files import load_array
 from jaxvid.names import choice, closest, composed, nearest
 from jaxvid.nn.condition import ConditionEncoder
@@ -203,10 +202,7 @@ class FirstFrames(Video):
         return config.condition.first_frames
 
     def read(self, values: Sequence[str], config: ConfigDict) -> np.ndarray:
-        for length in range(self.length(config), 1, -1):
-            with contextlib.suppress(ValueError):
-                return read_videos(one_path(values, self.option), length, config.data)
-        return read_videos(one_path(values, self.option), 1, config.data)
+        return read_longest(one_path(values, self.option), self.length(config), config.data)
 
     def rows(self, value: Any, config: ConfigDict) -> Sequence[Any]:
         side = config.data.resolution

@@ -12,7 +12,7 @@ import pytest
 from conftest import recipe
 from ml_collections import ConfigDict
 
-from jaxvid import pretrained, priors
+from jaxvid import pretrained, priors, run
 from jaxvid.core import Method, TrainState
 from jaxvid.data.synthetic import Synthetic
 from jaxvid.methods import autoregressive
@@ -70,6 +70,19 @@ def test_a_video_depends_on_its_key_and_condition_and_not_on_the_batch_it_is_in(
     others = videos(on, jax.tree.map(lambda x: x[places], given), KEYS[places])
     np.testing.assert_allclose(others, together[places], atol=1e-5)
     assert np.abs(together[0] - together[2]).max() > 0.01  # of the same label
+
+
+def test_a_whole_sampling_run_is_one_compiled_program(caplog) -> None:
+    """Of all places and windows: within the first batch, and none in those after it."""
+    made = config(("label",), **{"data.frames": 12})
+    trained_run = run.Run(made, autoregressive.make(made), trained(("label",))[1])
+    batches = run.samples(trained_run, {"label": np.arange(5) % 2}, num=5, seed=0, batch_size=2)
+    with jax.log_compiles():
+        next(batches)
+        assert caplog.text.count("Finished XLA compilation of jit(step)") == 1
+        caplog.clear()
+        assert len(list(batches)) == 2
+        assert "XLA compilation" not in caplog.text
 
 
 def test_at_temperature_0_keys_do_not_matter_and_filters_that_keep_all_change_no_bit() -> None:

@@ -351,7 +351,7 @@ def test_exact_bits_need_a_step() -> None:
 
 
 def test_videos_are_completed_from_the_command_line(tmp_path: Path, capsys, monkeypatch) -> None:
-    made = config(("label",), ("generation", "interpolation", "inpainting"))
+    made = config(("label",), ("generation", "prediction", "interpolation", "inpainting"))
     run_as_trained = Run(made, maskgit.make(made), trained(("label",), made.model.tasks))
     monkeypatch.setattr(run_lib, "load", lambda workdir: run_as_trained)
     workdir = tmp_path / "run"
@@ -369,8 +369,16 @@ def test_videos_are_completed_from_the_command_line(tmp_path: Path, capsys, monk
     with np.load(tmp_path / "interpolations.npz") as found:
         np.testing.assert_array_equal(found["video"][:, [0, 1, 6, 7]], np.stack([clip[[0, 1, 6, 7]]] * 2))
         assert (found["video"][0] != found["video"][1]).any() and (found["given"][:, 2:6] == 128).all()
+    np.save(tmp_path / "short.npy", clip[:3])
+    short = ("--mode", "predict", "--video", str(tmp_path / "short.npy"), "--steps", "1")
+    assert run(*short, "--keep", "2")[0] == 0
+    with np.load(tmp_path / "predictions.npz") as found:
+        np.testing.assert_array_equal(found["video"][:, :2], np.stack([clip[:2]] * 2))
+        assert found["video"].shape == (2, 8, 16, 16, 3) and "original" not in found
+    code, error = run(*short, "--keep", "4")
+    assert code == 2 and "short.npy is [3, 16, 16, 3], expected [T,h,w,3] or [n,T,h,w,3], T at least 4" in error
     for words, sentence in {
-        ("--mode", "outpaint"): "trained for generation, interpolation, inpainting, and not for outpainting",
+        ("--mode", "outpaint"): "trained for generation, prediction, interpolation, inpainting, and not for outp",
         ("--mode", "interpolate", "--keep", "4"): "--keep is 4",
         ("--mode", "inpaint", "--box", "0", "0.5", "1", "0.5"): "--box is 0.0 0.5 1.0 0.5, which holds no pixel",
         ("--mode", "inpaint", "--box", "nan", "0", "1", "1"): "expected top, left, bottom and right",

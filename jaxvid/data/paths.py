@@ -1,5 +1,6 @@
 """Videos that a user names, in the pace and size of a model's training clips."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Mapping
@@ -43,6 +44,14 @@ def read_videos(path: str, frames: int, options: Mapping[str, Any]) -> np.ndarra
         info = probe_images(path, [path]) if path.lower().endswith(IMAGE_ENDINGS) else probe(path)
         clips = [_first_clip(info, frames, options)]
     return np.stack([center_crop({"video": clip}, resolution)["video"] for clip in clips])
+
+
+def read_longest(path: str, frames: int, options: Mapping[str, Any], least: int = 1) -> np.ndarray:
+    """`read_videos` of as many frames as there are: up to `frames`, and no fewer than `least`."""
+    for length in range(frames, least, -1):
+        with contextlib.suppress(ValueError):
+            return read_videos(path, length, options)
+    return read_videos(path, least, options)
 
 
 def _read_folder(path: str, frames: int, options: Mapping[str, Any]) -> list[np.ndarray]:
