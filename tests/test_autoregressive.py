@@ -19,7 +19,6 @@ from jaxvid.methods import autoregressive
 
 pytestmark = pytest.mark.xdist_group("autoregressive")
 GRID = (2, 4, 4)
-quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiled, not run
 
 
 def config(on: tuple[str, ...] = (), **fields) -> ConfigDict:
@@ -42,8 +41,8 @@ def batch(count: int = 4) -> dict[str, jax.Array]:
 def trained(on: tuple[str, ...], steps: int = 3) -> tuple[Method, TrainState]:
     """After some steps on one batch, so that nothing is uniform any more."""
     method = autoregressive.make(config(on, **{"optim.schedule": "constant_schedule"}))
-    state = quickly(method.init)(jax.random.key(0), batch())
-    step = quickly(method.train_step)
+    state = jax.jit(method.init)(jax.random.key(0), batch())
+    step = jax.jit(method.train_step)
     for _ in range(steps):
         state, metrics = step(state, batch())
     assert np.isfinite(metrics["bits"])
@@ -52,7 +51,7 @@ def trained(on: tuple[str, ...], steps: int = 3) -> tuple[Method, TrainState]:
 
 @functools.cache
 def sampler(on: tuple[str, ...], fields: tuple[tuple[str, Any], ...]) -> Callable:
-    return quickly(autoregressive.make(config(on, **dict(fields))).sample)
+    return jax.jit(autoregressive.make(config(on, **dict(fields))).sample)
 
 
 def videos(on: tuple[str, ...], given: dict, keys: jax.Array, **fields) -> np.ndarray:
@@ -127,7 +126,7 @@ def test_a_longer_video_begins_like_a_short_one_and_its_prefixes_stay() -> None:
     given = {"label": jnp.zeros(2, int)}
     setup = priors.make_setup(config(("label",)), None, autoregressive.NETWORKS)
     state = trained(("label",))[1]
-    draw = quickly(lambda prefix: autoregressive.generate(setup, state, given, KEYS[:2], prefix))
+    draw = jax.jit(lambda prefix: autoregressive.generate(setup, state, given, KEYS[:2], prefix))
     free = draw(None)
     np.testing.assert_array_equal(draw(free[:, :1]), free)
     other = (free[:, :1] + 1) % 32
@@ -145,7 +144,7 @@ def test_a_prior_learns_clips_of_the_tokenizers_length_alone() -> None:
 def test_an_evaluation_has_bits_by_frame_and_by_class_beside_those_of_equal_and_of_independent_codes() -> None:
     made = config(("label",))
     method, state = trained(("label",))
-    found = quickly(autoregressive.make(made).eval_step)(state, batch(), jax.random.key(1))
+    found = jax.jit(autoregressive.make(made).eval_step)(state, batch(), jax.random.key(1))
     bits = np.asarray(found.scalars["bits"])
     np.testing.assert_allclose(found.profiles["bits_by_frame"].values.mean(1), bits, rtol=1e-5)
     by_class = np.asarray(found.profiles["bits_by_class"].values)
@@ -154,7 +153,7 @@ def test_an_evaluation_has_bits_by_frame_and_by_class_beside_those_of_equal_and_
     np.testing.assert_allclose(np.nansum(by_class, 1), bits)
     np.testing.assert_array_equal(found.scalars["bits_uniform"], 5.0)
     np.testing.assert_allclose(found.scalars["bits_per_value"], bits * 32 / (8 * 16 * 16 * 3), rtol=1e-6)
-    np.testing.assert_array_equal(found.panels["reconstruction"], quickly(method.reconstruct)(state, batch()))
+    np.testing.assert_array_equal(found.panels["reconstruction"], jax.jit(method.reconstruct)(state, batch()))
     assert {*found.panels} == {"original", "reconstruction", "teacher-forced", "sample"}
 
 
@@ -203,7 +202,7 @@ def test_a_prior_that_learned_one_video_repeats_it_and_the_tokenizer_stays() -> 
     made = config(**{"sample.temperature": 0.0, "optim.learning_rate": 1e-2, "train.steps": 80, "optim.ema_decay": 0.5})
     method = autoregressive.make(made)
     one = jax.tree.map(lambda x: x[:1], batch())
-    state = quickly(method.init)(jax.random.key(0), one)
+    state = jax.jit(method.init)(jax.random.key(0), one)
     before = jax.device_get(pretrained.state_of(state, "tokenizer"))
     step = jax.jit(method.train_step)
     for _ in range(80):
@@ -211,7 +210,7 @@ def test_a_prior_that_learned_one_video_repeats_it_and_the_tokenizer_stays() -> 
     assert metrics["bits"] < 0.05
     after = jax.device_get(pretrained.state_of(state, "tokenizer"))
     jax.tree.map(np.testing.assert_array_equal, (before.params, before.collections), (after.params, after.collections))
-    found = quickly(method.eval_step)(state, one, jax.random.key(1))
+    found = jax.jit(method.eval_step)(state, one, jax.random.key(1))
     np.testing.assert_allclose(found.panels["sample"], found.panels["reconstruction"], atol=1e-5)
     assert float(found.scalars["bits"][0]) < 0.05
 
@@ -232,7 +231,7 @@ def test_bits_come_near_the_entropy_of_a_chain() -> None:
     def examples(number: int) -> dict[str, jax.Array]:
         return {"tokens": draw_tokens(jax.random.key(number)), "video": jnp.zeros((64, 8, 16, 16, 3), jnp.uint8)}
 
-    state, step = quickly(method.init)(jax.random.key(0), examples(0)), jax.jit(method.train_step)
+    state, step = jax.jit(method.init)(jax.random.key(0), examples(0)), jax.jit(method.train_step)
     for number in range(250):
         state, metrics = step(state, examples(number))
     same, other = stay + (1 - stay) / codes, (1 - stay) / codes

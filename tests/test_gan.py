@@ -1,6 +1,5 @@
 """What the GAN method refuses, warns of, and does in a step."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -15,7 +14,6 @@ from jaxvid.methods import gan
 from jaxvid.models.gan_blocks import Critique
 
 DOUBLE = (2, 2, 2)
-quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiled, not run
 
 
 def unconditional(name: str) -> ConfigDict:
@@ -229,8 +227,8 @@ def test_only_every_nth_video_pays_for_its_slope() -> None:
         config.loss.penalized = penalized
         config.model.discriminators.video.deviation = False
         method = gan.make(config)
-        state = quickly(method.init)(jax.random.key(1), batch)
-        step = quickly(method.train_step)
+        state = jax.jit(method.init)(jax.random.key(1), batch)
+        step = jax.jit(method.train_step)
         return [float(step(state, each)[1]["r1"]) for each in (batch, few)]
 
     np.testing.assert_allclose(*r1(2), rtol=1e-5)

@@ -29,7 +29,6 @@ GRID, PLACES = (2, 4, 4), 32
 ORDERS = (*RANKS, "confidence")
 ALL, FRAMES = tuple(TASKS), ("first_frames",)
 KEYS = jax.random.split(jax.random.key(3), 4)
-quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiled, not run
 
 
 def config(on: tuple[str, ...] = (), tasks: tuple[str, ...] = ("generation",), **fields) -> ConfigDict:
@@ -56,7 +55,7 @@ def tokens_alone(count: int = 4) -> dict[str, jax.Array]:
 def trained(on: tuple[str, ...] = (), tasks: tuple[str, ...] = ("generation",)) -> TrainState:
     """After three steps on one batch, so that nothing is uniform any more."""
     method = maskgit.make(config(on, tasks, **{"optim.schedule": "constant_schedule"}))
-    state, step = quickly(method.init)(jax.random.key(0), batch()), quickly(method.train_step)
+    state, step = jax.jit(method.init)(jax.random.key(0), batch()), jax.jit(method.train_step)
     for _ in range(3):
         state, metrics = step(state, batch())
     assert np.isfinite(metrics["bits"])
@@ -65,7 +64,7 @@ def trained(on: tuple[str, ...] = (), tasks: tuple[str, ...] = ("generation",)) 
 
 @functools.cache
 def sampler(on: tuple[str, ...], tasks: tuple[str, ...]) -> Callable:
-    return quickly(maskgit.make(config(on, tasks)).sample)
+    return jax.jit(maskgit.make(config(on, tasks)).sample)
 
 
 def videos(given: dict, keys: jax.Array = KEYS) -> np.ndarray:
@@ -76,7 +75,7 @@ def videos(given: dict, keys: jax.Array = KEYS) -> np.ndarray:
 @functools.cache
 def generator(fields: tuple[tuple[str, Any], ...]) -> Callable:
     setup = maskgit.make_setup(config(("label",), **dict(fields)))
-    return quickly(functools.partial(maskgit.generate, setup))
+    return jax.jit(functools.partial(maskgit.generate, setup))
 
 
 def drawn(given: dict, keys: jax.Array = KEYS, *known: jax.Array, **fields) -> np.ndarray:
@@ -125,14 +124,14 @@ def test_options_of_drawing_reach_the_tokens() -> None:
 def test_the_loss_is_that_of_hidden_tokens_alone_and_targets_are_the_tokens() -> None:
     made, given = config(("label",), **{"model.unguided": 0.0}), tokens_alone()
     setup, state = maskgit.make_setup(made), trained(("label",))
-    _, metrics = quickly(maskgit.make(made).train_step)(state, given)
+    _, metrics = jax.jit(maskgit.make(made).train_step)(state, given)
     keys = parallel.example_keys(core.step_key(state), 4)
     share = np.array([jax.random.uniform(key) for key in fold_keys(keys, 2)])
     counts = np.maximum(1, np.ceil(PLACES * np.cos(np.pi / 2 * share)))
     permuted = np.stack([jax.random.permutation(key, PLACES) for key in fold_keys(keys, 3)])
     hidden = (permuted < counts[:, None]).reshape(4, *GRID)
     examples = maskgit.inputs(setup, state, given, None)
-    logits = quickly(lambda params: setup.prior.apply({"params": params}, *examples, hidden=hidden)[0])(
+    logits = jax.jit(lambda params: setup.prior.apply({"params": params}, *examples, hidden=hidden)[0])(
         state.params["prior"]
     )
     log_p = np.asarray(jax.nn.log_softmax(logits))
@@ -150,7 +149,7 @@ def test_exact_bits_are_those_of_a_recount_place_by_place() -> None:
     examples, order = maskgit.inputs(setup, state, given, None), np.argsort(halton(GRID))
     places = [np.unravel_index(place, GRID) for place in order]
 
-    @quickly
+    @jax.jit
     def logits(tokens: jax.Array, hidden: jax.Array) -> jax.Array:
         variables = {"params": state.ema["prior"]}
         return setup.prior.apply(variables, tokens, None, examples.conditions, None, hidden)[0]
@@ -173,7 +172,7 @@ def test_exact_bits_in_any_number_of_steps_are_those_of_a_distribution() -> None
     tokens = jnp.stack(jnp.meshgrid(*[jnp.arange(3)] * 4), -1).reshape(81, 1, 2, 2)
     given = {"tokens": tokens, "video": jnp.zeros((81, 4, 8, 8, 3), jnp.uint8)}
     method = maskgit.make(made)
-    state, step = quickly(method.init)(jax.random.key(0), given), quickly(method.train_step)
+    state, step = jax.jit(method.init)(jax.random.key(0), given), jax.jit(method.train_step)
     for _ in range(5):
         state, _ = step(state, {name: value[::7] for name, value in given.items()})
     found = {steps: np.asarray(maskgit.exact_bits(made, state, given, steps)).sum((1, 2, 3)) for steps in (0, 2, 1)}
@@ -192,17 +191,17 @@ def test_codes_beyond_the_most_that_are_embedded_are_digits(monkeypatch) -> None
     made.tokenizer.config.model.quantizer.bits = 5
     method, setup = maskgit.make(made), maskgit.make_setup(made)
     assert setup.prior.digits == (8, 4)
-    state = quickly(method.init)(jax.random.key(0), batch())
-    examples = quickly(lambda given: maskgit.inputs(setup, state, given, None))(batch())
-    logits = quickly(lambda params: setup.prior.apply({"params": params}, *examples))(state.params["prior"])
+    state = jax.jit(method.init)(jax.random.key(0), batch())
+    examples = jax.jit(lambda given: maskgit.inputs(setup, state, given, None))(batch())
+    logits = jax.jit(lambda params: setup.prior.apply({"params": params}, *examples))(state.params["prior"])
     found, expected = np.asarray(examples.tokens), np.zeros((4, *setup.tokenizer.grid))
     for each, digit in zip(logits, (found % 8, found // 8), strict=True):
         log_p = np.asarray(jax.nn.log_softmax(each))
         expected -= np.take_along_axis(log_p, digit[..., None], -1)[..., 0] / math.log(2)
     np.testing.assert_allclose(maskgit.exact_bits(made, state, batch(), 1), expected, rtol=1e-5)
-    state, metrics = quickly(method.train_step)(state, batch())
+    state, metrics = jax.jit(method.train_step)(state, batch())
     assert 4 < metrics["bits"] < 9  # near the 5 of uniform codes
-    assert np.isfinite(quickly(method.sample)(state, batch(), KEYS)).all()
+    assert np.isfinite(jax.jit(method.sample)(state, batch(), KEYS)).all()
 
 
 @pytest.mark.parametrize("known", [1, 4])
@@ -239,7 +238,7 @@ def test_training_does_not_see_unknown_pixels_but_as_targets() -> None:
     setup, state, keys = maskgit.make_setup(made), trained(FRAMES, ALL), jax.random.split(jax.random.key(4), 4)
     part = maskgit.drawn(setup, batch(), keys)
     changed = {"video": jnp.where(part.known[..., None], batch()["video"], 0)}
-    grid = quickly(lambda given: maskgit.known(setup, state, maskgit.drawn(setup, given, keys)))
+    grid = jax.jit(lambda given: maskgit.known(setup, state, maskgit.drawn(setup, given, keys)))
     grids = [grid(each) for each in (batch(), changed)]
     jax.tree.map(np.testing.assert_array_equal, *grids)
     assert (part.task == maskgit.drawn(setup, changed, keys).task).all()
@@ -252,7 +251,7 @@ def test_it_learns_one_video_and_repeats_it_and_the_tokenizer_stays() -> None:
     made = config(**{"sample.temperature": 0.0, **fields})
     method = maskgit.make(made)
     one = jax.tree.map(lambda x: x[:1], batch())
-    state = quickly(method.init)(jax.random.key(0), one)
+    state = jax.jit(method.init)(jax.random.key(0), one)
     before = jax.device_get(pretrained.state_of(state, "tokenizer"))
     step = jax.jit(method.train_step)
     for _ in range(80):
@@ -260,7 +259,7 @@ def test_it_learns_one_video_and_repeats_it_and_the_tokenizer_stays() -> None:
     assert metrics["bits"] < 0.1
     after = jax.device_get(pretrained.state_of(state, "tokenizer"))
     jax.tree.map(np.testing.assert_array_equal, (before.params, before.collections), (after.params, after.collections))
-    found = quickly(method.eval_step)(state, one, jax.random.key(1))
+    found = jax.jit(method.eval_step)(state, one, jax.random.key(1))
     np.testing.assert_allclose(found.panels["sample"], found.panels["reconstruction"], atol=1e-5)
     assert float(found.scalars["bits"][0]) < 0.1
     assert float(maskgit.exact_bits(made, state, one).mean()) < 0.1
@@ -271,7 +270,7 @@ def of_runs() -> tuple[ConfigDict, Method, TrainState]:
     """Trained on clips of a known distribution, see `runs_of`."""
     made = config(**{"train.steps": 300, "optim.learning_rate": 1e-2})
     method = maskgit.make(made)
-    state, step = quickly(method.init)(jax.random.key(0), runs_of(0)), jax.jit(method.train_step)
+    state, step = jax.jit(method.init)(jax.random.key(0), runs_of(0)), jax.jit(method.train_step)
     for number in range(300):
         state, _ = step(state, runs_of(number))
     return made, method, state
@@ -294,7 +293,7 @@ def test_bits_come_near_the_entropy_one_by_one_and_in_few_steps_pay_for_it() -> 
     assert abs(bits[0] / (2 / PLACES + noise) - 1) < 0.02
     assert abs(bits[1] / (2 + noise) - 1) < 0.02  # one step: every token by itself
     assert bits[0] < bits[4] < bits[1]
-    evaluate = quickly(lambda key: method.eval_step(state, given, key).scalars)
+    evaluate = jax.jit(lambda key: method.eval_step(state, given, key).scalars)
     several = [evaluate(jax.random.key(number)) for number in range(8)]  # each of a random part of each clip's tokens
     assert abs(np.mean([found["bits"] for found in several]) / (2 / PLACES + noise) - 1) < 0.06
     exact = maskgit.exact_bits(made, state, given, made.sample.steps).mean((1, 2, 3))
@@ -307,7 +306,7 @@ def test_samples_in_few_steps_are_of_the_distribution() -> None:
         made.sample.update(order=order, steps=8)
         setup = maskgit.make_setup(made)
         keys = jax.random.split(jax.random.key(0), 64)
-        tokens = np.asarray(quickly(lambda keys: maskgit.generate(setup, state, {}, keys))(keys)).reshape(64, -1)  # noqa: B023
+        tokens = np.asarray(jax.jit(lambda keys: maskgit.generate(setup, state, {}, keys))(keys)).reshape(64, -1)  # noqa: B023
         base = tokens // 2
         assert ((base == base[:, :1]).mean(1) == 1).mean() > least, order
         assert (np.bincount(base[:, 0], minlength=4) > 4).all()

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -165,15 +165,6 @@ def run(config: ConfigDict, devices: int, mode: str = "jit", steps: int = COMPAR
             if index + 1 == COMPARED:
                 compared = plain(state)
     return compared, history
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly() -> Iterator[None]:
-    """Programs that run a few tiny steps take most of their time to compile: half of it without optimization."""
-    with pytest.MonkeyPatch.context() as patch:
-        options = parallel.compiler_options() or {}
-        patch.setattr(parallel, "compiler_options", lambda: options | {"xla_backend_optimization_level": 0})
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -27,14 +27,13 @@ def config_of(**overrides) -> ConfigDict:
 
 
 # Each program runs a few times on tiny arrays: compiling it is what takes the time.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @functools.cache
 def started(features: Callable | None = None, **overrides) -> tuple[Method, TrainState, Callable]:
     """The method, its first state, and its compiled step."""
     method = vae.make(config_of(**overrides), features=features)
-    return method, compiled(method.init)(jax.random.key(0), BATCH), compiled(method.train_step)
+    return method, jax.jit(method.init)(jax.random.key(0), BATCH), jax.jit(method.train_step)
 
 
 def moved(before: TrainState, after: TrainState, part: str) -> dict[str, bool]:
@@ -71,7 +70,7 @@ def test_the_loss_is_the_negative_elbo_under_the_scale_that_was_learned() -> Non
     first = 0.1 + 0.9 * scales[0] ** 2  # the average forgets where it started: by 9/10, 9/11, ...
     np.testing.assert_allclose(state.extra["moment"], first + 9 / 11 * (scales[1] ** 2 - first), rtol=1e-5)
 
-    found = compiled(method.eval_step)(state, BATCH, jax.random.key(1))
+    found = jax.jit(method.eval_step)(state, BATCH, jax.random.key(1))
     values = found.scalars
     np.testing.assert_allclose(values["kl"], values["kl_content"] + values["kl_motion"], rtol=1e-5)
     np.testing.assert_allclose(values["loss"], values["nll"] + values["kl"], rtol=1e-6)
@@ -98,7 +97,7 @@ def test_the_weight_of_the_kl_warms_up_free_nats_cost_the_same_and_features_coun
 
 def test_samples_do_not_depend_on_their_neighbours_but_on_the_key() -> None:
     method, state, _ = started()
-    sample, keys = compiled(method.sample), jax.random.split(jax.random.key(1), 3)
+    sample, keys = jax.jit(method.sample), jax.random.split(jax.random.key(1), 3)
     drawn = sample(state, {}, keys)
     assert drawn.shape == (3, 8, 16, 16, 3)
     np.testing.assert_allclose(sample(state, {}, keys[::-1])[::-1], drawn, atol=1e-5)

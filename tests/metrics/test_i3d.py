@@ -49,10 +49,7 @@ def features(params) -> Callable[..., dict[str, jax.Array]]:
 
     @cache
     def program(frames: int, epsilon: float):
-        # The programs of few videos are compiled without optimization, which takes longer than it gains.
-        quickly = {} if frames == 16 else {"xla_backend_optimization_level": 0}
-        options = {**(compiler_options() or {}), **quickly}
-        return jax.jit(lambda p, x: I3D(epsilon).apply({"params": p}, x), compiler_options=options)
+        return jax.jit(lambda p, x: I3D(epsilon).apply({"params": p}, x), compiler_options=compiler_options())
 
     def of(x, epsilon=1e-3, params=params) -> dict[str, jax.Array]:
         return jax.tree.map(lambda leaf: leaf[0], program(len(x), epsilon)(params, x[None]))

@@ -1,6 +1,5 @@
 """The networks of GANs: what their outputs depend on, and in which shapes they come."""
 
-import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -28,7 +27,6 @@ from jaxvid.nn.conv import Conv
 
 DOUBLE, FRAME = (2, 2, 2), (1, 2, 2)
 # Each program runs once on tiny arrays: compiling it is what takes the time.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def renderer(size=(4, 8, 8), factors=(DOUBLE, DOUBLE), **fields) -> Renderer:
@@ -100,9 +98,9 @@ def test_a_continuation_changes_the_last_given_frame_by_its_contrast() -> None:
     module = Continuation(network=network, encoder=Constant())
     frames = jax.random.uniform(jax.random.key(0), (1, 2, 8, 8, 3), minval=-1)
     noise = noise_for(network, 1)
-    variables = compiled(lambda: module.init(jax.random.key(1), noise, {"first_frames": frames}, True))()
+    variables = jax.jit(lambda: module.init(jax.random.key(1), noise, {"first_frames": frames}, True))()
     changes = network.apply({"params": variables["params"]["network"]}, noise, jnp.ones((1, 2)), True)
-    apply = compiled(module.apply, static_argnums=3)
+    apply = jax.jit(module.apply, static_argnums=3)
     video = apply(variables, noise, {"first_frames": frames}, True)
     np.testing.assert_array_equal(video[:, :2], frames)
     contrast = np.ptp(np.asarray(frames[:, 1]), axis=(1, 2))
@@ -117,20 +115,20 @@ def test_a_continuation_changes_the_last_given_frame_by_its_contrast() -> None:
 @pytest.mark.parametrize(("make", "last"), [(recurrent, 4), (layered, 3)])  # how a frame moves on is seen in the next
 def test_recurrent_generators_make_any_number_of_frames_each_from_the_noise_up_to_it(make: Callable, last: int) -> None:
     network = make(6)
-    variables = compiled(lambda: make(4).init(jax.random.key(0), noise_for(make(4)), None, False))()
+    variables = jax.jit(lambda: make(4).init(jax.random.key(0), noise_for(make(4)), None, False))()
     noise = noise_for(network, 1)
 
     def middle(motion: jax.Array) -> jax.Array:
         return jnp.abs(network.apply(variables, {**noise, "motion": motion}, None, False)[0, 3]).sum()
 
-    felt = jnp.abs(compiled(jax.grad(middle))(noise["motion"]))[0].sum(-1)
+    felt = jnp.abs(jax.jit(jax.grad(middle))(noise["motion"]))[0].sum(-1)
     assert (felt[:last] > 0).all() and (felt[last:] == 0).all()
 
 
 @pytest.mark.parametrize("compositor", [TWO_STREAMS, GRADIENTS], ids=["two streams", "gradients"])
 def test_a_video_lies_between_foreground_and_background(compositor: Compositor) -> None:
     codes = jax.random.normal(jax.random.key(0), (2, 1, 5))
-    video, variables = compiled(lambda: compositor.init_with_output(jax.random.key(1), codes, codes, False))()
+    video, variables = jax.jit(lambda: compositor.init_with_output(jax.random.key(1), codes, codes, False))()
     foreground, mask, background = compositor.apply(variables, codes, codes, False, method="layers")
     assert background.shape == (2, 1, 8, 8, 3) and foreground.shape[1] == (4 if compositor is TWO_STREAMS else 1)
     assert mask.shape == (2, 4, 8, 8, 1) and 0 <= mask.min() < 0.5 < mask.max() <= 1
@@ -155,8 +153,8 @@ def test_static_frames_depend_on_the_condition_where_they_should(name: str, cond
         "layered": lambda: LayeredGenerator(**codes),
     }[name]()
     inputs = noise_for(network), jnp.asarray([[0.0, 1.0], [1.0, 0.0]]), False
-    variables = compiled(lambda: network.init(jax.random.key(0), *inputs))()
-    _, inner = compiled(lambda: network.apply(variables, *inputs, capture_intermediates=True))()
+    variables = jax.jit(lambda: network.init(jax.random.key(0), *inputs))()
+    _, inner = jax.jit(lambda: network.apply(variables, *inputs, capture_intermediates=True))()
     made = {part: inner["intermediates"]["compositor"][part]["__call__"][0] for part in ("renderer", "background")}
     differ = {part: bool(jnp.abs(rows[0] - rows[1]).max() > 1e-5) for part, rows in made.items()}
     assert differ == {"renderer": True, "background": conditioned}
@@ -164,7 +162,7 @@ def test_static_frames_depend_on_the_condition_where_they_should(name: str, cond
 
 def test_a_color_gradient_has_no_curvature() -> None:
     codes = jax.random.normal(jax.random.key(0), (2, 1, 5))
-    frame, _ = compiled(lambda: gradient(8).init_with_output(jax.random.key(1), codes, False))()
+    frame, _ = jax.jit(lambda: gradient(8).init_with_output(jax.random.key(1), codes, False))()
     assert frame.shape == (2, 1, 8, 8, 3) and jnp.abs(frame[0] - frame[1]).max() > 1e-3
     for axis in (2, 3):
         assert jnp.abs(jnp.diff(frame, axis=axis)).max() > 1e-3
@@ -191,21 +189,21 @@ def test_discriminators_depend_on_the_video_and_the_condition(name: str, project
     network = network.clone(head=Head(classes=3, projection=projection))
     video = jax.random.normal(jax.random.key(1), (2, 4, 8, 8, 3))
     condition = jnp.asarray([[0.0, 1.0], [1.0, 0.0]])
-    critique, variables = compiled(lambda: network.init_with_output(jax.random.key(0), video, condition, False))()
+    critique, variables = jax.jit(lambda: network.init_with_output(jax.random.key(0), video, condition, False))()
     assert critique.logits.shape == (2, parts) and critique.classes.shape == (2, parts, 3)
-    other = compiled(lambda: network.apply(variables, video, condition[::-1], False))()
+    other = jax.jit(lambda: network.apply(variables, video, condition[::-1], False))()
     assert jnp.abs(other.logits - critique.logits).min() > 1e-5
     # The auxiliary classifier does not depend on the answer.
     np.testing.assert_allclose(other.classes, critique.classes, atol=1e-6)
-    seen = compiled(jax.grad(lambda x: network.apply(variables, x, condition, False).logits.sum()))(video)
+    seen = jax.jit(jax.grad(lambda x: network.apply(variables, x, condition, False).logits.sum()))(video)
     assert (jnp.abs(seen).sum((0, 2, 3, 4)) > 0).all()
 
 
 def test_each_frame_is_judged_by_itself() -> None:
     network, _ = DISCRIMINATORS["frames"]
     video = jax.random.normal(jax.random.key(1), (1, 4, 8, 8, 3))
-    variables = compiled(lambda: network.init(jax.random.key(0), video, None, False))()
-    seen = compiled(jax.grad(lambda x: network.apply(variables, x, None, False).logits[0, 2]))(video)
+    variables = jax.jit(lambda: network.init(jax.random.key(0), video, None, False))()
+    seen = jax.jit(jax.grad(lambda x: network.apply(variables, x, None, False).logits[0, 2]))(video)
     assert (jnp.abs(seen).sum((0, 2, 3, 4)) > 0).tolist() == [False, False, True, False]
 
 
@@ -219,7 +217,7 @@ def test_in_training_the_videos_of_a_batch_show_some_of_their_frames_by_turns() 
     np.testing.assert_array_equal(halves.reshape(4, 2, 2, 2, 1)[..., 0, 0, 0], seen)
     network, _ = DISCRIMINATORS["frames"]
     video = jax.random.normal(jax.random.key(1), (2, 4, 8, 8, 3))
-    variables = compiled(lambda: network.init(jax.random.key(0), video, None, False))()
+    variables = jax.jit(lambda: network.init(jax.random.key(0), video, None, False))()
     subset, every = (network.apply(variables, video, None, train).logits for train in (True, False))
     np.testing.assert_allclose(subset, jnp.stack([every[0, ::2], every[1, 1::2]]), atol=1e-5)
 
@@ -257,7 +255,7 @@ def test_the_large_layout_makes_large_videos() -> None:
 def test_styles_alone_reach_every_frame_from_its_own_code(residual: bool) -> None:
     network = renderer((4, 8, 8), (FRAME, FRAME), residual=residual, modulated=True)
     codes = jax.random.normal(jax.random.key(0), (2, 4, 5))
-    variables = compiled(lambda: network.init(jax.random.key(1), codes, train=False))()
+    variables = jax.jit(lambda: network.init(jax.random.key(1), codes, train=False))()
     # The first grid is the same in all frames, so that only styles tell them apart.
     variables["params"]["Dense_0"]["kernel"] *= 0
     variables["params"]["Dense_0"]["bias"] += 1

@@ -15,7 +15,6 @@ from jaxvid.models.invertible import LIMIT, ActNorm, Coupling, Invertible
 RNG = np.random.default_rng(0)
 VIDEO = jnp.asarray(RNG.uniform(-1, 1, (2, 4, 8, 6, 3)), jnp.float32)
 SMALL = jnp.asarray(RNG.uniform(-1, 1, (1, 2, 4, 4, 1)), jnp.float32)
-quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiled, not run
 
 
 @pytest.fixture(params=[False, True], ids=["shift", "scale"], name="flows")
@@ -37,8 +36,8 @@ def shaken(flows, video: jax.Array, size: float = 0.5):
 
 def both(flows, variables, video: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What the flows make of a video, the log-determinants, and what they make of the first in turn."""
-    folded, log_determinant = quickly(flows.apply)(variables, video)
-    back = quickly(functools.partial(flows.apply, method="inverse"))(variables, folded)
+    folded, log_determinant = jax.jit(flows.apply)(variables, video)
+    back = jax.jit(functools.partial(flows.apply, method="inverse"))(variables, folded)
     return folded, log_determinant, back
 
 
@@ -70,7 +69,7 @@ def test_no_product_is_rounded_on_the_way(flows: Invertible) -> None:
 def test_the_log_determinant_is_that_of_the_jacobian(flows: Invertible) -> None:
     variables = shaken(flows, SMALL)
 
-    @quickly
+    @jax.jit
     def jacobian(video: jax.Array) -> jax.Array:
         return jax.jacobian(lambda flat: flows.apply(variables, flat.reshape(SMALL.shape))[0].ravel())(video.ravel())
 
@@ -128,9 +127,9 @@ def test_gradients_through_both_directions_are_those_of_differences_and_remat_ch
         back = flows.apply(variables, jnp.tanh(folded), method="inverse")
         return jnp.square(back - SMALL).mean() + log_determinant.sum() / SMALL.size
 
-    gradient = quickly(jax.grad(loss))(variables)
+    gradient = jax.jit(jax.grad(loss))(variables)
     direction = jax.tree.map(lambda leaf: np.float32(RNG.normal(0, 1, leaf.shape)), variables)
-    along = quickly(lambda step: loss(jax.tree.map(lambda v, d: v + step * d, variables, direction)))
+    along = jax.jit(lambda step: loss(jax.tree.map(lambda v, d: v + step * d, variables, direction)))
     expected = (along(2e-3) - along(-2e-3)) / 4e-3
     found = sum(jax.tree.leaves(jax.tree.map(lambda g, d: jnp.vdot(g, d), gradient, direction)))
     np.testing.assert_allclose(found, expected, rtol=2e-2)
@@ -170,7 +169,7 @@ def test_the_encoder_sees_the_flows_and_the_video_is_their_inverse(dtype: str) -
     model = vqvae.make_model(config(**{"model.dtype": dtype, "model.flows.scale": True}))
     video = jnp.asarray(RNG.uniform(-1, 1, (2, 8, 16, 16, 3)), jnp.float32)
     rngs = {"params": jax.random.key(0), "quantizer": jax.random.key(1)}
-    variables = jax.device_get(quickly(functools.partial(model.init, train=False))(rngs, video))
+    variables = jax.device_get(jax.jit(functools.partial(model.init, train=False))(rngs, video))
     flows = shaken(model.flows, video)
     variables["params"]["flows"] = flows["params"]
     (found, quantized), _ = model.apply(variables, video, train=False, mutable=[])

@@ -27,7 +27,6 @@ NETWORKS = {
     "masked_pixelcnn": functools.partial(MaskedPixelCNN, layers=3, kernel=3),
     "lstm": functools.partial(LSTM, layers=2, kernel=3, heads=2),
 }
-quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiled, not run
 
 
 @pytest.fixture(params=NETWORKS, name="network")
@@ -70,7 +69,7 @@ def reach(network, grid=GRID) -> np.ndarray:
         return network.apply(variables, embedded, given).reshape(places, places, WIDTH).sum(-1).trace()
 
     embedded = jnp.repeat(jax.random.normal(jax.random.key(0), (1, *grid, WIDTH)), places, 0)
-    return np.abs(quickly(jax.grad(asked))(embedded).reshape(places, places, WIDTH)).max(-1) > 0
+    return np.abs(jax.jit(jax.grad(asked))(embedded).reshape(places, places, WIDTH)).max(-1) > 0
 
 
 def neighbors(grid, frames: Iterable[int], rows: Iterable[int], columns: Iterable[int], before: bool = False):
@@ -189,10 +188,10 @@ def test_place_by_place_the_features_are_those_of_all_at_once(network) -> None:
     def call(name, *arguments):
         return network.apply(variables, *arguments, method=name)
 
-    tokens = quickly(lambda: network.generate(call, given, draw))()
+    tokens = jax.jit(lambda: network.generate(call, given, draw))()
     jax.effects_barrier()
     np.testing.assert_array_equal(tokens.reshape(2, -1), np.tile(np.arange(PLACES), (2, 1)))
-    whole = quickly(network.apply)(variables, embedded, given).reshape(2, PLACES, WIDTH)
+    whole = jax.jit(network.apply)(variables, embedded, given).reshape(2, PLACES, WIDTH)
     assert sorted(place for place, _ in seen) == list(range(PLACES))
     for place, features in seen:
         np.testing.assert_allclose(features, whole[:, place], atol=1e-5, rtol=1e-5)
@@ -205,7 +204,7 @@ def prior(digits=(12,), **fields) -> Prior:
 def test_the_probabilities_of_digits_make_those_of_tokens() -> None:
     model = prior((3, 4))
     tokens = jax.random.randint(jax.random.key(0), (2, *GRID), 0, 12)
-    variables = shaken(quickly(model.init)(jax.random.key(0), tokens))
+    variables = shaken(jax.jit(model.init)(jax.random.key(0), tokens))
     digits = model.split(tokens)
     np.testing.assert_array_equal(joined(digits, (3, 4)), tokens)
     # At one place, over all 12 tokens: the first digit's distribution times the second's, given the first.
@@ -226,8 +225,8 @@ def test_without_guides_nothing_depends_on_them_and_actions_move_the_frames_afte
     )
     tokens = jnp.zeros((2, *GRID), int)
     conditions = {"label": jnp.array([0, 1]), "words": jnp.array([[2, 3, 0], [4, 5, 6]]), "action": jnp.ones((2, 6, 2))}
-    variables = shaken(quickly(model.init)(jax.random.key(0), tokens, None, conditions))
-    apply = quickly(model.apply)
+    variables = shaken(jax.jit(model.init)(jax.random.key(0), tokens, None, conditions))
+    apply = jax.jit(model.apply)
 
     def logits(guided: bool, **changes) -> np.ndarray:
         given = {**conditions, **changes}

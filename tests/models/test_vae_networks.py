@@ -23,7 +23,6 @@ CODES = {"content": (5,), "motion": (4, 3)}
 SHAPES = {"frame": {"frames": (4, 6)}, "temporal": CODES, "layered": CODES}
 
 # Each program runs a few times on tiny arrays: compiling it is what takes the time.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def random(seed: int, *shape: int) -> np.ndarray:
@@ -78,14 +77,14 @@ def test_a_sample_has_the_mean_and_variance_of_its_gaussian() -> None:
 
 
 def test_the_frame_vae_sees_every_frame_alone() -> None:
-    encode, video = compiled(method("frame", "encode")), normal(1, 1, *SIZE, 3)
+    encode, video = jax.jit(method("frame", "encode")), normal(1, 1, *SIZE, 3)
     means = [encode(v)["frames"].mean[0] for v in (video, video.at[:, 2].set(0.0))]
     changed = np.abs(means[0] - means[1]).max(-1) > 1e-6
     np.testing.assert_array_equal(changed, [False, False, True, False])
 
 
 def test_the_temporal_posterior_of_a_frame_sees_all_frames_and_their_order() -> None:
-    encode, video = compiled(method("temporal", "encode")), normal(1, 1, *SIZE, 3)
+    encode, video = jax.jit(method("temporal", "encode")), normal(1, 1, *SIZE, 3)
     before = encode(video)
     for frame_index in range(SIZE[0]):
         after = encode(video.at[:, frame_index].add(1.0))
@@ -96,7 +95,7 @@ def test_the_temporal_posterior_of_a_frame_sees_all_frames_and_their_order() -> 
 
 @pytest.mark.parametrize("name", ["temporal", "layered"])
 def test_motion_moves_one_frame_and_content_all(name: str) -> None:
-    decode, z = compiled(method(name, "decode")), {"content": normal(0, 1, 5), "motion": normal(1, 1, 4, 3)}
+    decode, z = jax.jit(method(name, "decode")), {"content": normal(0, 1, 5), "motion": normal(1, 1, 4, 3)}
 
     def changed(**other: jax.Array) -> np.ndarray:
         return np.abs(decode(z) - decode({**z, **other})).max((0, 2, 3, 4)) > 1e-6
@@ -107,7 +106,7 @@ def test_motion_moves_one_frame_and_content_all(name: str) -> None:
 
 def test_a_layered_decoder_starts_with_a_spot_in_the_middle_over_a_color_gradient() -> None:
     model, codes = MODELS["layered"]().decoder, {"content": normal(0, 2, 5), "motion": normal(1, 2, 4, 3)}
-    video, variables = compiled(lambda: model.init_with_output(jax.random.key(0), codes, False))()
+    video, variables = jax.jit(lambda: model.init_with_output(jax.random.key(0), codes, False))()
     # Where the motion is, and what it is, hardly shows yet.
     np.testing.assert_allclose(video, jnp.repeat(video[:, :1], 4, 1), atol=0.3)
     border = video[:, :, (0, -1)]
@@ -123,15 +122,15 @@ def test_the_recurrent_prior_is_causal_in_time_and_through_the_content(name: str
         prior = method("temporal", "prior")({**z, name: part})[name]
         return jnp.stack(prior).reshape(2, steps, -1).sum((0, 2))
 
-    jacobian = compiled(jax.jacobian(predicted))(z[name]).reshape(steps, steps, -1)
+    jacobian = jax.jit(jax.jacobian(predicted))(z[name]).reshape(steps, steps, -1)
     influence = np.abs(jacobian).max(-1)  # of step [.., j] on the prior of step [i, ..]
     np.testing.assert_array_equal(influence > 0, np.tril(np.ones((steps, steps)), -1) > 0)
 
 
 def test_latents_of_the_recurrent_prior_are_distributed_as_it_says() -> None:
     noise = {"content": normal(0, 2, 5), "motion": normal(1, 2, 7, 3)}  # of any number of frames
-    z = compiled(method("temporal", "sample"))(noise)
-    for name, gaussian in compiled(method("temporal", "prior"))(z).items():
+    z = jax.jit(method("temporal", "sample"))(noise)
+    for name, gaussian in jax.jit(method("temporal", "prior"))(z).items():
         np.testing.assert_allclose(gaussian.sample(noise[name]), z[name], rtol=1e-5, atol=1e-5)
 
 
