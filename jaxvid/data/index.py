@@ -49,6 +49,11 @@ class Index:
     folders: int  # that were searched
     videos: dict[str, VideoInfo]
     apart: dict[str, str] = field(default_factory=dict)  # folder -> why its images are no frames of one video
+    renamed: dict[str, str] = field(default_factory=dict)  # name -> that on the disk, where a layout gives it another
+
+    def on_disk(self, name: str) -> str:
+        """The name of a video below the folder, as it is on the disk."""
+        return self.renamed.get(name, name)
 
 
 def build_index(root: str, sequences: bool, workers: int | None = None, decode: bool = False) -> Index:
