@@ -22,7 +22,7 @@ from jaxvid.data import Source
 from jaxvid.losses import mean_absolute_error
 from jaxvid.metrics.image import psnr
 from jaxvid.models.gan_blocks import Panel
-from jaxvid.models.translation import TwoDomains, make_discriminator, make_generator
+from jaxvid.models.translator import TwoDomains, make_discriminator, make_generator
 from jaxvid.names import choice
 from jaxvid.parallel import fold_keys
 from jaxvid.translation import DOMAINS
@@ -234,7 +234,7 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
         "cycle_psnr": psnr(cycled, source),
         "identity_error": mean_absolute_error(generate(setup, params, other, 1, 1), other),
     }
-    panels = {"input": source, "translation": made, "cycle": cycled}
+    panels = {"input": source, "translation": made, "way back": cycled}
     if truth is None:
         return Evaluated(scalars, panels=panels | {"other domain": other})
     scalars["psnr_to_A"] = psnr(generate(setup, params, truth, 1, 0), source)

@@ -18,7 +18,7 @@ from jaxvid.core import Batch, Evaluated, Method, Metrics, TrainState, Translati
 from jaxvid.data import Source
 from jaxvid.losses import mean_absolute_error
 from jaxvid.models.gan_blocks import Panel
-from jaxvid.models.translation import Generator, make_discriminator, make_generator
+from jaxvid.models.translator import Generator, make_discriminator, make_generator
 from jaxvid.names import choice
 from jaxvid.parallel import fold_keys
 
@@ -152,4 +152,4 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
         **translation_lib.measures(videos, source, truth),
         **translation_lib.health(made, source),
     }
-    return Evaluated(scalars=scalars, panels={"original": truth, "input": source, "translation": made})
+    return Evaluated(scalars=scalars, panels={"input": source, "translation": made, "truth": truth})

@@ -21,7 +21,7 @@ from jaxvid.data import Source
 from jaxvid.losses import mean_absolute_error
 from jaxvid.metrics.image import psnr
 from jaxvid.models.gan_blocks import Panel
-from jaxvid.models.translation import Generator, make_discriminator, make_generator
+from jaxvid.models.translator import Generator, make_discriminator, make_generator
 from jaxvid.names import choice
 from jaxvid.parallel import fold_keys
 
@@ -208,5 +208,5 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
     }
     asked = jax.nn.one_hot(target, len(setup.domains), dtype=bool)
     profiles = {"accuracy_by_domain": Profile(jnp.where(asked, found[:, None], jnp.nan), setup.domains)}
-    panels = {"input": source, "translation": made, "cycle": cycled, **({} if truth is None else {"truth": truth})}
+    panels = {"input": source, "translation": made, "way back": cycled, **({} if truth is None else {"truth": truth})}
     return Evaluated(scalars, profiles=profiles, panels=panels)
