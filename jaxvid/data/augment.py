@@ -37,7 +37,7 @@ def _crop(
     clip: Mapping[str, np.ndarray], size: int, place: Callable[[int], int], paired: bool
 ) -> dict[str, np.ndarray]:
     scenes = [("video", "input", "truth")] if paired else [("video",), ("input", "truth")]
-    cropped = {}
+    cropped: dict[str, np.ndarray] = {}
     for first, *others in filter(None, ([key for key in scene if key in clip] for scene in scenes)):
         height, width = clip[first].shape[1:3]
         if min(height, width) < size:

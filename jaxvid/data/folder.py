@@ -62,6 +62,7 @@ class Folder:
     Raises ValueError for an argument out of range, no such folder, no video in it, or none that gives a clip.
     """
 
+    KIND = "folder"
     STREAMS = 1  # videos that a clip is read from
 
     def __init__(
@@ -106,7 +107,7 @@ class Folder:
         self.videos = [self.index.videos[name] for name in chosen]
         self.labels = [self.classes.index(class_names[name]) if self.classes else 0 for name in chosen]
         self.texts = [texts[name] for name in chosen]
-        self._title = f"folder {root} ({split})"
+        self._title = f"{self.KIND} {root} ({split})"
         if not chosen:
             raise ValueError(f"{self._title} contains no clip: every usable video is in the other split")
         numbers = np.repeat(np.arange(len(chosen)), [len(starts[name]) for name in chosen])

@@ -149,6 +149,11 @@ def natural(name: str) -> tuple[list[Any], str]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", composed(name))], name
 
 
+def without_ending(name: str) -> str:
+    """The name of a video or an image without its ending."""
+    return os.path.splitext(name)[0] if _ending(name) in (*VIDEO_ENDINGS, *IMAGE_ENDINGS) else name
+
+
 def in_parallel(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int | None, done: str
 ) -> Iterator[tuple[Item, Result]]:

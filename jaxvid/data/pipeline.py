@@ -29,10 +29,10 @@ class Source(Protocol):
     """Clips by index: item `i` is a pure function of the source's settings and `i`.
 
     An item holds `video` uint8 [T,h,w,3] (an image is T=1; h and w may exceed the resolution, since clips are cropped),
-    `label` int32 [], `text` str [], and, where the source has them, `action` float32 [T,A], `input` uint8 [T,h,w,3] (the
-    clip to translate), `target` int32 [] (the label to translate to) and `truth` uint8 [T,h,w,3] (the true translation,
-    where it is known and is not `video`). One that holds `tokens`, see `jaxvid.data.tokens`, needs no video. An item
-    that cannot be read raises DamagedClip.
+    `label` int32 [], `text` str [], and, where the source has them, `action` float32 [T,A], `input` uint8 [T,h,w,3]
+    (the clip to translate), `target` int32 [] (the label to translate to) and `truth` uint8 [T,h,w,3] (the true
+    translation, where it is known and is not `video`). One that holds `tokens`, see `jaxvid.data.tokens`, needs no
+    video. An item that cannot be read raises DamagedClip.
 
     A source that knows its texts without reading clips may list them as `texts`, files that it leaves out as `skipped`
     [(name, reason)], and a digest of what it holds, by which a run notices other data, as `sha256`. Where `video` is
