@@ -176,16 +176,13 @@ def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_
         for slot, picture in enumerate(_read_images(info, indices.tolist())):
             clip[slot] = _resized(av.VideoFrame.from_ndarray(picture), width, height)
         return clip
-    turns = info.rotation // 90
-    stored_size = (height, width) if turns % 2 else (width, height)
     wanted = {int(info.pts[index]): slot for slot, index in enumerate(indices)}
     starts = info.keyframes[info.keyframes <= info.pts[indices[0]]]
     # The second attempt, from the beginning, is for containers that seek inexactly and for wrong keyframes.
     for start in dict.fromkeys([*starts[-1:], *starts[:1]]) or [None]:
         for pts, frame in _frames(info, start, frozenset(wanted)):
             if pts in wanted:
-                picture = _resized(frame, *stored_size)
-                clip[wanted.pop(pts)] = np.rot90(picture[:, ::-1] if info.mirrored else picture, turns)
+                clip[wanted.pop(pts)] = _upright(info, frame, width, height)
             if not wanted:
                 return clip
             if pts > info.pts[indices[-1]]:
@@ -193,12 +190,37 @@ def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_
     raise DamagedClip(info.path, f"{len(wanted)} of the frames {indices[0]} to {indices[-1]} cannot be found in it")
 
 
+def read_frames(info: VideoInfo, short_side: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Every frame with its timestamp, in order, as `read_clip` returns it; no more than one is in memory.
+
+    Yields (pts as in `info.pts`, uint8 [h,w,3]). Raises DamagedClip at the first frame that does not decode, and at the
+    end if frames that have a timestamp of their own were missing.
+    """
+    width, height = resized_size(info, short_side)
+    if info.images:
+        for pts, picture in zip(info.pts.tolist(), _read_images(info, range(len(info.pts))), strict=True):
+            yield pts, _resized(av.VideoFrame.from_ndarray(picture), width, height)
+        return
+    wanted, count = frozenset(info.pts.tolist()), 0
+    for pts, frame in _frames(info, next(iter(info.keyframes.tolist()), None), wanted):
+        if pts in wanted:
+            yield pts, _upright(info, frame, width, height)
+            count += 1
+    if count < len(wanted) and (info.timed or not count):
+        raise DamagedClip(info.path, f"{len(wanted) - count} of its {len(wanted)} frames cannot be found in it")
+
+
+def open_file(path: str) -> InputContainer:
+    """The file, opened so that it cannot lead FFmpeg to other files or to the network; FFmpeg's errors stay."""
+    # The prefix prevents that names like "concat:a|b" are commands; the whitelist, that playlists use the network.
+    return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **OPEN_OPTIONS)
+
+
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its video stream; FFmpeg's errors within become DamagedClip."""
     try:
-        # The prefix prevents that names like "concat:a|b" are commands; the whitelist, that playlists use the network.
-        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **OPEN_OPTIONS) as container:
+        with open_file(path) as container:
             videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
             if not videos:
                 raise DamagedClip(path, "it contains no video stream")
@@ -327,6 +349,13 @@ def _resized(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
     """
     kernel = Interpolation.AREA if width <= frame.width else Interpolation.BICUBIC
     return frame.reformat(width, height, "rgb24", interpolation=kernel | EXACT, threads=1).to_ndarray()
+
+
+def _upright(info: VideoInfo, frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+    """A decoded frame of the video as RGB uint8 [height,width,3], turned as it is to be shown."""
+    turns = info.rotation // 90
+    picture = _resized(frame, *((height, width) if turns % 2 else (width, height)))
+    return np.rot90(picture[:, ::-1] if info.mirrored else picture, turns)
 
 
 def _read_images(info: VideoInfo, indices: Sequence[int]) -> Iterator[np.ndarray]:
