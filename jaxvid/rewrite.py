@@ -45,9 +45,9 @@ def writing_images(paths: Sequence[str | Path]) -> Iterator[Write]:
 def writing_video(path: str | Path, info: VideoInfo, height: int, width: int) -> Iterator[Write]:
     """Writes other frames for those of a video: MP4 with H.264, with the timestamps and the audio of the original.
 
-    Audio is copied, or encoded as AAC, mono or stereo, where MP4 does not take its codec. Odd heights and widths grow by one repeated
-    row or column. Images without times come at 8 a second. Where the clock of a format starts anywhere, as in MPEG-TS,
-    times count from the beginning of the file.
+    Audio is copied, or encoded as AAC, mono or stereo, where MP4 does not take its codec. Odd heights and widths grow
+    by one repeated row or column. Images without times come at 8 a second. Where the clock of a format starts anywhere,
+    as in MPEG-TS, times count from the beginning of the file.
 
     Args:
       path: the file, which appears whole or not at all.
