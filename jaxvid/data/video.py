@@ -194,12 +194,37 @@ def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_
     raise DamagedClip(info.path, f"{len(wanted)} of the frames {indices[0]} to {indices[-1]} cannot be found in it")
 
 
+def read_frames(info: VideoInfo, short_side: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Every frame with its timestamp, in order, as `read_clip` returns it; no more than one is in memory.
+
+    Yields (pts as in `info.pts`, uint8 [h,w,3]). Raises DamagedClip at the first frame that does not decode, and at the
+    end if frames that have a timestamp of their own were missing.
+    """
+    width, height = resized_size(info, short_side)
+    if info.images:
+        for pts, picture in zip(info.pts.tolist(), _read_images(info, range(len(info.pts))), strict=True):
+            yield pts, _fitted(av.VideoFrame.from_ndarray(picture), info, width, height)
+        return
+    wanted, count = frozenset(info.pts.tolist()), 0
+    for pts, frame in _frames(info, next(iter(info.keyframes.tolist()), None), wanted):
+        if pts in wanted:
+            yield pts, _fitted(frame, info, width, height)
+            count += 1
+    if count < len(wanted) and (info.timed or not count):
+        raise DamagedClip(info.path, f"{len(wanted) - count} of its {len(wanted)} frames cannot be found in it")
+
+
+def open_file(path: str) -> InputContainer:
+    """The file, opened so that it cannot lead FFmpeg to other files or to the network; FFmpeg's errors stay."""
+    # The prefix prevents that names like "concat:a|b" are commands; the whitelist, that playlists use the network.
+    return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **OPEN_OPTIONS)
+
+
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its video stream; FFmpeg's errors within become DamagedClip."""
     try:
-        # The prefix prevents that names like "concat:a|b" are commands; the whitelist, that playlists use the network.
-        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **OPEN_OPTIONS) as container:
+        with open_file(path) as container:
             videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
             if not videos:
                 raise DamagedClip(path, "it contains no video stream")
