@@ -71,7 +71,7 @@ def make_schedule(options: Mapping[str, Any], steps: int, field: str = "optim.sc
     """
     rate, name = options["learning_rate"], options["schedule"]
     arguments = {
-        argument: round(value * steps) if argument.endswith(("_steps", "_begin")) and 0 < value < 1 else value
+        argument: round(value * steps) if argument.endswith(("_steps", "_begin")) and is_share(value) else value
         for argument, value in options["schedule_arguments"].items()
     }
     return _call(
@@ -86,6 +86,11 @@ def make_schedule(options: Mapping[str, Any], steps: int, field: str = "optim.sc
         decay_steps=steps,
         transition_steps=steps - arguments.get("transition_begin", 0),
     )
+
+
+def is_share(value: Any) -> bool:
+    """Whether a length is a share of a run."""
+    return isinstance(value, float) and 0 < value < 1
 
 
 def make_optimizer(options: Mapping[str, Any], steps: int, player: str = "") -> optax.GradientTransformation:
