@@ -398,7 +398,7 @@ def test_what_cannot_work_is_one_sentence(tmp_path: Path, command) -> None:
     two = make_run()
     for source, words, run, sentence in (
         (clip, ("--to", "negativ"), two, 'to is "negativ", expected one of same, negative; did you mean negative?'),
-        (clip, (), two, "This model translates to same, negative: say to which of them."),
+        (clip, (), two, "This model translates to same, negative: name one of them (--to)."),
         (clip, ("--to", "negative", "--from", "night"), two, 'from is "night", and this model translates to negative'),
         (clip, (), make_run(targets=()), "This model, own, translates no videos: expected the run of a translator."),
         (sound_alone, (), None, "sound.mp4: it contains no video stream"),
