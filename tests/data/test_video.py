@@ -77,6 +77,9 @@ def test_frames_in_order_come_one_by_one_up_to_the_first_that_is_damaged(tmp_pat
         for _, frame in read_frames(probe(path), 48):
             read.append(frame)
     assert 40 < len(read) < 80 and numbers(np.stack(read)) == list(range(len(read)))
+    info = probe(write_video(tmp_path / "b.mp4", 3))
+    with pytest.raises(DamagedClip, match="1 of its 4 frames cannot be found in it"):
+        list(read_frames(replace(info, pts=np.append(info.pts, info.pts[-1] + 1)), 48))
     images = [str(tmp_path / f"{number}.png") for number in range(3)]
     for number, image in enumerate(images):
         Image.fromarray(picture(number)).save(image)
