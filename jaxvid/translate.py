@@ -120,7 +120,8 @@ def translator(run: Run, to: str | None = None, origin: str | None = None) -> tu
     number = translation.targets.index(choice("to", to, translation.targets))
     needed = translation.origins[number]
     if origin and needed and origin != needed:
-        raise ValueError(f'from is "{origin}", and this model translates to {to} from {needed} alone.')
+        alone = f"this model translates to {to} from {needed} alone"
+        raise ValueError(f'from is "{origin}", and {alone}: pass videos of {needed}, or name another target (--to).')
     program, target = _program(translation.apply), np.array([number], np.int32)
 
     def translate(video: np.ndarray) -> np.ndarray:
@@ -278,7 +279,7 @@ def _translate_one(job: Job, info: VideoInfo, targets: Sequence[str]) -> Iterato
 def _notes(job: Job, videos: Mapping[str, VideoInfo], targets: Mapping[str, Sequence[str]]) -> list[str]:
     """Sentences about the sizes of translations."""
     notes, sides = [], sorted({job.short_side(info) for info in videos.values()})
-    if job.size != "trained" and sides:
+    if any(side != job.trained for side in sides):
         pixels, ratios = (
             " to ".join(dict.fromkeys((f"{sides[0] / unit:.4g}", f"{sides[-1] / unit:.4g}")))
             for unit in (1, job.trained)

@@ -285,12 +285,14 @@ def test_sizes(tmp_path: Path, command) -> None:
     expected = {
         "trained": (86, 48, "an odd height or width"),
         "original": (602, 338, "338 pixels, 7.042 times the 48"),
+        "48": (86, 48, "an odd height or width"),
         "96": (172, 96, "96 pixels, 2 times the 48"),
     }
     for size, (width, height, sentence) in expected.items():
         code, printed = command(tmp_path / "a.mkv", "--size", size)
         info = probe(str(tmp_path / "out" / "a.mp4"))
         assert code == 0 and (info.width, info.height) == (width, height) and sentence in printed, printed
+        assert ("times the 48 of the training clips" in printed) == (height != 48)
     made = read_clip(info, [2], 96)[0].astype(int)
     assert np.abs(made[:, -1] - made[:, -2]).mean() < 3  # the column that yuv420p asks for is a repeated one
     Image.fromarray(noise(33, 51, 3)).save(tmp_path / "b.png")
