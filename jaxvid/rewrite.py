@@ -68,16 +68,20 @@ def writing_video(path: str | Path, info: VideoInfo, height: int, width: int) ->
         audio = _muxing_audio(source, output, start) if source else iter(())
         due = next(audio, math.inf)
 
-        def write(pts: int, pixels: np.ndarray) -> None:
+        def mux(packets: Sequence[av.Packet]) -> None:
             nonlocal due
+            for packet in packets:
+                while due <= (packet.dts or 0) * packet.time_base:  # audio beside the video that goes with it
+                    due = next(audio, math.inf)
+                output.mux(packet)
+
+        def write(pts: int, pixels: np.ndarray) -> None:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even(pixels)), format="rgb24")
             frame.pts, frame.time_base = pts - round(start / base), base
-            while due <= frame.pts * base:
-                due = next(audio, math.inf)
-            output.mux(stream.encode(frame))
+            mux(stream.encode(frame))
 
         yield write
-        output.mux(stream.encode())
+        mux(stream.encode())
         for _ in audio:
             pass
 

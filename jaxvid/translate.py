@@ -56,7 +56,6 @@ class Summary(NamedTuple):
     files: int  # that were written
     frames: int
     skipped: list[tuple[str, str]]  # what could not be translated, and why
-    notes: list[str]  # sentences about sizes
 
 
 class Job(NamedTuple):
@@ -116,12 +115,13 @@ def translator(run: Run, to: str | None = None, origin: str | None = None) -> tu
         raise ValueError(f"This model, {run.config.method}, translates no videos: expected the run of a translator.")
     if to is None:
         if len(translation.targets) > 1:
-            raise ValueError(f"This model translates to {', '.join(translation.targets)}: say to which of them.")
+            raise ValueError(f"This model translates to {', '.join(translation.targets)}: name one of them (--to).")
         to = translation.targets[0]
     number = translation.targets.index(choice("to", to, translation.targets))
     needed = translation.origins[number]
     if origin and needed and origin != needed:
-        raise ValueError(f'from is "{origin}", and this model translates to {to} from {needed} alone.')
+        alone = f"this model translates to {to} from {needed} alone"
+        raise ValueError(f'from is "{origin}", and {alone}: pass videos of {needed}, or name another target (--to).')
     program, target = _program(translation.apply), np.array([number], np.int32)
 
     def translate(video: np.ndarray) -> np.ndarray:
@@ -176,6 +176,7 @@ def translate_files(
     origin: str | None = None,
     size: str | int = "trained",
     chunk: int | None = None,
+    say: Callable[[str], None] = print,
 ) -> Summary:
     """Translates videos and images on the disk, frame by frame.
 
@@ -184,6 +185,7 @@ def translate_files(
       path: a video, an image, or a folder of either, as the documentation of this module says.
       output: the folder of the results, under the same names and sub-folders.
       size: "trained": the short side is resized to what the model was trained with; "original"; or its pixels.
+      say: takes sentences about the sizes, before the work begins.
 
     Raises ValueError: as `translate_video`, nothing can be translated, or the results would overwrite what is read.
     """
@@ -193,6 +195,8 @@ def translate_files(
     root = path if os.path.isdir(path) else os.path.dirname(path)
     targets = places(videos, root, output)
     check_apart(path, videos, targets, output)
+    for note in _notes(job, videos, targets):
+        say(note)
     total, done = sum(len(info.pts) for info in videos.values()), Counter[str]()
 
     def work() -> Iterator[int]:
@@ -210,8 +214,7 @@ def translate_files(
     if not done:
         why = f": {left_out(skipped)}" if skipped else ": it holds no video and no image"
         raise ValueError(f"Nothing in {path} can be translated{why}.")
-    files = sum(len(targets[name]) for name in done)
-    return Summary(files, done.total(), skipped, _notes(job, {name: videos[name] for name in done}, targets))
+    return Summary(sum(len(targets[name]) for name in done), done.total(), skipped)
 
 
 def find(path: str, sequences: bool) -> tuple[Mapping[str, VideoInfo], list[tuple[str, str]]]:
@@ -274,9 +277,9 @@ def _translate_one(job: Job, info: VideoInfo, targets: Sequence[str]) -> Iterato
 
 
 def _notes(job: Job, videos: Mapping[str, VideoInfo], targets: Mapping[str, Sequence[str]]) -> list[str]:
-    """Sentences about the sizes of what was translated."""
+    """Sentences about the sizes of translations."""
     notes, sides = [], sorted({job.short_side(info) for info in videos.values()})
-    if job.size != "trained":
+    if any(side != job.trained for side in sides):
         pixels, ratios = (
             " to ".join(dict.fromkeys((f"{sides[0] / unit:.4g}", f"{sides[-1] / unit:.4g}")))
             for unit in (1, job.trained)
@@ -286,7 +289,7 @@ def _notes(job: Job, videos: Mapping[str, VideoInfo], targets: Mapping[str, Sequ
     odd = [name for name, (width, height) in sizes.items() if width % 2 or height % 2]
     if odd:
         notes.append(
-            f"{plural(len(odd), 'video has', 'videos have')} an odd height or width, which H.264 cannot hold: the last "
+            f"{plural(len(odd), 'video gets', 'videos get')} an odd height or width, which H.264 cannot hold: the last "
             f"row or column is repeated, as in {targets[odd[0]][0]}."
         )
     return notes
@@ -304,8 +307,6 @@ def main(words: Sequence[str] | None = None) -> int:
             run, options.input, options.output, options.to, options.origin, options.size, options.chunk
         )
         seconds = time.monotonic() - start
-        for note in made.notes:
-            print(note)
         if made.skipped:
             warnings.warn(left_out(made.skipped), stacklevel=2)
         counts = f"{plural(made.files, 'file')}, {plural(made.frames, 'frame')}"
