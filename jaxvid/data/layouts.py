@@ -221,8 +221,8 @@ class Domains(Folder):
                 reason = dict(self.skipped)[index.on_disk(name)]
                 raise ValueError(f"the domain {domain!r} in {index.root} has no clip: {index.on_disk(name)}: {reason}")
         if len(self.classes) < 2:
-            found = f"one domain, {self.classes[0]!r}" if self.classes else "no domains"
-            raise ValueError(f"{index.root} has {found}, and translation needs two: {AS_DOMAINS}")
+            one = f"{index.root} has one domain, {self.classes[0]!r}"
+            raise ValueError(f"{one}, and translation needs two: {AS_DOMAINS}")
         self._draws = self._balanced() if settings["split"] == "train" else np.arange(len(self.clips))
 
     def _balanced(self) -> np.ndarray:
@@ -315,6 +315,8 @@ def by_folder(index: Index) -> Index:
         depth = name.count("/") + (name.split("/")[0] not in parts)
         if depth > 1 or (depth == 1 and len(images) > 1):
             names[name] = name if depth > 1 else f"{name}/."  # a folder of frames that is a domain itself
+    if not names:
+        raise ValueError(f"{index.root} has no domains: expected {AS_DOMAINS}")
     beside = [(name, "it lies beside the folders of the domains") for name in index.videos if name not in names]
     return _chosen(index, names, beside)
 
