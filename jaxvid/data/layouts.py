@@ -288,7 +288,7 @@ def find_sides(found: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
         for name, images in found.items():
             side, rest = form(name.split("/"))
             if side.upper() in SIDES and (len(rest) > 0 or len(images) > 1):
-                sides[side.upper()][name] = "/".join(rest) or "."
+                sides[side.upper()][name] = "/".join(rest)
         if all(sides.values()):
             return sides
     return {}
