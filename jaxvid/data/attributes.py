@@ -12,7 +12,7 @@ USUAL = "list_attr_celeba"
 
 
 def find_lists(root: str) -> list[Path]:
-    """The files of attributes at the top of a folder, or else beside the folder; that of CelebA alone, if it is there."""
+    """The files of attributes at the top of a folder, or else beside it; that of CelebA alone, if it is there."""
     for folder in (Path(root), Path(root).resolve().parent):
         files = sorted(file for file in folder.glob(PATTERN) if file.suffix in (".txt", ".csv") and file.is_file())
         files = [file for file in files if file.stem == USUAL] or files
