@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from jaxvid.command import Parser, attempt, names
-from jaxvid.data.attributes import find_list
+from jaxvid.data.attributes import find_lists
 from jaxvid.data.folder import Folder, check_settings
 from jaxvid.data.index import Index, build_index
 from jaxvid.data.layouts import LAYOUTS, Pairs, TwoSides, make_folder, recognized
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fps", type=float, default=0.0, help="frames per second of a clip, instead of a stride")
     parser.add_argument("--holdout", type=float, default=0.1, help="share kept for evaluation (default: %(default)s)")
     parser.add_argument("--layout", choices=LAYOUTS, help="how the folder is read (default: as it seems to be)")
-    parser.add_argument("--attributes", type=names, default=[], help="of the list of attributes: a,b,c are domains")
+    parser.add_argument("--attributes", type=names, default=[], help="NAME,NAME: domains, by the list of attributes")
     parser.add_argument("--quick", action="store_true", help="read headers and packets only, decode nothing")
     parser.add_argument(
         "--convert", type=local_path, metavar="OUT", help="write the clips to OUT/train and OUT/eval as ArrayRecord"
@@ -58,7 +58,10 @@ def _seeming(index: Index) -> tuple[str, str]:
     """The layout that a folder seems to have, and what else it may be."""
     layout = recognized(index)
     if layout == "attributes":
-        return "classes", f"; for domains by {find_list(index.root)} name some of its attributes: --attributes a,b,c"
+        return (
+            "classes",
+            f" ({find_lists(index.root)[0]} lists attributes: --attributes NAME,NAME makes domains of them)",
+        )
     notes = {
         "pairs": "A and B have the same names; where they show different scenes: --layout two_sides",
         "two_sides": "A and B have different names",

@@ -11,19 +11,14 @@ PATTERN = "*[aA][tT][tT][rR]*"
 USUAL = "list_attr_celeba"
 
 
-def find_list(root: str) -> Path | None:
-    """The file of attributes at the top of a folder, or else beside the folder; None where there is none.
-
-    Raises ValueError for several of them of which none is named as CelebA's.
-    """
+def find_lists(root: str) -> list[Path]:
+    """The files of attributes at the top of a folder, or else beside it; that of CelebA alone, if it is there."""
     for folder in (Path(root), Path(root).resolve().parent):
         files = sorted(file for file in folder.glob(PATTERN) if file.suffix in (".txt", ".csv") and file.is_file())
         files = [file for file in files if file.stem == USUAL] or files
-        if len(files) > 1:
-            raise ValueError(f"{folder} has several lists of attributes, {', '.join(f.name for f in files)}: keep one")
         if files:
-            return files[0]
-    return None
+            return files
+    return []
 
 
 def read_list(file: Path, chosen: Sequence[str]) -> dict[str, list[str]]:

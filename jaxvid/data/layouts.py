@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxvid.data.attributes import attributes_of, find_list, read_list
+from jaxvid.data.attributes import attributes_of, find_lists, read_list
 from jaxvid.data.folder import Folder, check_settings
 from jaxvid.data.index import JUNK, Index, build_index, without_ending
 from jaxvid.data.splits import EVAL, TRAIN, find_parts
@@ -221,8 +221,8 @@ class Domains(Folder):
                 reason = dict(self.skipped)[index.on_disk(name)]
                 raise ValueError(f"the domain {domain!r} in {index.root} has no clip: {index.on_disk(name)}: {reason}")
         if len(self.classes) < 2:
-            found = f"one domain, {self.classes[0]!r}" if self.classes else "no domains"
-            raise ValueError(f"{index.root} has {found}, and translation needs two: {AS_DOMAINS}")
+            one = f"{index.root} has one domain, {self.classes[0]!r}"
+            raise ValueError(f"{one}, and translation needs two: {AS_DOMAINS}")
         self._draws = self._balanced() if settings["split"] == "train" else np.arange(len(self.clips))
 
     def _balanced(self) -> np.ndarray:
@@ -259,7 +259,7 @@ def recognized(index: Index) -> str:
     if names := find_sides(index.found):
         matched = len(_partners(names)[0])
         return "pairs" if 2 * matched > min(map(len, names.values())) else "two_sides"
-    if find_list(index.root):
+    if find_lists(index.root):
         return "attributes"
     double = [info.width == 2 * info.height for info in index.videos.values()]
     return "side_by_side" if double and all(double) else "classes"
@@ -288,7 +288,7 @@ def find_sides(found: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
         for name, images in found.items():
             side, rest = form(name.split("/"))
             if side.upper() in SIDES and (len(rest) > 0 or len(images) > 1):
-                sides[side.upper()][name] = "/".join(rest) or "."
+                sides[side.upper()][name] = "/".join(rest)
         if all(sides.values()):
             return sides
     return {}
@@ -315,6 +315,8 @@ def by_folder(index: Index) -> Index:
         depth = name.count("/") + (name.split("/")[0] not in parts)
         if depth > 1 or (depth == 1 and len(images) > 1):
             names[name] = name if depth > 1 else f"{name}/."  # a folder of frames that is a domain itself
+    if not names:
+        raise ValueError(f"{index.root} has no domains: expected {AS_DOMAINS}")
     beside = [(name, "it lies beside the folders of the domains") for name in index.videos if name not in names]
     return _chosen(index, names, beside)
 
@@ -325,10 +327,12 @@ def by_attributes(index: Index, attributes: Sequence[str]) -> Index:
     The list of attributes is at the top of the folder or beside it, see `attributes.read_list`. Files that have none or
     several of the attributes are skipped. Raises ValueError without a list, and for attributes that no file has.
     """
-    file = find_list(index.root)
-    if not file:
-        expected = "expected list_attr_celeba.txt, or a .txt or .csv with attr in its name, in it or beside it"
-        raise ValueError(f"{index.root} has no list of attributes: {expected}")
+    files = find_lists(index.root)
+    if len(files) != 1:
+        found = f"several lists of attributes, {', '.join(map(str, files))}" if files else "no list of attributes"
+        expected = "list_attr_celeba.txt, or one .txt or .csv with attr in its name, in it or beside it"
+        raise ValueError(f"{index.root} has {found}: expected {expected}")
+    file = files[0]
     if not attributes:
         example = "('Black_Hair', 'Blond_Hair', 'Brown_Hair')"
         raise ValueError(f"data.attributes is empty: name the attributes of {file} that are domains, as {example}")
