@@ -102,7 +102,7 @@ CASES = {
         **{"loss__cycle_features": 0.5, "loss__commuting": 1.0, "loss__differences": 1.0, "loss__stillness": 1.0},
         **{"loss__reject_source": True, "loss__bound": 2.0, "augment__temporal": True},
     ),
-    "stargan": variant("stargan:tiny", loss__n_critic=2, loss__gradient_penalty=1.0),
+    "stargan": variant("stargan:tiny", loss__n_critic=2, loss__r1=1e-4),
 }
 GAMES = ("gan", "pix2pix", "cyclegan", "stargan")
 # What each family learns to make small.
@@ -129,8 +129,8 @@ GOLDEN = {
     "gan-penalized": 4.129413,
     "autoregressive": 3.000720,
     "maskgit": 3.499562,
-    "pix2pix": 0.0,
-    "cyclegan": 0.0,
+    "pix2pix": 2.236720,
+    "cyclegan": 3.267174,
     "stargan": 0.0,
 }
 
