@@ -131,7 +131,7 @@ GOLDEN = {
     "maskgit": 3.499562,
     "pix2pix": 2.236720,
     "cyclegan": 3.267174,
-    "stargan": 0.0,
+    "stargan": 2.072836,
 }
 
 

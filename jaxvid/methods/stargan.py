@@ -120,11 +120,11 @@ def generate(setup: Setup, params: Any, video: jax.Array, target: jax.Array) -> 
 
 def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """`Method.train_step`."""
-    config, axis_name, count = setup.config, setup.axis_name, len(setup.domains)
+    config, axis_name = setup.config, setup.axis_name
     keys = parallel.example_keys(core.step_key(state), len(batch["video"]), axis_name)
     video = translation_lib.augmented(config.augment, normalize(batch["video"]), keys)
-    others = jax.vmap(lambda key: jax.random.randint(key, (), 1, count))(fold_keys(keys, 3))
-    everything = Examples(video, batch["label"], (batch["label"] + others) % count, keys)
+    target = other_domains(batch["label"], len(setup.domains), fold_keys(keys, 3))
+    everything = Examples(video, batch["label"], target, keys)
     for turn in range(config.loss.n_critic):
         # Every n-th row, since contiguous shares would move rows between devices.
         share = jax.tree.map(lambda rows, i=turn: rows[i :: config.loss.n_critic], everything)
@@ -140,6 +140,11 @@ def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainStat
     state, g_norm = core.apply_gradients(state, GENERATOR, grads, setup.optimizers[GENERATOR], axis_name)
     state = core.update_ema(state.replace(step=state.step + 1), GENERATOR, optim.ema_decay(config.optim, GENERATOR))
     return state, {**parallel.pmean({**d_metrics, **g_metrics}, axis_name), "d_norm": d_norm, "g_norm": g_norm}
+
+
+def other_domains(label: jax.Array, count: int, keys: jax.Array) -> jax.Array:
+    """For each label [B] one of the other domains, drawn by keys [B]."""
+    return (label + jax.vmap(lambda key: jax.random.randint(key, (), 1, count))(keys)) % count
 
 
 def judge(
