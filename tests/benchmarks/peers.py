@@ -1,10 +1,10 @@
 """Training steps in PyTorch with the layers, the optimizer and the work of jaxvid's recipes.
 
 Typed from the published layouts: DCGAN (Radford et al., 2016), in 3-D as in Vondrick et al. (2016), the convolutional
-VAE of single frames (Kingma and Welling, 2014), the transformer over tokens of VideoGPT (Yan et al., 2021), and CycleGAN
-(Zhu et al., 2017). Every step includes what jaxvid's step includes: bytes to floats, noise, the average of the sampled parameters, and the norms
-of the gradients. The optimizer is the fused one and memory is channels last, which is the fastest of PyTorch's settings
-on CPU.
+VAE of single frames (Kingma and Welling, 2014), the transformer over tokens of VideoGPT (Yan et al., 2021), and
+CycleGAN (Zhu et al., 2017). Every step includes what jaxvid's step includes: bytes to floats, noise, the average of the
+sampled parameters, and the norms of the gradients. The optimizer is the fused one and memory is channels last, which is
+the fastest of PyTorch's settings on CPU.
 """
 
 from __future__ import annotations
