@@ -9,10 +9,11 @@ import pytest
 from conftest import recipe
 from ml_collections import ConfigDict
 
-from jaxvid import translation
+from jaxvid import sample, translation
 from jaxvid.core import TrainState
 from jaxvid.data.synthetic import Synthetic
 from jaxvid.methods import cyclegan
+from jaxvid.run import Run
 
 pytestmark = pytest.mark.xdist_group("cyclegan")
 
@@ -124,6 +125,15 @@ def test_translations_go_to_the_domain_that_is_asked_for(shared: bool) -> None:
 def test_what_cannot_work_is_one_sentence(fields: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         cyclegan.make(config(**fields))
+
+
+def test_other_commands_name_the_one_that_translates() -> None:
+    made = config()
+    run = Run(made, cyclegan.make(made), started())
+    with pytest.raises(ValueError, match="no videos of its own: it translates .* jaxvid.translate"):
+        sample.draw(run, 2)
+    with pytest.raises(ValueError, match="no reconstructions: it translates .* jaxvid.translate"):
+        sample.reconstruct(run, np.zeros((1, 8, 16, 16, 3), np.uint8))
 
 
 def test_data_of_one_domain_are_refused() -> None:
