@@ -110,6 +110,7 @@ LOSS = {
     "vqvae": "reconstruction",
     "vae": "reconstruction",
     **dict.fromkeys(GAMES, "d_loss"),
+    "stargan": "cycle",
     "autoregressive": "loss",
     "maskgit": "loss",
 }
