@@ -94,7 +94,8 @@ class Method(NamedTuple):
     sample: (state, batch, keys) -> video [B,T,H,W,C] in [-1, 1]; the batch holds conditions only, and each video is
       drawn from its own of the B keys, so that it does not depend on the videos beside it. None: the method generates
       no videos.
-    reconstruct: (state, batch) -> video [B,T,H,W,C] in [-1, 1] to compare with `batch["video"]`; None: there is none.
+    reconstruct: (state, batch) -> video [B,T,H,W,C] in [-1, 1] to compare with `batch["truth"]`, where there is one, or
+      else `batch["video"]`; None: there is none.
     translation: how videos of any size and length are translated; None: the method translates none.
     frozen: {player: its part of the config, see `jaxvid.pretrained`} of the players that are loaded and not trained.
     warnings: an evaluation's averages, by name -> sentences about what looks wrong.

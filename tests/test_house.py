@@ -18,7 +18,7 @@ ORDER = [
     *("nn", "losses", "optim"),
     *("data", "metrics"),
     *("images", "rewrite", "report", "progress", "writer"),
-    *("conditions", "models", "adversarial"),
+    *("conditions", "models", "adversarial", "translation"),
     *("checkpoint", "run", "pretrained", "latents", "latent_modes", "tokens", "cache", "priors", "completion"),
     "methods",
     *("evaluate", "recorder", "train", "sample", "translate", "tokenize", "recipe", "main", "__main__"),
