@@ -131,7 +131,7 @@ GOLDEN = {
     "autoregressive": 3.000720,
     "maskgit": 3.499562,
     "pix2pix": 2.236720,
-    "cyclegan": 3.267174,
+    "cyclegan": 3.012731,
     "stargan": 2.072836,
 }
 
