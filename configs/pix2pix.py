@@ -2,11 +2,14 @@
 
 Command: python -m jaxvid.main --config configs/pix2pix.py
 Device: two CPU cores.
-Time and memory: not measured yet.
-Score: not measured yet.
-Samples: not looked at yet.
+Time and memory: some 14 min by its rate on one core with other work beside it; 1.3 GB.
+Score: 29.0 dB to the truth (the input: 20.7 dB), change error 2.94 gray levels (the input 6.02, a still video 3.43), of
+    64 held-out clips, of a run of 1000 steps. Nobody has run it to its end yet.
+Samples: shapes are filled in their colors, follow the motion, and keep their holes; edges are soft.
 
 Synthetic scenes, 8 frames of 32x32 at every second moment: the input as outlines, the truth filled.
+Tried, each after 1000 steps: norms of frames in both networks, 27.0 dB and colors in blotches, since a norm takes away
+how light a frame is (28.8 dB after 2000); no norms, and rates of 1e-3 for both players, 27.9 dB.
 `:folder`: pairs of one's own, matched by name (data.path=DIR with A/ and B/; data.layout=side_by_side for halves of one
 picture), 8 frames of 64x64; images with data.frames=1.
 `:256`: for accelerators, 256x256. Nobody has run it to its end yet.
@@ -23,7 +26,7 @@ GENERATOR = {
     "widths": (16, 32, 64),  # channels at each scale, half as high and wide from one to the next
     "blocks": 4,  # residual blocks at the coarsest scale
     "kernel": 3,  # pixels of the first and of the last convolution
-    "norm": "frame",  # or "none"
+    "norm": "none",  # or "frame", as in the paper, which takes away how light a frame is
     "taps": True,  # a convolution over three frames in each block
     "window": 0,  # frames to each side of axial attention in the middle; 0: none
     "heads": 4,  # of that attention
@@ -33,7 +36,7 @@ PATCHES = {
     "frames": 1,  # judged together
     "stride": 1,  # between them
     "widths": (32, 64, 128),  # channels of the stages, each with half of the height and width
-    "norm": "frame",  # or "none"
+    "norm": "none",  # or "frame"
 }
 DECAY = {"end_value": 0.0, "transition_begin": 0.5}  # constant, then linear to 0 from half of the run on
 VARIANTS = ("folder", "256", "tiny")
@@ -58,13 +61,19 @@ def get_config(variant: str = "") -> ConfigDict:
     config.loss.r1 = 0.0  # weight of slope^2 / 2 at real pairs
     config.loss.augment = ()  # of all that is judged: names in nn/augment.py
     config.optim = config_lib.optimizer(
-        1e-3, arguments={"b1": 0.5}, schedule="linear_schedule", schedule_arguments=DECAY, ema_decay=0.99, clip=0.0
+        2e-3,
+        arguments={"b1": 0.5},
+        schedule="linear_schedule",
+        schedule_arguments=DECAY,
+        clip=0.0,
+        players={"discriminator": {"learning_rate": 2e-4}},
     )
-    config.train.update(steps=2000, batch_size=8, save_every=250)
+    config.train.update(steps=2500, batch_size=8, save_every=250)
     config.eval.update(every=250)
     if variant in ("folder", "256"):
         config.data.update(name="folder", layout="pairs", resolution=64, stride=1)
-        config.model.generator.update(widths=(32, 64, 128))
+        config.model.generator.update(widths=(32, 64, 128), norm="frame")
+        config.optim.learning_rate = 2e-4
         config.train.update(steps=10_000, save_every=1000)
         config.eval.update(every=1000)
     if variant == "256":

@@ -130,7 +130,7 @@ GOLDEN = {
     "gan-penalized": 4.129413,
     "autoregressive": 3.000720,
     "maskgit": 3.499562,
-    "pix2pix": 2.236720,
+    "pix2pix": 2.172869,
     "cyclegan": 3.012731,
     "stargan": 2.072836,
 }
