@@ -47,8 +47,11 @@ class Game(NamedTuple):
 
 
 def make_game(options: Mapping[str, Any]) -> Game:
-    """The game of a `config.loss`, which may have other fields besides. Raises ValueError for what cannot work."""
-    game = Game(**{field: options[field] for field in Game._fields})
+    """The game of a `config.loss`, which may have other fields besides, and lack those that stay as in `Game`.
+
+    Raises ValueError for what cannot work.
+    """
+    game = Game(**{field: options[field] for field in Game._fields if field in options})
     choice("loss.adversarial", game.adversarial, losses.ADVERSARIAL)
     for name in game.augment:
         choice("an item of loss.augment", name, POLICIES)

@@ -19,8 +19,9 @@ from jaxvid.names import nearest
 
 Batch = Mapping[str, jax.Array]
 """`video` [B,T,H,W,C], uint8 on the way to the device and float in [-1, 1] there; an image has T=1. Optional: `label`
-[B], `words` int [B,L] or `embedding` [B,E] (of the caption), `action` [B,T,A], `input` (the clip to translate)
-[B,T,H,W,C], `mask` [B] (0 for rows that only pad a batch)."""
+[B], `words` int [B,L] or `embedding` [B,E] (of the caption), `action` [B,T,A], `input` (the clip to translate, whether
+`video` shows the same scene or not) [B,T,H,W,C], `target` [B] (the label to translate to) and `truth` [B,T,H,W,C] (the
+true translation, where it is known and is not `video`), `mask` [B] (0 for rows that only pad a batch)."""
 
 Metrics = dict[str, jax.Array]
 Function = TypeVar("Function", bound=Callable)
@@ -54,13 +55,29 @@ class Evaluated(NamedTuple):
     scalars: {name: [B]}, averaged over the evaluation set.
     counts: {name: int [B,K]}, summed to a histogram.
     profiles: {name: Profile}, averaged by entry over the examples that are not nan there.
-    panels: {name: video [B,T,H,W,C]}, drawn side by side in this order, the original included.
+    panels: {name: video [B,T,H,W,C]}, drawn side by side in the order of their names, the original included.
     """
 
     scalars: Metrics
     counts: Metrics = {}
     profiles: dict[str, Profile] = {}
     panels: dict[str, jax.Array] = {}
+
+
+class Translation(NamedTuple):
+    """How a method translates videos.
+
+    apply: (state, video [B,T,H,W,3] in [-1, 1] of any T, H and W, target int [B]) -> video of the same shape; a target
+      is an index into `targets`.
+    targets: names of the domains that it translates to.
+    origins: for each of them the domain that the videos must come from; "" for any.
+    radius: frame t of a translation depends on no frames of the video further away than this.
+    """
+
+    apply: Callable[[TrainState, jax.Array, jax.Array], jax.Array]
+    targets: tuple[str, ...]
+    origins: tuple[str, ...]
+    radius: int = 0
 
 
 def no_warnings(metrics: Mapping[str, float]) -> list[str]:
@@ -77,7 +94,9 @@ class Method(NamedTuple):
     sample: (state, batch, keys) -> video [B,T,H,W,C] in [-1, 1]; the batch holds conditions only, and each video is
       drawn from its own of the B keys, so that it does not depend on the videos beside it. None: the method generates
       no videos.
-    reconstruct: (state, batch) -> video [B,T,H,W,C] in [-1, 1] to compare with `batch["video"]`; None: there is none.
+    reconstruct: (state, batch) -> video [B,T,H,W,C] in [-1, 1] to compare with `batch["truth"]`, where there is one, or
+      else `batch["video"]`; None: there is none.
+    translation: how videos of any size and length are translated; None: the method translates none.
     frozen: {player: its part of the config, see `jaxvid.pretrained`} of the players that are loaded and not trained.
     warnings: an evaluation's averages, by name -> sentences about what looks wrong.
     headline: names of the metrics that the progress line shows.
@@ -89,6 +108,7 @@ class Method(NamedTuple):
     eval_step: Callable[[TrainState, Batch, jax.Array], Evaluated]
     sample: Callable[[TrainState, Batch, jax.Array], jax.Array] | None = None
     reconstruct: Callable[[TrainState, Batch], jax.Array] | None = None
+    translation: Translation | None = None
     frozen: Mapping[str, Any] = {}
     warnings: Callable[[Mapping[str, float]], list[str]] = no_warnings
     headline: tuple[str, ...] = ("loss",)

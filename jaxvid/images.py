@@ -16,6 +16,7 @@ COLUMNS = 4  # examples in a row of a grid
 READABLE = 128  # pixels: smaller panels are enlarged by a whole factor to at least this
 SEPARATOR = 128  # mid-gray tells dark and bright frames apart
 FILM_FRAMES = 8
+MP4 = {"movflags": "+faststart"}  # a browser starts before it has the whole file
 
 
 def grid(videos: Sequence[Any]) -> np.ndarray:
@@ -106,19 +107,32 @@ def write_mp4(path: str | Path, video: Any, fps: float | Fraction) -> None:
     Odd heights and widths, which yuv420p cannot hold, grow by one repeated row or column.
     """
     import av
-    from av.video.reformatter import Colorspace
 
-    frames, rate = _frames(video), _rate(fps)
-    frames = np.pad(frames, [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)], mode="edge")
-    options = {"movflags": "+faststart"}  # a browser starts before it has the whole file
-    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.colorspace = Colorspace.SMPTE170M  # what swscale makes; untagged, players guess by size
+    frames, rate = even(_frames(video)), _rate(fps)
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=MP4) as container:
+        stream = add_h264(container, frames.shape[1], frames.shape[2], rate)
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
+
+
+def even(frames: np.ndarray) -> np.ndarray:
+    """Frames [...,H,W,C] with odd heights and widths grown by one repeated row or column."""
+    height, width = frames.shape[-3:-1]
+    if not (height % 2 or width % 2):
+        return frames
+    return np.pad(frames, [(0, 0)] * (frames.ndim - 3) + [(0, height % 2), (0, width % 2), (0, 0)], mode="edge")
+
+
+def add_h264(container: Any, height: int, width: int, rate: Fraction) -> Any:
+    """A new stream of an output container of PyAV, for RGB frames of even height and width."""
+    from av.video.reformatter import Colorspace
+
+    stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
+    stream.height, stream.width = height, width
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.colorspace = Colorspace.SMPTE170M  # what swscale makes; untagged, players guess by size
+    return stream
 
 
 def _frames(video: Any) -> np.ndarray:

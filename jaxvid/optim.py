@@ -63,24 +63,34 @@ def make_schedule(options: Mapping[str, Any], steps: int, field: str = "optim.sc
     Args:
       options: `learning_rate` (the peak), `schedule` (the name of a function in `optax.schedules`) and
         `schedule_arguments` for it. Unless given a length, a warm-up takes 1/20 of the run, and a decay ends with it.
+        Lengths and beginnings between 0 and 1 are shares of the run.
       steps: optimizer steps of the run.
       field: where the schedule stands in the config, for errors.
 
     Raises ValueError: optax has no such schedule or argument.
     """
     rate, name = options["learning_rate"], options["schedule"]
+    arguments = {
+        argument: round(value * steps) if argument.endswith(("_steps", "_begin")) and is_share(value) else value
+        for argument, value in options["schedule_arguments"].items()
+    }
     return _call(
         _schedules(),
         field,
         name,
-        options["schedule_arguments"],
+        arguments,
         value=rate,
         init_value=0.0 if name.startswith("warmup") else rate,
         peak_value=rate,
         warmup_steps=steps // 20,
         decay_steps=steps,
-        transition_steps=steps,
+        transition_steps=steps - arguments.get("transition_begin", 0),
     )
+
+
+def is_share(value: Any) -> bool:
+    """Whether a length is a share of a run."""
+    return isinstance(value, float) and 0 < value < 1
 
 
 def make_optimizer(options: Mapping[str, Any], steps: int, player: str = "") -> optax.GradientTransformation:

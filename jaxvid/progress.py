@@ -23,6 +23,7 @@ class ProgressLine:
 
     def __init__(self, total: int, start_step: int = 0, stream: TextIO | None = None, unit: str = "step"):
         self._total, self._unit, self._stream = total, unit, stream or sys.stderr
+        self._counted = "clip" if unit == "step" else unit
         self._live = type(self._stream).__module__.startswith("ipykernel")
         with contextlib.suppress(AttributeError, ValueError):  # it has no such method, or is closed
             self._live |= self._stream.isatty()
@@ -47,7 +48,7 @@ class ProgressLine:
         self._printed, self._printed_tenth = now, tenth
         left = _duration((self._total - step) * self._seconds / self._steps) if self._steps else "?"
         fields = [f"{self._unit} {step}/{self._total}", *(f"{name} {float(v):.4g}" for name, v in metrics.items())]
-        fields += [f"{left} left", f"{clips_per_second:.3g} clips/s"]
+        fields += [f"{left} left", f"{clips_per_second:.3g} {self._counted}s/s"]
         if waiting is not None:
             fields.append(f"waiting for data {waiting:.0%}")
         if not self._live:

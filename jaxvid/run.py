@@ -23,6 +23,7 @@ from jaxvid.files import local_path, write_json
 from jaxvid.names import plural
 from jaxvid.shapes import expect
 
+TRANSLATES = ": it translates those of others (python -m jaxvid.translate)"
 PLACES = ("path", "tokens")  # fields of `config.data` that say where data lie, which may move
 
 
@@ -217,6 +218,7 @@ def samples(
     """
     if run.method.sample is None:
         instead = ": it reconstructs videos (--mode reconstruct)" if run.method.reconstruct else ""
+        instead = TRANSLATES if run.method.translation else instead
         raise ValueError(f"This model makes no videos of its own{instead}.")
     try:
         one = {name: value[:1] for name, value in conditions.items()}

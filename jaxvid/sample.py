@@ -111,8 +111,9 @@ def of_length(run: Run, frames: int | None) -> Run:
 
 def reconstructions(run: Run, video: np.ndarray, conditions: Arrays, batch_size: int) -> Iterator[np.ndarray]:
     """The videos of `reconstruct` in batches."""
-    if run.method.reconstruct is None:
+    if run.method.reconstruct is None or run.method.translation:
         instead = ": it is sampled from (--mode sample)" if run.method.sample else ""
+        instead = run_lib.TRANSLATES if run.method.translation else instead
         raise ValueError(f"This model makes no reconstructions{instead}.")
     program = run_lib.compiled(run.method.reconstruct)
     for numbers, count in run_lib.batches_of(len(video), batch_size):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -143,16 +142,12 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
             record.introduce(job.mesh, state, [job.train_source.summary(), job.eval_source.summary()])
             if job.cache:
                 record.log(cache_lib.compare(job.cache, config, state, job.mesh))
-                with job.train_batches(0) as batches:
-                    example = next(batches)
-            state = advance(job, state, example, checkpointer, record)
+            state = advance(job, state, checkpointer, record)
             record.finish(int(state.step))
     return state
 
 
-def advance(
-    job: Job, state: TrainState, example: Mapping[str, np.ndarray], checkpointer: Checkpointer, record: Recorder
-) -> TrainState:
+def advance(job: Job, state: TrainState, checkpointer: Checkpointer, record: Recorder) -> TrainState:
     """The loop itself: from `state` to the last step, saving and evaluating on the way."""
     config, mode = job.config, job.config.train.parallel
     start, end = int(state.step), config.train.steps
@@ -164,11 +159,13 @@ def advance(
             evaluation(job, eval_step, state, start, signal_at, record)
         if start >= end:
             return state
-        train_step = compiled(job, state, put(example), record)
-        # Operations one by one move constants to the device.
-        guard = "disallow" if isinstance(train_step, jax.stages.Compiled) else "allow"
         with job.train_batches(start) as batches:
             on_device = ahead(until_ended(batches, lambda: signal_at(start)), put)
+            first = list(itertools.islice(on_device, 1))
+            train_step: Any = compiled(job, state, first[0], record) if first else None
+            on_device = itertools.chain(first, on_device)
+            # Operations one by one move constants to the device.
+            guard = "disallow" if isinstance(train_step, jax.stages.Compiled) else "allow"
             record.clock.restart()
             for step in range(start + 1, end + 1):
                 if (batch := record.clock.next(on_device)) is None:

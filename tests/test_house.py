@@ -17,11 +17,11 @@ ORDER = [
     *("parallel", "core", "config"),
     *("nn", "losses", "optim"),
     *("data", "metrics"),
-    *("images", "report", "progress", "writer"),
-    *("conditions", "models", "adversarial"),
+    *("images", "rewrite", "report", "progress", "writer"),
+    *("conditions", "models", "adversarial", "translation"),
     *("checkpoint", "run", "pretrained", "latents", "latent_modes", "tokens", "cache", "priors", "completion"),
     "methods",
-    *("evaluate", "recorder", "train", "sample", "tokenize", "recipe", "main", "__main__"),
+    *("evaluate", "recorder", "train", "sample", "translate", "tokenize", "recipe", "main", "__main__"),
 ]
 ALONE = {"data", "metrics"}  # taken by other research code without the rest
 FILES = sorted(ROOT.rglob("*.py"))

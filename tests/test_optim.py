@@ -26,6 +26,12 @@ def test_a_length_given_in_the_config_stays() -> None:
     np.testing.assert_allclose([schedule(0), schedule(5), schedule(10)], [0.1, 0.05, 0.0], atol=1e-7)
 
 
+def test_lengths_between_0_and_1_are_shares_of_the_run() -> None:
+    arguments = {"end_value": 0.0, "transition_begin": 0.5}
+    schedule = optim.make_schedule(options(schedule="linear_schedule", schedule_arguments=arguments), steps=200)
+    np.testing.assert_allclose([schedule(s) for s in (0, 100, 150, 200)], [0.1, 0.1, 0.05, 0.0], atol=1e-7)
+
+
 def test_accumulation_over_two_halves_equals_one_step_on_the_whole() -> None:
     params = jnp.array([1.0, -2.0])
     halves = [jnp.array([1.0, 0.0]), jnp.array([0.0, 3.0])]

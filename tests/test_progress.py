@@ -136,9 +136,12 @@ def test_duration(seconds, text):
 
 
 def test_counted_batches_show_a_line_only_where_they_take_long(clock, capsys):
-    for seconds, shown in ((0.1, []), (4.0, ["clip 3/6  4s left  0.75 clips/s", "clip 6/6  0s left  0.75 clips/s"])):
+    for seconds, shown in (
+        (0.1, []),
+        (4.0, ["frame 3/6  4s left  0.75 frames/s", "frame 6/6  0s left  0.75 frames/s"]),
+    ):
         found = []
-        for batch in counted(["abc", "def"], 6, "clip", len):
+        for batch in counted(["abc", "def"], 6, "frame", len):
             found.append(batch)
             clock[0] += seconds
         assert found == ["abc", "def"] and capsys.readouterr().err.splitlines() == shown

@@ -15,15 +15,17 @@ from jaxvid.names import choice, left_out
 
 __all__ = ["Batches", "DamagedClip", "Source", "eval_batches", "make_source", "train_batches"]
 
-# The class of each source, in the module of its name, and the fields that it reads besides frames and resolution.
+# The module of each source, its class there, and the fields that it reads besides frames and resolution.
 SOURCES = {
-    "synthetic": ("Synthetic", "stride", "label"),
-    "moving_mnist": ("MovingMNIST", "path"),
-    "folder": ("Folder", "path", "stride", "fps", "holdout"),
-    "records": ("Records", "path"),
-    "tfds": ("TFDS", "path", "dataset", "stride"),
+    "synthetic": ("synthetic", "Synthetic", "stride", "label", "layout"),
+    "moving_mnist": ("moving_mnist", "MovingMNIST", "path"),
+    "folder": ("layouts", "make_folder", "path", "stride", "fps", "holdout", "layout", "attributes"),
+    "records": ("records", "Records", "path"),
+    "tfds": ("tfds", "TFDS", "path", "dataset", "stride"),
 }
-DEFAULTS = {"path": "", "dataset": "", "stride": 1, "fps": 0, "label": "class"}  # of fields that a source does not read
+# Of fields that a source does not read.
+DEFAULTS: dict[str, Any] = {"path": "", "dataset": "", "stride": 1, "fps": 0, "label": "class"}
+DEFAULTS |= {"layout": "classes", "attributes": ()}
 
 
 def make_source(options: Mapping[str, Any], split: str) -> Source:
@@ -32,7 +34,8 @@ def make_source(options: Mapping[str, Any], split: str) -> Source:
     Args:
       options: name (of SOURCES), frames, resolution, holdout (share of a folder without an eval part that is kept for
         evaluation), and, where they are not as in DEFAULTS, path, dataset (the TFDS name), stride, fps (0: by stride,
-        else frames per second of the clip), label (of the synthetic source: class, color or style).
+        else frames per second of the clip), label (of the synthetic source: class, color or style), layout (of
+        `layouts.LAYOUTS`; the synthetic source has some of them) and attributes (of a folder of that layout).
       split: "train" or "eval".
 
     Files that a source for training cannot use are warned of, the first ten by name.
@@ -41,17 +44,17 @@ def make_source(options: Mapping[str, Any], split: str) -> Source:
     """
     choice("split", split, ("train", "eval"))
     name = choice("data.name", options["name"], SOURCES)
-    class_name, *read = SOURCES[name]
+    module, made, *read = SOURCES[name]
     fields = {**DEFAULTS, **options}
     for field, default in DEFAULTS.items():
         if field not in read and fields[field] != default:
-            readers = ", ".join(source for source, (_, *others) in SOURCES.items() if field in others)
+            readers = ", ".join(source for source, (_, _, *others) in SOURCES.items() if field in others)
             raise ValueError(
                 f"data.{field} is {fields[field]!r}, which the source {name!r} does not read: leave it at {default!r} "
                 f"or set data.name to one that does ({readers})"
             )
-    source_class = getattr(importlib.import_module(f"jaxvid.data.{name}"), class_name)
-    source = source_class(split=split, **{field: fields[field] for field in ("frames", "resolution", *read)})
+    make = getattr(importlib.import_module(f"jaxvid.data.{module}"), made)
+    source = make(split=split, **{field: fields[field] for field in ("frames", "resolution", *read)})
     if split == "train" and (skipped := getattr(source, "skipped", ())):
         warnings.warn(left_out(skipped), stacklevel=2)
     return source

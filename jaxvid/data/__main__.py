@@ -5,9 +5,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from jaxvid.command import Parser, attempt
+from jaxvid.command import Parser, attempt, names
+from jaxvid.data.attributes import find_lists
 from jaxvid.data.folder import Folder, check_settings
-from jaxvid.data.index import build_index
+from jaxvid.data.index import Index, build_index
+from jaxvid.data.layouts import LAYOUTS, Pairs, TwoSides, make_folder, recognized
 from jaxvid.data.records import write_records
 from jaxvid.files import local_path
 from jaxvid.names import plural, show
@@ -22,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stride", type=int, default=1, help="take every stride-th frame (default: %(default)s)")
     parser.add_argument("--fps", type=float, default=0.0, help="frames per second of a clip, instead of a stride")
     parser.add_argument("--holdout", type=float, default=0.1, help="share kept for evaluation (default: %(default)s)")
+    parser.add_argument("--layout", choices=LAYOUTS, help="how the folder is read (default: as it seems to be)")
+    parser.add_argument("--attributes", type=names, default=[], help="NAME,NAME: domains, by the list of attributes")
     parser.add_argument("--quick", action="store_true", help="read headers and packets only, decode nothing")
     parser.add_argument(
         "--convert", type=local_path, metavar="OUT", help="write the clips to OUT/train and OUT/eval as ArrayRecord"
@@ -35,8 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = (options.path, options.frames, options.resolution, options.stride, options.fps)
         root = check_settings(*settings, "train", options.holdout)
         index = build_index(root, options.frames > 1, options.workers, decode=not options.quick)
-        train, held_out = (Folder(*settings, split, options.holdout, index=index) for split in ("train", "eval"))
-        print(report(train, held_out, decoded=not options.quick), flush=True)
+        given = options.layout or ("attributes" if options.attributes else "")
+        layout, note = (given, "") if given else _seeming(index)
+        train, held_out = (
+            make_folder(*settings, split, options.holdout, layout, options.attributes, index)
+            for split in ("train", "eval")
+        )
+        print(report(index, train, held_out, layout + note, decoded=not options.quick), flush=True)
         for source, split in ((train, "train"), (held_out, "eval")) if options.convert else ():
             target = os.path.join(options.convert, split)
             about = write_records(source, target, options.shards, options.workers or min(16, os.cpu_count() or 1))
@@ -45,14 +54,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return attempt(work)
 
 
-def report(train: Folder, held_out: Folder, decoded: bool) -> str:
+def _seeming(index: Index) -> tuple[str, str]:
+    """The layout that a folder seems to have, and what else it may be."""
+    layout = recognized(index)
+    if layout == "attributes":
+        return (
+            "classes",
+            f" ({find_lists(index.root)[0]} lists attributes: --attributes NAME,NAME makes domains of them)",
+        )
+    notes = {
+        "pairs": "A and B have the same names; where they show different scenes: --layout two_sides",
+        "two_sides": "A and B have different names",
+        "side_by_side": "the width of all is twice the height; where each is one picture: --layout classes",
+    }
+    return layout, f" ({notes[layout]})" if layout in notes else ""
+
+
+def report(index: Index, train: Folder | TwoSides, held_out: Folder | TwoSides, layout: str, decoded: bool) -> str:
     """A text about what was found, what is used, what is damaged and what is skipped.
 
     Args:
-      train, held_out: the two splits of one folder.
-      decoded: whether every frame was decoded to make their index.
+      index: of the whole folder.
+      train, held_out: its two splits.
+      layout: how it is read, in words.
+      decoded: whether every frame was decoded to make the index.
     """
-    index = train.index
     videos = index.videos
     holding = {name.rpartition("/")[0] for name in videos}
     foreign = sum(index.foreign.values())
@@ -68,13 +94,15 @@ def report(train: Folder, held_out: Folder, decoded: bool) -> str:
         ("formats", _most(info.codec for info in videos.values())),
         ("frames", _range([len(info.pts) for info in videos.values()], "{:,.0f}")),
         ("seconds", _range(seconds, "{:,.1f}") if seconds else "-"),
+        ("layout", layout),
+        *([("pairs", train.matched)] if isinstance(train, Pairs) else []),
         ("clips", train.shape()),
     ]
     lines = [show(os.path.abspath(index.root)), *_table(facts)]
-    clips = zip(train.classes or ["all"], *map(_clips, (train, held_out)), strict=True)
-    rows = [("clips", "train", "eval"), *((show(name), f"{a:,}", f"{b:,}") for name, a, b in clips)]
+    counts, held = train.counts(), held_out.counts()
+    rows = [("clips", "train", "eval"), *((show(name), f"{counts[name]:,}", f"{held[name]:,}") for name in counts)]
     if len(rows) > 2:
-        rows.append(("all", f"{len(train):,}", f"{len(held_out):,}"))
+        rows.append(("all", f"{sum(counts.values()):,}", f"{sum(held.values()):,}"))
     rows.append(("from videos", f"{len(train.videos):,}", f"{len(held_out.videos):,}"))
     lines += ["", *_table(rows, numbers=True)]
     odd = [(show(name), "; ".join(info.notes)) for name, info in videos.items() if info.notes]
@@ -83,12 +111,6 @@ def report(train: Folder, held_out: Folder, decoded: bool) -> str:
         if files:
             lines += ["", f"{title}: {plural(len(files), 'file')}", *_table(files)]
     return "\n".join(lines)
-
-
-def _clips(source: Folder) -> list[int]:
-    """Number of clips of each class; of all clips, if there are no classes."""
-    counts = Counter(source.labels[number] for number, _ in source.clips)
-    return [counts[label] for label in range(max(1, len(source.classes)))]
 
 
 def _most(values: Iterable[str], listed: int = 6) -> str:

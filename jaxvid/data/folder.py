@@ -62,6 +62,9 @@ class Folder:
     Raises ValueError for an argument out of range, no such folder, no video in it, or none that gives a clip.
     """
 
+    KIND = "folder"
+    STREAMS = 1  # videos that a clip is read from
+
     def __init__(
         self,
         path: str,
@@ -83,7 +86,7 @@ class Folder:
             if not len(starts[name]):
                 reasons = [too_short(info, self.frames, self.stride, self.fps)]
                 if len(info.images) == 1:  # one of several that might have been frames
-                    reasons += filter(None, [self.index.apart.get(name.rpartition("/")[0] or ".")])
+                    reasons += filter(None, [self.index.apart.get(self.index.on_disk(name).rpartition("/")[0] or ".")])
                 self.skipped.append((name, "; ".join(reasons)))
         usable = [name for name in starts if len(starts[name])]
         if not usable:
@@ -95,6 +98,7 @@ class Folder:
         folders = {name: [composed(each) for each in name.split("/")[bool(parts) : -1]] for name in usable}
         class_names = {name: [*folders[name], "none"][0] for name in usable}
         self.classes = sorted(set(class_names.values()), key=natural) if set(class_names.values()) != {"none"} else []
+        self.skipped = [(self.index.on_disk(name), reason) for name, reason in self.skipped]
         train, held_out = _split(class_names, parts, holdout)
         self._names = chosen = train if split == "train" else held_out
         texts = _texts(root, self.index, class_names if self.classes else dict.fromkeys(usable, ""), split == "train")
@@ -103,15 +107,15 @@ class Folder:
         self.videos = [self.index.videos[name] for name in chosen]
         self.labels = [self.classes.index(class_names[name]) if self.classes else 0 for name in chosen]
         self.texts = [texts[name] for name in chosen]
-        self._title = f"folder {root} ({split})"
+        self._title = f"{self.KIND} {root} ({split})"
         if not chosen:
             raise ValueError(f"{self._title} contains no clip: every usable video is in the other split")
         numbers = np.repeat(np.arange(len(chosen)), [len(starts[name]) for name in chosen])
         self.clips = np.stack([numbers, np.concatenate([starts[name] for name in chosen])], axis=1)
         if train == held_out:
-            self.clips = _split_clips(self.clips, split, holdout, chosen[0])
+            self.clips = _split_clips(self.clips, split, holdout, self.index.on_disk(chosen[0]))
         areas = np.array([math.prod(resized_size(info, self.resolution)) for info in self.videos])
-        fits = 3 * self.frames * areas[self.clips[:, 0]].sum() <= KEPT_BYTES
+        fits = self.STREAMS * 3 * self.frames * areas[self.clips[:, 0]].sum() <= KEPT_BYTES
         self._kept = _Kept(_passes(self.videos, self.clips)) if fits else None
 
     def __len__(self) -> int:
@@ -120,7 +124,7 @@ class Folder:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Video uint8 [T,h,w,3], label int32 [] and text str []; DamagedClip, or IndexError past the last clip."""
         number = self.clips[index, 0]
-        index %= len(self)  # it may be negative
+        index %= len(self.clips)  # it may be negative
         video = self._kept.clip(index, self._read) if self._kept else None
         return {
             "video": self._read([index]) if video is None else video,
@@ -130,10 +134,13 @@ class Folder:
 
     def _read(self, clips: Sequence[int]) -> np.ndarray:
         """The frames uint8 [n*T,h,w,3] of clips of one video."""
+        return read_clip(self.videos[self.clips[clips[0], 0]], self._indices(clips), self.resolution)
+
+    def _indices(self, clips: Sequence[int]) -> np.ndarray:
+        """The numbers int64 [n*T] of the frames of clips of one video."""
         info = self.videos[self.clips[clips[0], 0]]
         starts = self.clips[clips, 1]
-        indices = [clip_indices(info, start, self.frames, self.stride, self.fps) for start in starts]
-        return read_clip(info, np.concatenate(indices), self.resolution)
+        return np.concatenate([clip_indices(info, start, self.frames, self.stride, self.fps) for start in starts])
 
     @property
     def sha256(self) -> str:
@@ -141,6 +148,11 @@ class Folder:
         sizes = [(info.width, info.height, len(info.pts)) for info in self.videos]
         rows = [list(map(composed, self._names)), sizes, self.classes, self.labels, self.texts, self.clips.tolist()]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def counts(self) -> dict[str, int]:
+        """Number of clips of each class; of "all", if there are no classes."""
+        numbers = Counter(self.labels[number] for number, _ in self.clips)
+        return {name: numbers[label] for label, name in enumerate(self.classes or ["all"])}
 
     def shape(self) -> str:
         """The shape and pace of a clip, in words."""
@@ -150,7 +162,7 @@ class Folder:
     def summary(self) -> str:
         """See `Source.summary`."""
         classes, skipped = plural(len(self.classes), "class", "classes"), plural(len(self.skipped), "file")
-        origin = f"{plural(len(self), 'clip')} of {self.shape()}, from {plural(len(self.videos), 'video')}"
+        origin = f"{plural(len(self.clips), 'clip')} of {self.shape()}, from {plural(len(self.videos), 'video')}"
         return f"{self._title}: {origin}, {classes}, {skipped} skipped"
 
     def _nothing_usable(self) -> str:
@@ -165,9 +177,9 @@ class Folder:
         if index.videos:
             name = max(index.videos, key=lambda name: len(index.videos[name].pts))
             reason = too_short(index.videos[name], self.frames, self.stride, self.fps)
-            problems.append(f"the longest is {show(name)}: {reason}")
+            problems.append(f"the longest is {show(index.on_disk(name))}: {reason}")
         for reason, number in Counter(reason for _, reason in index.skipped).most_common():
-            names = [show(name) for name, its_reason in index.skipped if its_reason == reason]
+            names = [show(index.on_disk(name)) for name, its_reason in index.skipped if its_reason == reason]
             problems.append(f"{number} x {reason}: {', '.join(names[:3])}{', ...' if number > 3 else ''}")
         return f"none of {plural(len(index.found), 'file')} in {index.root} gives a clip: {'; '.join(problems)}"
 
@@ -290,17 +302,19 @@ def _split(classes: Mapping[str, str], parts: Mapping[str, str], holdout: float)
 
 def _texts(root: str, index: Index, defaults: Mapping[str, str], warn: bool) -> dict[str, str]:
     """The text of each video: its caption, or else its default. Warns of videos and of captions without the other."""
-    read = read_captions(root, index.found)
+    names = {index.on_disk(name): name for name in index.found}
+    read = read_captions(root, names)
     if read is None:
         return dict(defaults)
-    captions, absent = read
+    captions, absent = {names[name]: text for name, text in read[0].items()}, read[1]
     missing = [name for name in defaults if not captions.get(name, "").strip()]
     if missing and warn:
         instead = "the name of their class" if any(defaults.values()) else "an empty text"
         count = f"{len(missing):,} of {len(defaults):,}, which get {instead}"
-        warnings.warn(f"videos in {root} without a caption: {count}: {first_few(missing)}", stacklevel=3)
+        named = first_few([index.on_disk(name) for name in missing])
+        warnings.warn(f"videos in {root} without a caption: {count}: {named}", stacklevel=3)
     if absent and warn:
-        near = "" if captions else f"; the nearest to the first is {show(nearest(absent[0], index.found))}"
+        near = "" if captions else f"; the nearest to the first is {show(nearest(absent[0], names))}"
         warnings.warn(
             f"captions in {root} of videos that are not there: {len(absent):,}: {first_few(absent)}{near}", stacklevel=3
         )

@@ -49,6 +49,11 @@ class Index:
     folders: int  # that were searched
     videos: dict[str, VideoInfo]
     apart: dict[str, str] = field(default_factory=dict)  # folder -> why its images are no frames of one video
+    renamed: dict[str, str] = field(default_factory=dict)  # name -> that on the disk, where a layout gives it another
+
+    def on_disk(self, name: str) -> str:
+        """The name of a video below the folder, as it is on the disk."""
+        return self.renamed.get(name, name)
 
 
 def build_index(root: str, sequences: bool, workers: int | None = None, decode: bool = False) -> Index:
@@ -142,6 +147,11 @@ def find_videos(root: str, sequences: bool) -> Index:
 def natural(name: str) -> tuple[list[Any], str]:
     """A sorting key that puts clip2 before clip10; total, so that 1 and 01 have an order, too."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", composed(name))], name
+
+
+def without_ending(name: str) -> str:
+    """The name of a video or an image without its ending."""
+    return os.path.splitext(name)[0] if _ending(name) in (*VIDEO_ENDINGS, *IMAGE_ENDINGS) else name
 
 
 def in_parallel(

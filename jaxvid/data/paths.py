@@ -41,9 +41,13 @@ def read_videos(path: str, frames: int, options: Mapping[str, Any]) -> np.ndarra
     elif os.path.isdir(path):
         clips = _read_folder(path, frames, options)
     else:
-        info = probe_images(path, [path]) if path.lower().endswith(IMAGE_ENDINGS) else probe(path)
-        clips = [_first_clip(info, frames, options)]
+        clips = [_first_clip(probe_path(path), frames, options)]
     return np.stack([center_crop({"video": clip}, resolution)["video"] for clip in clips])
+
+
+def probe_path(path: str) -> VideoInfo:
+    """Properties of a file, a video or an image. Raises DamagedClip if it is neither."""
+    return probe_images(path, [path]) if path.lower().endswith(IMAGE_ENDINGS) else probe(path)
 
 
 def read_longest(path: str, frames: int, options: Mapping[str, Any], least: int = 1) -> np.ndarray:

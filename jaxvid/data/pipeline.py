@@ -29,11 +29,14 @@ class Source(Protocol):
     """Clips by index: item `i` is a pure function of the source's settings and `i`.
 
     An item holds `video` uint8 [T,h,w,3] (an image is T=1; h and w may exceed the resolution, since clips are cropped),
-    `label` int32 [], `text` str [], and, where the source has them, `action` float32 [T,A] and `input` uint8 [T,h,w,3]
-    (the clip that is to be translated to `video`). One that holds `tokens`, see `jaxvid.data.tokens`, needs no video.
-    An item that cannot be read raises DamagedClip. A source that knows its texts without reading clips may list them as
-    `texts`, files that it leaves out as `skipped` [(name, reason)], and a digest of what it holds, by which a run
-    notices other data, as `sha256`.
+    `label` int32 [], `text` str [], and, where the source has them, `action` float32 [T,A], `input` uint8 [T,h,w,3]
+    (the clip to translate), `target` int32 [] (the label to translate to) and `truth` uint8 [T,h,w,3] (the true
+    translation, where it is known and is not `video`). One that holds `tokens`, see `jaxvid.data.tokens`, needs no
+    video. An item that cannot be read raises DamagedClip.
+
+    A source that knows its texts without reading clips may list them as `texts`, files that it leaves out as `skipped`
+    [(name, reason)], and a digest of what it holds, by which a run notices other data, as `sha256`. Where `video` is
+    not the true translation of `input`, its attribute `paired` is False: then they may differ in size.
     """
 
     classes: list[str]
@@ -45,6 +48,11 @@ class Source(Protocol):
     def summary(self) -> str:
         """One line: the kind of source, number of clips, frames x resolution, classes, and what was skipped."""
         ...
+
+
+def is_paired(source: Source) -> bool:
+    """Whether `video` is the true translation of `input`, where the source has one."""
+    return getattr(source, "paired", True)
 
 
 class DamagedClip(ValueError):
@@ -259,10 +267,10 @@ class _Reader(NamedTuple):
         if self.examples is None:
             rng = np.random.default_rng([self.seed, position, 1])  # 1: not the stream of the shuffle of that epoch
             clip, _ = self.read(index, rng)
-            return random_crop(clip, self.resolution, rng) if "video" in clip else clip
+            return random_crop(clip, self.resolution, rng, is_paired(self.source)) if "video" in clip else clip
         clip, replaced = self.read(index, np.random.default_rng(position))
         mask = np.float32(position < self.examples and not replaced)
-        return center_crop(clip, self.resolution) | {"mask": np.asarray(mask)}
+        return center_crop(clip, self.resolution, is_paired(self.source)) | {"mask": np.asarray(mask)}
 
     def read(self, index: int, rng: np.random.Generator) -> tuple[Clip, bool]:
         """Clip `index`, or a readable one among ATTEMPTS - 1 others drawn from `rng`, and whether it was replaced."""
@@ -280,7 +288,7 @@ class _Reader(NamedTuple):
 
     def check(self, clip: Clip, index: int) -> None:
         needed = [] if "tokens" in clip else ["video"]
-        for key in needed + [key for key in ("input",) if key in clip]:
+        for key in needed + [key for key in ("input", "truth") if key in clip]:
             video = np.asarray(clip.get(key))
             shape, least = video.shape, self.resolution
             if video.dtype != np.uint8 or video.ndim != 4 or shape[-1] != 3 or min(shape[1:3]) < least:

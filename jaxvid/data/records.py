@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 
 from jaxvid.data.augment import resize_short_side
-from jaxvid.data.pipeline import Clip, Damaged, DamagedClip, Source
+from jaxvid.data.pipeline import Clip, Damaged, DamagedClip, Source, is_paired
 
 DESCRIPTION = "records.json"
 FORMAT = 1
@@ -66,6 +66,7 @@ def write_records(source: Source, path: str, shards: int = 16, workers: int = 4)
         "frames": frames[0],
         "resolution": min(sides),
         "classes": list(source.classes),
+        "paired": is_paired(source),
         "shards": written,
         "damaged": damaged.files,
     }
@@ -77,8 +78,8 @@ def write_records(source: Source, path: str, shards: int = 16, workers: int = 4)
 class Records:
     """Clips of `write_records`, as they came from their source.
 
-    An item has the keys of the source's items, with `video` (and `input`) uint8 [T,h,w,3] resized to a shorter side of
-    `resolution`. Resizing takes time: write them at that size if possible.
+    An item has the keys of the source's items, with `video`, `input` and `truth` uint8 [T,h,w,3] resized to a shorter
+    side of `resolution`. Resizing takes time: write them at that size if possible.
 
     Args:
       path: the folder that contains `train/` and `eval/`.
@@ -105,6 +106,7 @@ class Records:
                     f" lower data.{name} or write the records again"
                 )
         self.frames, self.resolution, self.classes = frames, resolution, list(self._about["classes"])
+        self.paired = self._about.get("paired", True)
         self._clips = Shards(self._folder, self._about["shards"])
 
     def __len__(self) -> int:
@@ -112,9 +114,9 @@ class Records:
 
     def __getitem__(self, index: int) -> Clip:
         clip = self._clips[index]
-        for key in {"video", "input", "action"} & set(clip):
+        for key in {"video", "input", "truth", "action"} & set(clip):
             clip[key] = clip[key][: self.frames]
-        for key in {"video", "input"} & set(clip):
+        for key in {"video", "input", "truth"} & set(clip):
             clip[key] = resize_short_side(clip[key], self.resolution)
         return clip
 

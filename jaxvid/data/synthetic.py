@@ -35,6 +35,7 @@ LABELS = {
     "style": ["filled", "outline"],
 }
 LENGTHS = {"train": 2**20, "eval": 2**16}
+LAYOUTS = ("classes", "pairs", "two_sides", "domains")
 TURN = 1024  # steps of a full turn
 GRID = 256  # points per side of a shape's distance table, which spans
 EXTENT = 1.25  # radii to each side of the shape's center
@@ -55,6 +56,11 @@ class Synthetic:
     float32 [T,2], the step (right, down) of the shape's center from each frame to the next, in frame widths. Scenes do
     not depend on the resolution.
 
+    So it is in the layouts "classes" and "pairs". In "two_sides" `input` is another scene than `video`: in training
+    they are of two halves of the scenes, and there are half as many items; in evaluation `truth` uint8 [T,R,R,3] is the
+    scene of `input`, filled. "domains" has no `input`, and in evaluation `target` int32 [], another label, and `truth`
+    uint8 [T,R,R,3], the same scene with that label.
+
     Args:
       frames, resolution: T >= 1, R >= 8.
       split: "train" or "eval"; they share no video.
@@ -62,12 +68,21 @@ class Synthetic:
       stride: every stride-th frame of the scene is rendered, >= 1.
       label: what `label` is: the "class" (shape and motion, 40 such as "square_left"), the "color" (8), or the "style":
         then half of the videos are filled and half are outlines, and nothing else of the scenes changes.
+      layout: "classes", "pairs", "two_sides" or "domains".
 
-    Raises ValueError for frames, resolution or stride out of range, or another split or label.
+    Raises ValueError for frames, resolution or stride out of range, another split, label or layout, or a label that the
+    layout has not: two_sides has no style, and the domains are colors or styles.
     """
 
     def __init__(
-        self, frames: int, resolution: int, split: str = "train", seed: int = 0, stride: int = 1, label: str = "class"
+        self,
+        frames: int,
+        resolution: int,
+        split: str = "train",
+        seed: int = 0,
+        stride: int = 1,
+        label: str = "class",
+        layout: str = "classes",
     ):
         if frames < 1 or resolution < 8:
             raise ValueError(f"synthetic videos have frames >= 1 and resolution >= 8, not {frames} and {resolution}")
@@ -75,12 +90,29 @@ class Synthetic:
             raise ValueError(f"synthetic videos have stride >= 1, not {stride}")
         self.frames, self.resolution, self.seed, self.stride = frames, resolution, seed, stride
         self.split, self.label = choice("split", split, LENGTHS), choice("label", label, LABELS)
+        self.layout, self.paired = choice("layout", layout, LAYOUTS), layout != "two_sides"
+        if (layout, label) in (("domains", "class"), ("two_sides", "style")):
+            others = "color or style" if layout == "domains" else "class or color"
+            raise ValueError(f"label is {label!r}, and the layout {layout!r} of synthetic videos has {others}")
         self.classes = LABELS[label]
 
     def __len__(self) -> int:
-        return LENGTHS[self.split]
+        return LENGTHS[self.split] // (2 if self.layout == "two_sides" and self.split == "train" else 1)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        clip = self._scene(index)
+        if self.layout == "domains":
+            del clip["input"]
+        if self.layout != "two_sides":
+            return clip
+        if index >= len(self):
+            raise IndexError(f"generated clip {index} of {len(self)}")
+        number = LENGTHS[self.split]
+        other = self._scene((index + number // 2) % number)
+        return {**other, "input": clip["input"]} | ({"truth": clip["video"]} if self.split == "eval" else {})
+
+    def _scene(self, index: int) -> dict[str, np.ndarray]:
+        """Clip `index` of the layout "classes"; with `target` and `truth` if it is for the evaluation of domains."""
         draw = random_draws(self.seed, LENGTHS, self.split, index)
         labels = {name: int(draw(0, len(LABELS[name]))) for name in ("class", "color")}
         shape, motion = SHAPES[labels["class"] // len(MOTIONS)], MOTIONS[labels["class"] % len(MOTIONS)]
@@ -90,21 +122,32 @@ class Synthetic:
         moments = self.frames * self.stride
         path = _path(motion, draw, moments)
         background, tone = _background(draw, self.resolution)
-        bodies = [Body(glyph, COLORS[color], path.center[:-1], path.radius, path.angle)]
+        main = Body(glyph, COLORS[color], path.center[:-1], path.radius, path.angle)
+        bodies = [main]
         distractor, clause = _distractor(draw, moments, tone)
         if distractor:
             bodies.insert(int(draw(0, 2)), distractor)  # behind or in front
         filled, outline = _render(bodies, background, self.frames, self.stride)
-        labels["style"] = int(draw(0, 2))  # the last draw, so that the scene is the same for every label
+        labels["style"] = int(draw(0, 2))  # drawn last, so that the scene is the same for every label
         subject = f"{path.size} {color} {name}".strip()
         article = "an" if subject[0] in "aeiou" else "a"
-        return {
+        clip = {
             "video": outline if self.label == "style" and labels["style"] else filled,
             "input": outline,
             "label": np.asarray(labels[self.label], np.int32),
             "text": np.asarray(f"{article} {subject} {path.clause}{clause}, on a {tone} background"),
             "action": np.diff(path.center[:: self.stride], axis=0).astype(np.float32),
         }
+        if self.layout == "domains" and self.split == "eval":
+            target = (labels[self.label] + 1 + int(draw(0, len(self.classes) - 1))) % len(self.classes)
+            if self.label == "color":
+                repainted = main._replace(color=COLORS[self.classes[target]])
+                bodies = [repainted if body is main else body for body in bodies]
+                truth, _ = _render(bodies, background, self.frames, self.stride)
+            else:
+                truth = (filled, outline)[target]
+            clip |= {"target": np.asarray(target, np.int32), "truth": truth}
+        return clip
 
     @property
     def texts(self) -> list[str]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from jaxvid.data.pipeline import Clip, DamagedClip, Source
+from jaxvid.data.pipeline import Clip, DamagedClip, Source, is_paired
 from jaxvid.names import composed, nearest
 
 UNKNOWN, FIRST = 1, 2  # the indices of words out of the vocabulary, and of the vocabulary's first; 0 is padding
@@ -108,7 +108,7 @@ class TextSource:
     """
 
     def __init__(self, source: Source, key: str, encode: Callable[[str], np.ndarray], left_out: float = 0.0):
-        self.classes = source.classes
+        self.classes, self.paired = source.classes, is_paired(source)
         self._source, self._key, self._encode, self._left_out = source, key, encode, left_out
 
     def __len__(self) -> int:

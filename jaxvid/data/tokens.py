@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from jaxvid.data.augment import random_crop
-from jaxvid.data.pipeline import Clip, Source, shuffled
+from jaxvid.data.pipeline import Clip, Source, is_paired, shuffled
 from jaxvid.data.records import Shards, check_new, write_shard
 from jaxvid.names import plural
 
 DESCRIPTION = "tokens.json"
 FORMAT = 1
-PICTURES = ("video", "input")  # which no cache holds
+PICTURES = ("video", "input", "truth")  # which no cache holds
 
 
 class Crops:
@@ -34,6 +34,7 @@ class Crops:
 
     def __init__(self, source: Source, resolution: int, count: int):
         self.classes, self._source, self._resolution = source.classes, source, resolution
+        self.paired = is_paired(source)
         whole, rest = divmod(count, len(source))
         sample = np.sort(shuffled(len(source), 0, whole)[:rest])
         self._indices = np.concatenate([np.tile(np.arange(len(source)), whole), sample]).astype(np.int64)
@@ -44,7 +45,7 @@ class Crops:
     def __getitem__(self, number: int) -> Clip:
         number = range(len(self))[number]
         clip = self._source[int(self._indices[number])]
-        return random_crop(clip, self._resolution, np.random.default_rng([0, number, 2]))
+        return random_crop(clip, self._resolution, np.random.default_rng([0, number, 2]), self.paired)
 
     def summary(self) -> str:
         """See `Source.summary`."""

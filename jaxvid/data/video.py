@@ -54,6 +54,7 @@ class VideoInfo:
     notes: tuple[str, ...] = ()  # remarks for a report
     images: tuple[str, ...] = ()  # paths of the images, in order, if the video is not one file for FFmpeg
     white: int = 0  # the value of white, if the images are of floats or 32-bit integers
+    halves: bool = False  # the frames are two pictures side by side, each of which is resized by its own short side
 
     @property
     def times(self) -> np.ndarray:
@@ -148,8 +149,10 @@ def probe_images(path: str, images: Sequence[str], decode: bool = False) -> Vide
 
 def resized_size(info: VideoInfo, short_side: int) -> tuple[int, int]:
     """Width and height of the frames that `read_clip` returns."""
-    scale = short_side / min(info.width, info.height)
-    return max(1, round(info.width * scale)), max(1, round(info.height * scale))
+    pictures = 2 if info.halves else 1
+    width = info.width // pictures
+    scale = short_side / min(width, info.height)
+    return pictures * max(1, round(width * scale)), max(1, round(info.height * scale))
 
 
 def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_side: int) -> np.ndarray:
@@ -161,7 +164,8 @@ def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_
     Args:
       info: from `probe` or `probe_images`.
       frame_indices: [T], ascending, counted in presentation order.
-      short_side: pixels of the shorter side of the result; the longer follows from the stored width and height.
+      short_side: pixels of the shorter side of the result; the longer follows from the stored width and height. Of two
+        pictures side by side it is that of each.
 
     Returns uint8 [T,h,w,3], RGB with full range (BT.601 unless the file specifies another).
     Raises ValueError if the video has no such frames, DamagedClip if one of them does not decode.
@@ -174,18 +178,15 @@ def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_
     clip = np.empty((len(indices), height, width, 3), np.uint8)
     if info.images:
         for slot, picture in enumerate(_read_images(info, indices.tolist())):
-            clip[slot] = _resized(av.VideoFrame.from_ndarray(picture), width, height)
+            clip[slot] = _fitted(av.VideoFrame.from_ndarray(picture), info, width, height)
         return clip
-    turns = info.rotation // 90
-    stored_size = (height, width) if turns % 2 else (width, height)
     wanted = {int(info.pts[index]): slot for slot, index in enumerate(indices)}
     starts = info.keyframes[info.keyframes <= info.pts[indices[0]]]
     # The second attempt, from the beginning, is for containers that seek inexactly and for wrong keyframes.
     for start in dict.fromkeys([*starts[-1:], *starts[:1]]) or [None]:
         for pts, frame in _frames(info, start, frozenset(wanted)):
             if pts in wanted:
-                picture = _resized(frame, *stored_size)
-                clip[wanted.pop(pts)] = np.rot90(picture[:, ::-1] if info.mirrored else picture, turns)
+                clip[wanted.pop(pts)] = _fitted(frame, info, width, height)
             if not wanted:
                 return clip
             if pts > info.pts[indices[-1]]:
@@ -193,12 +194,37 @@ def read_clip(info: VideoInfo, frame_indices: Sequence[int] | np.ndarray, short_
     raise DamagedClip(info.path, f"{len(wanted)} of the frames {indices[0]} to {indices[-1]} cannot be found in it")
 
 
+def read_frames(info: VideoInfo, short_side: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Every frame with its timestamp, in order, as `read_clip` returns it; no more than one is in memory.
+
+    Yields (pts as in `info.pts`, uint8 [h,w,3]). Raises DamagedClip at the first frame that does not decode, and at the
+    end if frames that have a timestamp of their own were missing.
+    """
+    width, height = resized_size(info, short_side)
+    if info.images:
+        for pts, picture in zip(info.pts.tolist(), _read_images(info, range(len(info.pts))), strict=True):
+            yield pts, _fitted(av.VideoFrame.from_ndarray(picture), info, width, height)
+        return
+    wanted, count = frozenset(info.pts.tolist()), 0
+    for pts, frame in _frames(info, next(iter(info.keyframes.tolist()), None), wanted):
+        if pts in wanted:
+            yield pts, _fitted(frame, info, width, height)
+            count += 1
+    if count < len(wanted) and (info.timed or not count):
+        raise DamagedClip(info.path, f"{len(wanted) - count} of its {len(wanted)} frames cannot be found in it")
+
+
+def open_file(path: str) -> InputContainer:
+    """The file, opened so that it cannot lead FFmpeg to other files or to the network; FFmpeg's errors stay."""
+    # The prefix prevents that names like "concat:a|b" are commands; the whitelist, that playlists use the network.
+    return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **OPEN_OPTIONS)
+
+
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its video stream; FFmpeg's errors within become DamagedClip."""
     try:
-        # The prefix prevents that names like "concat:a|b" are commands; the whitelist, that playlists use the network.
-        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **OPEN_OPTIONS) as container:
+        with open_file(path) as container:
             videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
             if not videos:
                 raise DamagedClip(path, "it contains no video stream")
@@ -318,6 +344,18 @@ def _decode(
                 if frame.is_corrupt:
                     raise DamagedClip(path, "a frame is damaged")
                 yield frame
+
+
+def _fitted(frame: av.VideoFrame, info: VideoInfo, width: int, height: int) -> np.ndarray:
+    """A decoded frame upright, RGB uint8 [height,width,3]."""
+    if info.halves:  # cut first: resized as one they would mix along the seam
+        whole = _fitted(frame, replace(info, halves=False), info.width, info.height)
+        pictures = map(np.ascontiguousarray, np.split(whole, 2, axis=1))
+        halves = [_resized(av.VideoFrame.from_ndarray(picture), width // 2, height) for picture in pictures]
+        return np.concatenate(halves, axis=1)
+    turns = info.rotation // 90
+    picture = _resized(frame, *((height, width) if turns % 2 else (width, height)))
+    return np.rot90(picture[:, ::-1] if info.mirrored else picture, turns)
 
 
 def _resized(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:

@@ -153,7 +153,8 @@ class Scorer:
             floor = self._of_sets(self._drawn(self._reconstruct, state), "reconstructions")
             scores += [score._replace(name=f"{score.name} of reconstructions") for score in floor]
         if self._meter.of_pairs:
-            pairs = ((batch["video"], made) for batch, made in self._drawn(self._reconstruct, state))
+            drawn = self._drawn(self._reconstruct, state)
+            pairs = ((batch.get("truth", batch["video"]), made) for batch, made in drawn)
             scores += self._meter.paired_scores(pairs, generated="reconstructions")
         return scores
 
@@ -177,7 +178,7 @@ class Scorer:
 
         def clips() -> Iterator[np.ndarray]:
             for batch, made in pairs:
-                labels.append(batch.get("label"))
+                labels.append(batch.get("target", batch.get("label")))
                 yield made
 
         fake, real = self._meter.features(clips()), self._real

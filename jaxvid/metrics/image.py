@@ -7,6 +7,8 @@ from jax import lax
 
 from jaxvid.shapes import expect_equal
 
+STILL = 2.0  # gray levels by which a window that stands still changes at most
+NEAR = 17  # pixels of its height and width, and 9 where frames have fewer than 48
 WINDOW = 11  # pixels of SSIM's window,
 SIGMA = 1.5  # a Gaussian of this standard deviation
 
@@ -59,3 +61,43 @@ def _gaussian(planes: jax.Array) -> jax.Array:
         slices = [lax.slice_in_dim(planes, i, i + size, axis=axis) * float(weights[i]) for i in range(WINDOW)]
         planes = sum(slices[1:], slices[0])
     return planes
+
+
+def change_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean |change of the prediction - change of the target| from frame to frame, in gray levels of 255: [B].
+
+    Args:
+      prediction, target: videos [B,T>=2,H,W,C] in [-1, 1].
+
+    A video that stands still has the target's own mean change; the smaller, the better motion and its steadiness are.
+    Raises ValueError if the shapes differ.
+    """
+    expect_equal("[B,T>=2,H,W,C]", float, prediction=prediction, target=target)
+    error = jnp.abs(jnp.diff(prediction, axis=1) - jnp.diff(target, axis=1))
+    return 127.5 * error.mean((1, 2, 3, 4))
+
+
+def standing_still(video: jax.Array) -> jax.Array:
+    """Where a video [B,T>=2,H,W,C] in [-1, 1] stands still from each frame to the next: bool [B,T-1,H,W].
+
+    There no pixel of the window around it changes by more than STILL gray levels in any channel.
+    """
+    change = 127.5 * jnp.abs(jnp.diff(video.astype(jnp.float32), axis=1)).max(-1)
+    size = NEAR if min(change.shape[2:]) >= 48 else NEAR // 2 + 1
+    largest = lax.reduce_window(change, -jnp.inf, lax.max, (1, 1, size, size), (1, 1, 1, 1), "SAME")
+    return largest <= STILL
+
+
+def still_flicker(prediction: jax.Array, source: jax.Array) -> jax.Array:
+    """Mean change of a translation from frame to frame where its source stands still, in gray levels of 255: [B].
+
+    Args:
+      prediction, source: videos [B,T>=2,H,W,C] in [-1, 1].
+
+    0 where nothing stands still. A frozen video passes it: read it beside `change_error` or `psnr`.
+    Raises ValueError if the shapes differ.
+    """
+    expect_equal("[B,T>=2,H,W,C]", float, prediction=prediction, source=source)
+    still = standing_still(source)
+    change = 127.5 * jnp.abs(jnp.diff(prediction, axis=1)).mean(-1)
+    return (change * still).sum((1, 2, 3)) / jnp.maximum(still.sum((1, 2, 3)), 1)

@@ -27,9 +27,13 @@ class AxialAttention(nn.Module):
 
     Each axis has its own queries, keys and values, from one product, and its own output projection, in one product with
     one bias. The softmax is float32. Raises ValueError where C is no multiple of `heads`.
+
+    Attributes:
+      window: frames to each side that attention along t sees; None: all.
     """
 
     heads: int
+    window: int | None = None
     dtype: Any = None
 
     @nn.compact
@@ -44,14 +48,22 @@ class AxialAttention(nn.Module):
         x, inward, outward, bias = promote_dtype(x, inward, outward, bias, dtype=self.dtype)
         projected = x.reshape(-1, channels) @ inward  # rows first: the weight's gradient is faster on CPU
         parts = [part.reshape(*x.shape[:-1], self.heads, -1) for part in jnp.split(projected, 9, axis=-1)]
-        attended = [_attend(axis, *parts[3 * i : 3 * i + 3]) for i, axis in enumerate("thw")]
+        attended = [_attend(axis, self.window, *parts[3 * i : 3 * i + 3]) for i, axis in enumerate("thw")]
         stacked = jnp.concatenate([y.reshape(-1, channels) for y in attended], -1)
         return (stacked @ outward + bias).reshape(x.shape)
 
 
-def _attend(axis: str, queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
-    """Attention along one axis of queries, keys and values [B,T,H,W,heads,D]."""
+def _attend(axis: str, window: int | None, queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+    """Attention along one axis of queries, keys and values [B,T,H,W,heads,D]; along t within a window of frames."""
     queries = queries * queries.shape[-1] ** -0.5
+    if axis == "t" and window is not None:
+        frames = jnp.arange(queries.shape[1])
+        seen = frames[:, None] + jnp.arange(-window, window + 1)  # [T, 2 window + 1]
+        inside = ((seen >= 0) & (seen < len(frames)))[None, :, :, None, None, None]
+        keys, values = (x[:, seen.clip(0, len(frames) - 1)] for x in (keys, values))
+        scores = (queries[:, :, None] * keys).sum(-1, dtype=jnp.float32)  # [B, T, 2 window + 1, H, W, heads]
+        weights = jax.nn.softmax(jnp.where(inside, scores, -jnp.inf), axis=2).astype(values.dtype)
+        return (weights[..., None] * values).sum(2)
     if axis == "t" and queries.shape[1] <= FEW_FRAMES:
         scores = (queries[:, :, None] * keys[:, None]).sum(-1, dtype=jnp.float32)  # [B, q, k, H, W, heads]
         weights = jax.nn.softmax(scores, axis=2).astype(values.dtype)

@@ -9,7 +9,7 @@ from jax import lax
 
 from jaxvid.parallel import pmean
 
-NORMS = ("group", "batch", "none")
+NORMS = ("group", "batch", "frame", "none")
 
 
 class GroupNorm(nn.Module):
@@ -94,7 +94,11 @@ class Deviation(nn.Module):
 
 
 class Normalization(nn.Module):
-    """One of NORMS: "group" (8 groups, no statistics over examples), "batch", or "none"."""
+    """One of NORMS for [B,T,H,W,C].
+
+    "group": 8 groups, no statistics over examples; "batch"; "frame": each channel of each frame by itself (instance
+    normalization, Ulyanov et al. 2016), so that a frame does not depend on those beside it; or "none".
+    """
 
     kind: str
     axis_name: str | None = None
@@ -104,6 +108,8 @@ class Normalization(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         if self.kind == "batch":
             return BatchNorm(axis_name=self.axis_name, dtype=self.dtype)(x, train)
+        if self.kind == "frame":
+            return GroupNorm(groups=x.shape[-1], dtype=self.dtype)(x.reshape(-1, *x.shape[2:])).reshape(x.shape)
         return GroupNorm(groups=8, dtype=self.dtype)(x) if self.kind == "group" else x
 
 

@@ -1,10 +1,10 @@
 """Training steps in PyTorch with the layers, the optimizer and the work of jaxvid's recipes.
 
 Typed from the published layouts: DCGAN (Radford et al., 2016), in 3-D as in Vondrick et al. (2016), the convolutional
-VAE of single frames (Kingma and Welling, 2014), and the transformer over tokens of VideoGPT (Yan et al., 2021). Every
-step includes what jaxvid's step includes: bytes to floats, noise, the average of the sampled parameters, and the norms
-of the gradients. The optimizer is the fused one and memory is channels last, which is the fastest of PyTorch's settings
-on CPU.
+VAE of single frames (Kingma and Welling, 2014), the transformer over tokens of VideoGPT (Yan et al., 2021), and
+CycleGAN (Zhu et al., 2017). Every step includes what jaxvid's step includes: bytes to floats, noise, the average of the
+sampled parameters, and the norms of the gradients. The optimizer is the fused one and memory is channels last, which is
+the fastest of PyTorch's settings on CPU.
 """
 
 from __future__ import annotations
@@ -203,6 +203,88 @@ def gpt(
         optimizer.step()
         torch._foreach_lerp_(average, parameters, 0.01)
         return torch.stack([loss.detach(), norm])
+
+    return step
+
+
+def resnet(width: int, blocks: int) -> nn.Module:
+    """Frames [N,3,H,W] -> the same: the generator of Zhu et al. (2017, section 7.1), with reflected borders."""
+
+    class Block(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            convolutions = [
+                (nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"), nn.InstanceNorm2d(channels))
+                for _ in range(2)
+            ]
+            (first, norm), (second, last) = convolutions
+            self.layers = nn.Sequential(first, norm, nn.ReLU(), second, last)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.layers(x)
+
+    def end(inward: int, outward: int) -> nn.Module:
+        return nn.Conv2d(inward, outward, 7, padding=3, padding_mode="reflect")
+
+    layers: list[nn.Module] = [end(3, width), nn.InstanceNorm2d(width), nn.ReLU()]
+    for channels in (width, 2 * width):
+        layers += [nn.Conv2d(channels, 2 * channels, 3, 2, 1), nn.InstanceNorm2d(2 * channels), nn.ReLU()]
+    layers += [Block(4 * width) for _ in range(blocks)]
+    for channels in (4 * width, 2 * width):
+        up = nn.ConvTranspose2d(channels, channels // 2, 3, 2, 1, output_padding=1)
+        layers += [up, nn.InstanceNorm2d(channels // 2), nn.ReLU()]
+    return nn.Sequential(*layers, end(width, 3), nn.Tanh())
+
+
+def patches(width: int) -> nn.Module:
+    """Frames [N,3,H,W] -> logits of patches of 70 pixels, [N,1,h,w] (Isola et al., 2017, section 6.1.2)."""
+    layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), leaky()]
+    for channels, stride in ((width, 2), (2 * width, 2), (4 * width, 1)):
+        layers += [nn.Conv2d(channels, 2 * channels, 4, stride, 1), nn.InstanceNorm2d(2 * channels), leaky()]
+    return nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, 1, 1))
+
+
+def cyclegan(videos: tuple[Tensor, Tensor], width: int, blocks: int, compiled: bool = False) -> Step:
+    """A step of all players of CycleGAN on uint8 videos [B,T,H,W,3] of two domains, without a history. Adam."""
+    generators, critics = (
+        [make() for _ in range(2)] for make in (lambda: resnet(width, blocks), lambda: patches(width))
+    )
+    for player in (*generators, *critics):
+        player.to(videos[0].device, memory_format=torch.channels_last)
+    optimizers = [
+        torch.optim.Adam([p for player in players for p in player.parameters()], 2e-4, (0.5, 0.999), fused=True)
+        for players in (generators, critics)
+    ]
+    parameters = [[p for player in players for p in player.parameters()] for players in (generators, critics)]
+    average = [p.detach().clone() for p in parameters[0]]
+    to_a, to_b = (torch.compile(each) if compiled else each for each in generators)
+    judges = [torch.compile(each) if compiled else each for each in critics]
+
+    def step() -> Tensor:
+        a, b = (normalize(video.flatten(0, 1)) for video in videos)
+        for critic in critics:
+            critic.requires_grad_(False)
+        optimizers[0].zero_grad()
+        fakes = to_a(b), to_b(a)
+        adversarial = sum((judge(fake) - 1).square().mean() for judge, fake in zip(judges, fakes, strict=True))
+        cycle = (to_a(fakes[1]) - a).abs().mean() + (to_b(fakes[0]) - b).abs().mean()
+        identity = (to_a(a) - a).abs().mean() + (to_b(b) - b).abs().mean()
+        g_loss = adversarial + 10 * cycle + 5 * identity
+        g_loss.backward()
+        g_norm = norm_of(parameters[0])
+        optimizers[0].step()
+        for critic in critics:
+            critic.requires_grad_(True)
+        optimizers[1].zero_grad()
+        d_loss = sum(
+            ((judge(real) - 1).square().mean() + judge(fake.detach()).square().mean()) / 2
+            for judge, real, fake in zip(judges, (a, b), fakes, strict=True)
+        )
+        d_loss.backward()
+        d_norm = norm_of(parameters[1])
+        optimizers[1].step()
+        torch._foreach_lerp_(average, parameters[0], 0.01)
+        return torch.stack([d_loss.detach(), g_loss.detach(), d_norm, g_norm])
 
     return step
 

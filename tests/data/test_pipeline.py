@@ -14,6 +14,10 @@ import numpy as np
 import pytest
 
 from jaxvid.data import DamagedClip, eval_batches, make_source, train_batches
+from jaxvid.data.augment import center_crop, random_crop
+from jaxvid.data.pipeline import is_paired
+from jaxvid.data.text import TextSource
+from jaxvid.data.tokens import Crops
 
 ROOT = Path(__file__).resolve().parents[2]
 # One of these looks for shared memory that workers left behind, so no other may run beside it.
@@ -158,6 +162,47 @@ def test_crops_are_random_aligned_and_shared_with_the_paired_video():
     assert corners == {(top, left) for top in range(4) for left in range(4)}
 
 
+class Unpaired(Numbered):
+    """Its input is wider than its video, and its truth shows what the input shows."""
+
+    paired = False
+
+    def __getitem__(self, index):
+        wide = np.zeros((2, self.size, 3 * self.size, 3), np.uint8)
+        wide[..., 1], wide[..., 2] = np.mgrid[: self.size, : 3 * self.size]
+        return super().__getitem__(index) | {"input": wide, "truth": 255 - wide}
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_an_unpaired_input_has_its_own_window_which_is_that_of_its_truth(tokens):
+    source = Crops(Unpaired(), 5, 46) if tokens else Unpaired()
+    windows = set()
+    with train_batches(source, 23, 5, seed=0) as batches, train_batches(Numbered(), 23, 5, seed=0) as alone:
+        for _ in range(4):
+            batch, expected = next(batches), next(alone)
+            if not tokens:
+                np.testing.assert_array_equal(batch["video"], expected["video"])
+            np.testing.assert_array_equal(batch["truth"], 255 - batch["input"])
+            for corner, other in zip(batch["video"][:, 0, 0, 0, 1:], batch["input"][:, 0, 0, 0, 1:], strict=True):
+                windows.add((*corner.tolist(), *other.tolist()))
+    assert len(windows) > 40 and max(window[3] for window in windows) > 15
+    with eval_batches(source, 23, 5, 23) as batches:
+        batch = next(batches)
+    if not tokens:
+        assert (batch["input"][:, 0, 0, 0, 1:] == [1, 9]).all() and (batch["video"][:, 0, 0, 0, 1:] == 1).all()
+
+
+def test_the_truth_of_a_paired_clip_is_cropped_with_it():
+    video = Numbered()[3]["video"]
+    clip = {"video": video, "truth": 255 - video}
+    for cropped in (random_crop(clip, 5, np.random.default_rng(1)), center_crop(clip, 5)):
+        np.testing.assert_array_equal(cropped["truth"], 255 - cropped["video"])
+
+
+def test_a_text_does_not_hide_that_a_source_is_unpaired():
+    assert is_paired(Numbered()) and not is_paired(TextSource(Unpaired(), "words", lambda text: np.zeros(2)))
+
+
 def test_shapes_and_types():
     with train_batches(Numbered(), 4, 5, seed=3) as batches:
         batch = next(batches)
@@ -271,6 +316,8 @@ def test_a_script_that_dies_with_open_workers_ends(tmp_path):
         ({"video": np.zeros((8, 8, 3), np.uint8)}, "'video' of clip 3 .* expected"),
         ({"input": np.zeros((2, 8, 8, 1), np.uint8)}, "'input' of clip 3 .* expected"),
         ({"input": np.zeros((2, 9, 9, 3), np.uint8)}, "differ in height or width"),
+        ({"truth": np.zeros((2, 9, 9, 3), np.uint8)}, "differ in height or width"),
+        ({"truth": np.zeros((2, 7, 8, 3), np.uint8)}, "'truth' of clip 3 is uint8 .* at least 8"),
         ({"label": np.int64(1)}, "clips differ in 'label'"),
         ({"action": np.zeros((2, 1), np.float32)}, "some clips have 'action' and others do not"),
     ],
@@ -328,5 +375,6 @@ def test_sources_are_made_by_name():
 
 def test_importing_the_package_imports_no_jax():
     code = "import sys, jaxvid.data, jaxvid.data.{}; assert not {{'jax', 'grain', 'tensorflow'}} & set(sys.modules)"
-    modules = ", jaxvid.data.".join(["synthetic", "moving_mnist", "tfds", "records", "augment", "video", "folder"])
+    names = ["synthetic", "moving_mnist", "tfds", "records", "augment", "video", "folder", "layouts"]
+    modules = ", jaxvid.data.".join(names)
     subprocess.run([sys.executable, "-c", code.format(modules)], cwd=ROOT, check=True, timeout=60)

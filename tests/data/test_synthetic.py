@@ -130,6 +130,81 @@ def test_a_label_may_be_the_style_and_nothing_else_of_the_scene_changes(clips):
         np.testing.assert_array_equal(styled["video"], clip[("video", "input")[styled["label"]]])
 
 
+def test_pairs_are_the_clips_as_they_are():
+    for split in ("train", "eval"):
+        source, pairs = Synthetic(4, 16, split), Synthetic(4, 16, split, layout="pairs")
+        assert len(source) == len(pairs) and source.paired and pairs.paired
+        for index in range(8):
+            assert source[index].keys() == pairs[index].keys()
+            assert_same(source[index], pairs[index], source[index])
+
+
+def test_two_sides_share_no_scene_in_training():
+    scenes, sides = Synthetic(4, 16), Synthetic(4, 16, layout="two_sides")
+    half = 2**19
+    assert len(sides) == half and len(scenes) == 2 * half and sides.paired is False
+    for index in (0, 1, 5, 77, half - 1):
+        np.testing.assert_array_equal(sides[index]["input"], scenes[index]["input"])
+        assert_same(sides[index], scenes[half + index], ("video", "label", "text", "action"))
+        assert "truth" not in sides[index]
+    with pytest.raises(IndexError, match="524288 of 524288"):
+        sides[half]
+
+
+def test_of_two_sides_the_truth_is_the_scene_of_the_input_in_evaluation():
+    scenes, sides = Synthetic(4, 16, "eval"), Synthetic(4, 16, "eval", layout="two_sides")
+    assert len(sides) == len(scenes) == 2**16
+    for index in (0, 3, 2**15, 2**16 - 1):
+        item = sides[index]
+        np.testing.assert_array_equal(item["input"], scenes[index]["input"])
+        np.testing.assert_array_equal(item["truth"], scenes[index]["video"])
+        np.testing.assert_array_equal(item["video"], scenes[(index + 2**15) % 2**16]["video"])
+
+
+@pytest.mark.parametrize("label", ["color", "style"])
+def test_domains_are_labels_and_the_scenes_are_those_of_all(label):
+    for split in ("train", "eval"):
+        scenes, domains = Synthetic(4, 16, split, label=label), Synthetic(4, 16, split, label=label, layout="domains")
+        assert domains.classes == LABELS[label] and len(domains) == len(scenes)
+        for index in range(20):
+            assert_same(scenes[index], domains[index], ("video", "label", "text", "action"))
+            extra = {"target", "truth"} if split == "eval" else set()
+            assert domains[index].keys() == (scenes[index].keys() - {"input"}) | extra
+
+
+def test_the_truth_is_the_same_scene_in_the_other_style():
+    scenes, domains = Synthetic(4, 16, "eval"), Synthetic(4, 16, "eval", label="style", layout="domains")
+    for index in range(20):
+        item = domains[index]
+        assert item["target"] == 1 - item["label"] and item["target"].dtype == np.int32
+        np.testing.assert_array_equal(item["truth"], scenes[index][("video", "input")[item["target"]]])
+
+
+def test_the_truth_is_the_same_scene_in_the_target_color(monkeypatch):
+    """As if all colors had been that one from the beginning."""
+    items = [Synthetic(4, 32, "eval", label="color", layout="domains")[index] for index in range(40)]
+    for index, item in enumerate(items):
+        name = list(COLORS)[item["target"]]
+        with monkeypatch.context() as patch:
+            for color in COLORS:
+                patch.setitem(COLORS, color, {**COLORS}[name])
+            expected = Synthetic(4, 32, "eval")[index]["video"]
+        np.testing.assert_array_equal(item["truth"], expected)
+        assert (item["truth"] != item["video"]).any()
+
+
+@pytest.mark.parametrize("label", ["color", "style"])
+def test_targets_are_drawn_uniformly_from_the_other_domains(label):
+    source = Synthetic(1, 8, "eval", label=label, layout="domains")
+    n = len(source.classes)
+    counts = np.zeros((n, n))
+    for index in range(2800):
+        counts[source[index]["label"], source[index]["target"]] += 1
+    expected = 2800 / (n * (n - 1))
+    assert (np.diag(counts) == 0).all()
+    assert np.abs(counts[~np.eye(n, dtype=bool)] - expected).max() < 4.5 * np.sqrt(expected)
+
+
 def assert_same(clip, other, keys):
     for key in keys:
         np.testing.assert_array_equal(clip[key], other[key])
@@ -213,6 +288,12 @@ def test_what_is_out_of_range_is_named():
         Synthetic(16, 8, "test")
     with pytest.raises(ValueError, match='label is "colour", expected one of class, color, style; did you mean color'):
         Synthetic(16, 8, label="colour")
+    with pytest.raises(ValueError, match='layout is "attributes", expected one of classes, pairs, two_sides, domains'):
+        Synthetic(16, 8, layout="attributes")
+    with pytest.raises(ValueError, match="label is 'class', and the layout 'domains' of .* has color or style"):
+        Synthetic(16, 8, layout="domains")
+    with pytest.raises(ValueError, match="label is 'style', and the layout 'two_sides' of .* has class or color"):
+        Synthetic(16, 8, label="style", layout="two_sides")
     with pytest.raises(IndexError, match="65536"):
         Synthetic(1, 8, "eval")[2**16]
 

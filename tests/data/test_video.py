@@ -20,7 +20,7 @@ from PIL import Image
 
 from jaxvid.data import pictures, video
 from jaxvid.data.pipeline import DamagedClip
-from jaxvid.data.video import probe, probe_images, read_clip
+from jaxvid.data.video import probe, probe_images, read_clip, read_frames
 
 FORMATS = {
     "one_keyframe.mp4": {"g": "250", "bf": "3"},
@@ -58,6 +58,33 @@ def test_every_frame_is_the_one_asked_for(tmp_path, name):
         assert numbers(read_clip(info, [first, first + 1], 48)) == [first, first + 1]
     scattered = [3, 9, 10, 31, 55, 59]
     assert numbers(read_clip(info, scattered, 48)) == scattered
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_frames_in_order_are_those_of_clips_with_their_timestamps(tmp_path, name):
+    info = probe(write_video(tmp_path / name, 30, **FORMATS[name]))
+    pts, frames = zip(*read_frames(info, 24), strict=True)
+    assert list(pts) == info.pts.tolist()
+    np.testing.assert_array_equal(np.stack(frames), read_clip(info, range(30), 24))
+
+
+def test_frames_in_order_come_one_by_one_up_to_the_first_that_is_damaged(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 120, noise=60, g="12", layout={"movflags": "faststart"})
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(data[: len(data) // 2])
+    read = []
+    with pytest.raises(DamagedClip, match="cannot be found in it|incomplete|damaged|FFmpeg"):
+        for _, frame in read_frames(probe(path), 48):
+            read.append(frame)
+    assert 40 < len(read) < 80 and numbers(np.stack(read)) == list(range(len(read)))
+    info = probe(write_video(tmp_path / "b.mp4", 3))
+    with pytest.raises(DamagedClip, match="1 of its 4 frames cannot be found in it"):
+        list(read_frames(replace(info, pts=np.append(info.pts, info.pts[-1] + 1)), 48))
+    images = [str(tmp_path / f"{number}.png") for number in range(3)]
+    for number, image in enumerate(images):
+        Image.fromarray(picture(number)).save(image)
+    pts, frames = zip(*read_frames(probe_images(str(tmp_path), images), 48), strict=True)
+    assert list(pts) == [0, 1, 2] and numbers(np.stack(frames)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.webm", "a.mov"])
@@ -108,6 +135,7 @@ def test_the_display_matrix_turns_and_mirrors_the_picture(tmp_path, matrix):
     upright = ORIENTATIONS[matrix](picture(11))
     assert (info.height, info.width) == upright.shape[:2]
     assert np.abs(read_clip(info, [11], 48)[0].astype(int) - upright).mean() < 8
+    np.testing.assert_array_equal(list(read_frames(info, 48))[11][1], read_clip(info, [11], 48)[0])
 
 
 def test_frames_before_a_cut_are_decoded_and_not_shown(tmp_path):
@@ -124,6 +152,7 @@ def test_frames_before_a_cut_are_decoded_and_not_shown(tmp_path):
     for info in (probe(str(path)), probe(str(path), decode=True)):
         assert len(info.pts) == 53 and info.notes == ("its edit list hides 7 of 60 frames",)
         assert numbers(read_clip(info, range(53), 48)) == list(range(7, 60))
+        assert numbers(np.stack([frame for _, frame in read_frames(info, 48)])) == list(range(7, 60))
         for first in range(50):
             assert numbers(read_clip(info, range(first, first + 3), 48)) == list(range(first + 7, first + 10))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.metrics.image import psnr, ssim
+from jaxvid.metrics.image import change_error, psnr, ssim, standing_still, still_flicker
 
 DISTORTIONS = ("brighter", "inverted", "shifted", "coarse", "other")
 # From scikit-image 0.26.0, structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
@@ -99,3 +99,42 @@ def test_psnr_by_hand():
     assert psnr(jnp.uint8(prediction), jnp.uint8(target), 255.0).dtype == jnp.float32
     with pytest.raises(ValueError, match="shapes differ"):
         psnr(prediction, target[:1])
+
+
+def moving_square(frames: int = 4, size: int = 64) -> np.ndarray:
+    """A bright square that moves right by two pixels a frame on a dark ground, [1,T,H,W,3] in [-1, 1]."""
+    video = np.full((1, frames, size, size, 3), -0.8, np.float32)
+    for frame in range(frames):
+        video[0, frame, 8:16, 8 + 2 * frame : 16 + 2 * frame] = 0.9
+    return video
+
+
+def test_change_error_is_0_of_the_truth_and_the_mean_change_of_a_frozen_video():
+    truth = moving_square()
+    brighter = np.clip(truth + 0.1, -1, 1)
+    frozen = np.repeat(truth[:, :1], 4, 1)
+    assert float(change_error(truth, truth)[0]) == 0
+    np.testing.assert_allclose(change_error(brighter, truth), 0, atol=1e-4)
+    pixels = 2 * 2 * 8 / 64**2  # two columns of the square come, and two go
+    np.testing.assert_allclose(change_error(frozen, truth), 127.5 * 1.7 * pixels, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "reach"), [(64, 8), (32, 4)])
+def test_what_stands_still_is_beyond_the_window_of_what_moves(size, reach):
+    still = np.asarray(standing_still(moving_square(size=size)))[0, 0]
+    rows, columns = np.nonzero(~still)
+    assert (rows.min(), rows.max()) == (max(0, 8 - reach), 15 + reach)
+    assert (columns.min(), columns.max()) == (max(0, 8 - reach), 17 + reach)
+
+
+def test_flicker_counts_where_the_source_stands_still_alone():
+    source = moving_square()
+    made = source.copy()
+    made[0, 1, 40:44] += 0.2  # four rows of one frame: they come and go
+    made[0, 2, 8:16, 12:20] = 0.0  # where the source moves
+    still = np.asarray(standing_still(source))
+    expected = 127.5 * 0.2 * 2 * 4 * 64 / still.sum()
+    np.testing.assert_allclose(still_flicker(made, source), [expected], rtol=1e-4)
+    assert float(still_flicker(source, source)[0]) == 0
+    noise = np.random.default_rng(0).normal(0, 3 / 127.5, source.shape).astype(np.float32)
+    np.testing.assert_allclose(still_flicker(source + noise, source), 3 * 2 / np.sqrt(np.pi), rtol=0.02)  # of sd 3

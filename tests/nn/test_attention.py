@@ -10,7 +10,7 @@ import pytest
 from jaxvid.nn.attention import AxialAttention, attention, rotary_angles, rotated
 
 
-def by_hand(params: dict, x: np.ndarray, heads: int) -> np.ndarray:
+def by_hand(params: dict, x: np.ndarray, heads: int, window: int = 100) -> np.ndarray:
     """One line of places at a time: project, softmax, combine, and sum the three axes."""
     params, channels = jax.tree.map(lambda a: np.asarray(a, np.float64), params), x.shape[-1]
     y = np.zeros(x.shape) + params["bias"]
@@ -22,20 +22,23 @@ def by_hand(params: dict, x: np.ndarray, heads: int) -> np.ndarray:
             queries, keys, values = (lines[place] @ matrices[:, i] for i in range(3))
             for head in np.split(np.arange(channels), heads):
                 scores = queries[:, head] @ keys[:, head].T / np.sqrt(len(head))
+                far = np.abs(np.subtract.outer(np.arange(len(scores)), np.arange(len(scores)))) > window
+                scores[far & (axis == 1)] = -np.inf
                 weights = np.exp(scores - scores.max(-1, keepdims=True))
                 weights /= weights.sum(-1, keepdims=True)
                 np.moveaxis(y, axis, 3)[place] += weights @ values[:, head] @ out[head]
     return y
 
 
+@pytest.mark.parametrize("window", [None, 0, 2])
 @pytest.mark.parametrize("frames", [1, 3, 10])  # few and many frames have forms of their own
-def test_equals_numpy(frames):
+def test_equals_numpy(frames, window):
     x = np.random.default_rng(0).normal(size=(2, frames, 2, 3, 6)).astype(np.float32)
-    module = AxialAttention(heads=2)
+    module = AxialAttention(heads=2, window=window)
     params = dict(jax.jit(module.init)(jax.random.key(0), x)["params"])
     params["bias"] = jnp.arange(6.0)
     y = jax.jit(module.apply)({"params": params}, x)
-    np.testing.assert_allclose(y, by_hand(params, x, 2), atol=1e-4)
+    np.testing.assert_allclose(y, by_hand(params, x, 2, 100 if window is None else window), atol=1e-4)
 
 
 def test_bfloat16_keeps_a_float32_softmax():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.nn.norm import BatchNorm, Deviation, GroupNorm
+from jaxvid.nn.norm import BatchNorm, Deviation, GroupNorm, Normalization
 
 
 def video(seed: int, *shape: int) -> jax.Array:
@@ -118,3 +118,11 @@ def test_deviation_tells_a_batch_of_copies_from_one_of_strangers():
     assert seen(jnp.repeat(x[:1], 6, 0), True)[0] < 1e-3
     np.testing.assert_allclose(changed["batch_stats"]["deviation"], 0.1 * expected, rtol=1e-5)
     assert seen(x, False)[0] == 0  # what it remembers, not what the other examples are
+
+
+def test_a_norm_of_frames_is_that_of_each_frame_and_channel():
+    x = video(0, 2, 3, 4, 5, 6)
+    params = {"scale": jnp.ones(6) * 2, "bias": jnp.ones(6)}
+    y = Normalization(kind="frame").apply({"params": {"GroupNorm_0": params}}, x, train=True)
+    mean, deviation = (np.asarray(f(np.asarray(x, np.float64), (2, 3), keepdims=True)) for f in (np.mean, np.std))
+    np.testing.assert_allclose(y, 2 * (x - mean) / deviation + 1, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,105 @@
+"""CycleGAN for videos: from outlines to filled shapes and back, learned from clips that are no pairs.
+
+Command: python -m jaxvid.main --config configs/cyclegan.py
+Device: two CPU cores.
+Time and memory: some 11 min by its rate on one core with other work beside it.
+Score: the goal is 24 dB from A to the truth in B, and is not met: 21.7 dB after 100 steps (the input: 20.7 dB), 21.5
+    after 200. It falls from then on; nobody has run it to its end.
+Samples: holes begin to fill, and the outlines stay.
+
+Synthetic scenes, 8 frames of 32x32 at every second moment: A are outlines, B are filled, of other scenes in training.
+What is in the way: the discriminators hardly learn. By themselves, on outlines against filled shapes, they need 200
+steps of 4 to reach a loss of 0.39 where chance is 0.5, with norms of frames and without. Tried for 100 to 600 steps: a
+masked output, whose mask closes, so that nothing changes, at a cycle's weight of 5 and of 1; a resnet with norms of
+frames, which does not reach the grounds, whose lightness the norms take away; a rate of 2e-4 for the discriminators;
+hinge losses with R1.
+`:shared`: bidirectional, both directions share one trunk between two ends.
+`:improved`: with the losses and augmentations that keep videos steady.
+`:folder`: videos or images of one's own, in trainA/ and trainB/ (data.path=DIR), 8 frames of 64x64; data.frames=1 for
+images.
+`:256`: for accelerators, 256x256. Nobody has run it to its end yet.
+`:tiny`: seconds, for tests.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxvid import config as config_lib
+from jaxvid.names import choice
+
+GENERATOR = {
+    "name": "unet",  # or "resnet": without skip connections, as in the paper
+    "widths": (16, 32, 64),  # channels at each scale, half as high and wide from one to the next
+    "blocks": 4,  # residual blocks at the coarsest scale
+    "kernel": 3,  # pixels of the first and of the last convolution
+    "norm": "none",  # or "frame", as in the paper, which takes away how light a frame is
+    "taps": False,  # a convolution over three frames in each block
+    "window": 0,  # frames to each side of axial attention in the middle; 0: none
+    "heads": 4,  # of that attention
+    "output": "direct",  # or "masked": a mask between new colors and the input
+}
+PATCHES = {
+    "frames": 1,  # judged together
+    "stride": 1,  # between them
+    "widths": (32, 64, 128),  # channels of the stages, each with half of the height and width
+    "norm": "frame",  # or "none"
+}
+LOSS = {
+    "adversarial": "least_squares",  # a name in losses.ADVERSARIAL
+    "cycle": 5.0,  # weight of |F(G(a)) - a|
+    "identity": 2.5,  # weight of |G(b) - b|, which keeps colors; 0 where they should change
+    "cycle_features": 0.0,  # share of the cycle's pixels that features replace by the end (arXiv 2408.15374)
+    "commuting": 0.0,  # weight of |G(W a) - W G(a)| under a known motion W
+    "differences": 0.0,  # weight of |change of F(G(a)) - change of a| from frame to frame
+    "stillness": 0.0,  # weight of the change of G(a) where a stands still
+    "bound": 0.0,  # the largest weight of any of these; 0: none
+    "reject_source": False,  # each discriminator also rejects real videos of the other domain
+    "pool": 50,  # translations that the discriminators learn from again; 0: none
+    "r1": 0.0,  # weight of slope^2 / 2 at real videos
+    "augment": (),  # of all that is judged: names in nn/augment.py
+}
+DECAY = {"end_value": 0.0, "transition_begin": 0.5}  # constant, then linear to 0 from half of the run on
+VARIANTS = ("shared", "improved", "folder", "256", "tiny")
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The default, or one of the variants above."""
+    choice("the variant of configs/cyclegan.py", variant or "tiny", VARIANTS)
+    config = config_lib.base()
+    config.method = "cyclegan"
+    config.data.update(frames=8, resolution=32, stride=2, layout="two_sides")
+    config.model = ConfigDict()
+    config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
+    config.model.generator = ConfigDict(GENERATOR)
+    config.model.shared = variant == "shared"  # one trunk for both directions
+    # Of single frames, and of three together.
+    config.model.discriminators = ConfigDict({"frames": PATCHES, "clips": {**PATCHES, "frames": 3}})
+    # Of training clips, by kind: mirrored and moved; brightness, saturation and contrast; played backwards.
+    config.augment = ConfigDict({"geometric": False, "photometric": False, "temporal": False})
+    config.loss = ConfigDict(LOSS)
+    config.optim = config_lib.optimizer(
+        1e-3, arguments={"b1": 0.5}, schedule="linear_schedule", schedule_arguments=DECAY, ema_decay=0.99, clip=0.0
+    )
+    config.train.update(steps=1000, batch_size=4, save_every=250)
+    config.eval.update(every=250)
+    if variant == "improved":
+        config.augment.update(geometric=True, temporal=True)
+        config.loss.update(cycle_features=0.5, commuting=1.0, differences=2.0, stillness=1.0, reject_source=True)
+        config.loss.update(augment=("translation",), bound=5.0)
+    if variant in ("folder", "256"):
+        config.data.update(name="folder", resolution=64, stride=1)
+        config.model.generator.update(name="resnet", norm="frame", widths=(32, 64, 128), blocks=6)
+        config.augment.geometric = True
+        config.train.update(steps=20_000, save_every=1000)
+        config.eval.update(every=1000)
+    if variant == "256":
+        config.data.resolution = 256
+        config.model.dtype = "bfloat16"
+        config.model.generator.update(widths=(64, 128, 256), blocks=9, kernel=7)
+        config.train.update(steps=100_000, workers=8)
+    if variant == "tiny":
+        config_lib.tiny(config)
+        config.model.generator.update(widths=(8, 16), blocks=1)
+        for panel in config.model.discriminators.values():
+            panel.widths = (8, 16)
+        config.loss.pool = 16
+    return config

@@ -1,0 +1,141 @@
+"""CycleGAN: its losses part by part, its history, and what it refuses."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import recipe
+from ml_collections import ConfigDict
+
+from jaxvid import sample, translation
+from jaxvid.core import TrainState
+from jaxvid.data.synthetic import Synthetic
+from jaxvid.methods import cyclegan
+from jaxvid.run import Run
+
+pytestmark = pytest.mark.xdist_group("cyclegan")
+
+
+def config(**fields) -> ConfigDict:
+    made = recipe("cyclegan:tiny")
+    made.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
+    return made
+
+
+def batch(count: int = 4) -> dict[str, jax.Array]:
+    videos = np.random.default_rng(0).integers(0, 256, (3, count, 8, 16, 16, 3)).astype(np.uint8)
+    return dict(zip(("input", "video", "truth"), map(jnp.asarray, videos), strict=True))
+
+
+def made_setup(made: ConfigDict) -> cyclegan.Setup:
+    """What the functions of a method share."""
+    return cyclegan.make(made).eval_step.args[0]
+
+
+@functools.cache
+def started(shared: bool = False) -> TrainState:
+    state = jax.jit(cyclegan.make(config(model__shared=shared)).init)(jax.random.key(0), batch())
+    moved = jax.tree.map(lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), state.params)
+    return state.replace(params=moved, ema={"generator": moved["generator"]}, step=jnp.int32(5))
+
+
+def error(a: jax.Array, b: jax.Array) -> np.ndarray:
+    return np.abs(np.asarray(a) - np.asarray(b)).mean((1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("bound", [0.0, 2.0])
+def test_the_loss_of_the_generators_is_the_sum_of_its_parts(bound: float) -> None:
+    made = config(loss__differences=3.0, loss__bound=bound, loss__pool=0)
+    setup, state = made_setup(made), started()
+    keys = jax.random.split(jax.random.key(1), 4)
+    a, b = (batch()[name].astype(jnp.float32) / 127.5 - 1 for name in ("input", "video"))
+    params = state.params["generator"]
+    go = functools.partial(cyclegan.generate, setup, params)
+    to_b, to_a = go(a, 0, 1), go(b, 1, 0)
+    back_a, back_b = go(to_b, 1, 0), go(to_a, 0, 1)
+    cycle = (error(back_a, a) + error(back_b, b)).mean() / 2
+    identity = (error(go(a, 0, 0), a) + error(go(b, 1, 1), b)).mean() / 2
+    changes = [jnp.diff(x, axis=1) for x in (back_a, a, back_b, b)]
+    differences = (error(*changes[:2]) + error(*changes[2:])).mean() / 2
+    verdicts = []
+    for domain, fake in (("A", to_a), ("B", to_b)):
+        critiques = setup.discriminator.apply({"params": state.params["discriminator"][domain]}, fake, None, True)
+        verdicts += [0.5 * np.square(np.asarray(critique.logits) - 1).mean() for critique in critiques]
+    weights = np.array([1.0, 5.0, 2.5, 3.0])
+    expected = np.minimum(weights, bound or np.inf) @ [np.mean(verdicts), cycle, identity, differences]
+    loss, (fakes, metrics) = cyclegan.generator_loss(setup, state, params, [a, b], keys)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose([metrics["cycle"], metrics["identity"]], [cycle, identity], rtol=1e-5)
+    np.testing.assert_allclose(fakes[0], to_a, atol=1e-6)
+    np.testing.assert_allclose(fakes[1], to_b, atol=1e-6)
+
+
+def test_features_replace_a_growing_share_of_the_cycle() -> None:
+    made = config(loss__cycle_features=1.0, loss__pool=0)
+    setup, videos = made_setup(made), [batch()[name].astype(jnp.float32) / 127.5 - 1 for name in ("input", "video")]
+    keys = jax.random.split(jax.random.key(1), 4)
+
+    def cycle(step: int) -> float:
+        state = started().replace(step=jnp.int32(step))
+        return float(cyclegan.generator_loss(setup, state, state.params["generator"], videos, keys)[1][1]["cycle"])
+
+    pixels, features, half = cycle(0), cycle(made.train.steps), cycle(made.train.steps // 2)
+    assert abs(pixels - features) > 0.01
+    np.testing.assert_allclose(half, (pixels + features) / 2, rtol=1e-4)
+
+
+def test_the_untrained_model_and_the_cycle_are_those_of_the_parameters() -> None:
+    method, state = cyclegan.make(config()), started()
+    found = jax.jit(method.eval_step)(state, batch(), jax.random.key(2))
+    first = jax.jit(method.init)(jax.random.key(0), batch())
+    fresh = jax.jit(method.eval_step)(first, batch(), jax.random.key(2))
+    np.testing.assert_allclose(found.scalars["psnr_of_untrained"], fresh.scalars["psnr"], rtol=1e-5)
+    assert np.abs(found.scalars["psnr"] - fresh.scalars["psnr"]).min() > 0.005
+    made = jax.jit(method.reconstruct)(state, batch())
+    np.testing.assert_allclose(found.panels["translation"], made, atol=1e-5)
+    to_a = method.translation.apply(state, translation.rounded(made), jnp.zeros(4, int))
+    np.testing.assert_allclose(found.panels["way back"], to_a, atol=1e-3)
+    assert {"input", "translation", "way back", "truth"} == {*found.panels}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_translations_go_to_the_domain_that_is_asked_for(shared: bool) -> None:
+    made = config(model__shared=shared)
+    method, setup, state = cyclegan.make(made), made_setup(made), started(shared)
+    clip = jax.random.uniform(jax.random.key(0), (2, 3, 18, 22, 3), minval=-1)
+    assert (method.translation.targets, method.translation.origins) == (("A", "B"), ("B", "A"))
+    apply = jax.jit(method.translation.apply)
+    for target in (0, 1):
+        expected = cyclegan.generate(setup, state.ema["generator"], clip, 1 - target, target)
+        np.testing.assert_allclose(apply(state, clip, jnp.full(2, target)), expected, atol=1e-5)
+    assert np.abs(apply(state, clip, jnp.zeros(2, int)) - apply(state, clip, jnp.ones(2, int))).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"loss__pool": 7}, "loss.pool is 7, expected train.batch_size 8 or more, or 0"),
+        ({"loss__cycle_features": 1.5}, "loss.cycle_features is 1.5, expected a share"),
+        ({"loss__adversarial": "lsgan"}, "loss.adversarial"),
+        ({"model__dtype": "float16"}, "model.dtype"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(fields: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        cyclegan.make(config(**fields))
+
+
+def test_other_commands_name_the_one_that_translates() -> None:
+    made = config()
+    run = Run(made, cyclegan.make(made), started())
+    with pytest.raises(ValueError, match="no videos of its own: it translates .* jaxvid.translate"):
+        sample.draw(run, 2)
+    with pytest.raises(ValueError, match="no reconstructions: it translates .* jaxvid.translate"):
+        sample.reconstruct(run, np.zeros((1, 8, 16, 16, 3), np.uint8))
+
+
+def test_data_of_one_domain_are_refused() -> None:
+    with pytest.raises(ValueError, match="cyclegan translates between two domains, .* set data.layout to two_sides"):
+        cyclegan.complete(config(), Synthetic(8, 16, layout="domains", label="color"))
