@@ -36,7 +36,8 @@ def started() -> TrainState:
 
 def test_the_metrics_of_a_step_are_those_of_numpy() -> None:
     """With a rate of 0, so that both players judge and make with the parameters that they began with."""
-    made = config(loss__features=2.0, optim__learning_rate=0.0)
+    still = {"optim__learning_rate": 0.0, "optim__players__discriminator__learning_rate": 0.0}
+    made = config(loss__features=2.0, **still)
     method, state = pix2pix.make(made), started()
     setup = method.eval_step.args[0]
     _, metrics = jax.jit(method.train_step)(state, batch())
