@@ -6,18 +6,21 @@ slow for 3-D transposed ones, so neither reaches XLA there. The forms used inste
 
 * space: a strided convolution is space-to-depth, then a stride-1 convolution; a transposed one is a stride-1
   convolution to `sh * sw * O` channels, then depth-to-space (the sub-pixel convolution, Shi et al. 2016);
-* time, on CPU: the sum over the kernel's time taps of 2-D convolutions of the frames that the tap meets.
+* time, on CPU: the sum over the kernel's time taps of 2-D convolutions of the frames that the tap meets;
+* the kernel's gradient, on CPU: the sum of those of parts of the places, each so small that XLA's form is fast.
 
 Products of bfloat16 are summed in float32: GPUs and TPUs do so by themselves, on CPU the arrays are cast first.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 
@@ -25,9 +28,12 @@ from jaxvid.nn.norm import sum_over_rows
 
 Triple = tuple[int, int, int]
 Padding = Sequence[tuple[int, int]]
+Convolve = Callable[[jax.Array, jax.Array, Sequence[int], Padding], jax.Array]
 whole = lax.optimization_barrier  # what stands within is compiled by itself, and stays in the form that is fast
 VIDEO = ("NDHWC", "DHWIO", "NDHWC")
 FRAMES = ("NHWC", "HWIO", "NHWC")
+PLACES = 2048  # of the output, beyond which the gradient of a 2-D kernel takes 3 to 8 times as long as in parts
+MOST_PARTS = 16  # each is compiled by itself
 THIN = 32  # channels up to which the 2-D convolution of one time tap is so thin that the taps are concatenated
 
 
@@ -183,10 +189,12 @@ def _meetings(taps: int, stride: int, length: int) -> list[_Meeting]:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _gather(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
-    """The convolution of [B,T,H,W,I], as strided 2-D convolutions of the frames that each time tap meets.
+    """The convolution of [B,T,H,W,I], as strided 2-D convolutions of the frames that each time tap meets."""
+    return _sum_over_taps(x, kernel, strides, _convolve_frames)
 
-    Planes that are all padding are not computed.
-    """
+
+def _sum_over_taps(x: jax.Array, kernel: jax.Array, strides: Triple, convolve: Convolve) -> jax.Array:
+    """`_gather` with a form of `_convolve_frames`. Planes that are all padding are not computed."""
     frames = -(-x.shape[1] // strides[0])
     padding = lax.padtype_to_pads(x.shape[2:4], kernel.shape[1:3], strides[1:], "SAME")
 
@@ -200,12 +208,12 @@ def _gather(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
     if kernel.shape[3] <= THIN:
         stacked = jnp.concatenate([placed(each, taken(each, x)) for each in met], -1)
         rows = jnp.concatenate([kernel[each.tap] for each in met], 2)
-        return _convolve_frames(stacked, rows, strides[1:], padding)
+        return convolve(stacked, rows, strides[1:], padding)
     if kernel.shape[4] <= THIN and strides[0] == 1:
         columns = jnp.concatenate([kernel[each.tap] for each in met], 3)
-        parts = jnp.split(_convolve_frames(x, columns, strides[1:], padding), len(met), -1)
+        parts = jnp.split(convolve(x, columns, strides[1:], padding), len(met), -1)
         return reduce(jnp.add, [placed(each, taken(each, part)) for each, part in zip(met, parts, strict=True)])
-    parts = [_convolve_frames(taken(each, x), kernel[each.tap], strides[1:], padding) for each in met]
+    parts = [convolve(taken(each, x), kernel[each.tap], strides[1:], padding) for each in met]
     return reduce(jnp.add, [placed(each, part) for each, part in zip(met, parts, strict=True)])
 
 
@@ -246,8 +254,10 @@ def _spread(y: jax.Array, kernel: jax.Array, strides: Triple, size: Triple) -> j
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _correlate(x: jax.Array, y: jax.Array, strides: Triple, window: Triple) -> jax.Array:
     """The transpose of `_gather` by its kernel: [B,T,H,W,I] and [B,T',H',W',O] to [*window,I,O]."""
+    if 4 * y.shape[-1] <= x.shape[-1] and strides == (1, 1, 1) and all(n % 2 for n in window):
+        return jnp.swapaxes(_correlate(y, x, strides, window)[::-1, ::-1, ::-1], 3, 4)
     kernel = jax.ShapeDtypeStruct((*window, x.shape[-1], y.shape[-1]), x.dtype)
-    return jax.linear_transpose(lambda kernel: _gather.fun(x, kernel, strides), kernel)(y)[0]
+    return jax.linear_transpose(lambda kernel: _sum_over_taps(x, kernel, strides, _convolve_in_parts), kernel)(y)[0]
 
 
 # The three are the derivatives of each other, so that those of every order are fast. Left to itself, JAX differentiates
@@ -275,3 +285,22 @@ def _convolve_frames(x: jax.Array, kernel: jax.Array, strides: Sequence[int], pa
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
     y = lax.conv_general_dilated(x.reshape(-1, *x.shape[2:]), kernel, strides, padding, dimension_numbers=FRAMES)
     return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+def _convolve_in_parts(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding) -> jax.Array:
+    """`_convolve_frames` in parts of some frames, or of some rows, whose transposes by the kernel are fast."""
+    size = [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(x.shape[2:4], padding, kernel.shape, strides, strict=False)]
+    frames = x.reshape(-1, 1, *x.shape[2:])
+    count = min(-(-len(frames) * math.prod(size) // PLACES), MOST_PARTS)
+    if count == 1 or kernel.shape[:2] == (1, 1):
+        return _convolve_frames(x, kernel, strides, padding)
+    axis, length, first, last = 0, len(frames), 1, 1
+    if count > len(frames):
+        frames = jnp.pad(frames, [(0, 0), (0, 0), *padding, (0, 0)])
+        padding = ((0, 0), (0, 0))
+        axis, length, first, last = 2, size[0], strides[0], kernel.shape[0]
+    parts = []
+    for part in np.array_split(np.arange(length), min(count, length)):
+        seen = lax.slice_in_dim(frames, first * part[0], first * part[-1] + last, axis=axis)
+        parts.append(_convolve_frames(seen, kernel, strides, padding))
+    return jnp.concatenate(parts, axis).reshape(*x.shape[:2], *size, -1)

@@ -120,9 +120,13 @@ def _moments(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def sum_over_rows(rows: jax.Array) -> jax.Array:
     """Sums [B,N,C] over N: rows that lie far apart first, as XLA:CPU runs 2 to 4 times as fast as one sum."""
+    return _summed_in_part(rows).sum(1)
+
+
+def _summed_in_part(rows: jax.Array) -> jax.Array:
     batch, count, channels = rows.shape
-    parts = next(parts for parts in (64, 16, 4, 1) if count % parts == 0)
-    return rows.reshape(batch, parts, count // parts, channels).sum(1).sum(1)
+    parts = next(parts for parts in (256, 64, 16, 4, 1) if count % parts == 0)
+    return rows.reshape(batch, parts, count // parts, channels).sum(1)
 
 
 @jax.custom_vjp
@@ -137,7 +141,9 @@ def _affine_forward(rows: jax.Array, factor: jax.Array, offset: jax.Array) -> tu
 
 def _affine_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     rows, factor = saved
-    return gradient * factor[:, None], sum_over_rows(gradient * rows), sum_over_rows(gradient)
+    # Fused with both sums, the product of few long examples takes XLA:CPU up to 40 times as long.
+    products = lax.optimization_barrier(_summed_in_part(gradient * rows))
+    return gradient * factor[:, None], products.sum(1), sum_over_rows(gradient)
 
 
 _affine.defvjp(_affine_forward, _affine_backward)
