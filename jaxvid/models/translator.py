@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxvid.models.gan_blocks import Activation, Critique, Panel, Upsample
 from jaxvid.models.gan_blocks import Trunk as Stages
 from jaxvid.names import choice
-from jaxvid.nn.activation import variance_preserving
+from jaxvid.nn.activation import leaky_relu, variance_preserving
 from jaxvid.nn.attention import AxialAttention
 from jaxvid.nn.conv import Conv, Triple
 from jaxvid.shapes import expect
@@ -225,10 +225,16 @@ class PatchDiscriminator(nn.Module):
         if count < 1:
             needed = (self.frames - 1) * self.stride + 1
             raise ValueError(f"A discriminator of {self.frames} frames, {self.stride} apart, needs {needed}.")
-        stacked = [video[:, i * self.stride : i * self.stride + count] for i in range(self.frames)]
-        features = self.stages(jnp.concatenate(stacked, -1), train)
+        means = video.mean((2, 3), keepdims=True)
+        stacked, colors = (
+            jnp.concatenate([x[:, i * self.stride : i * self.stride + count] for i in range(self.frames)], -1)
+            for x in (video - means, means)
+        )
+        features = self.stages(stacked, train)
         last = features[-1]
         logits = Conv(1, (1, 3, 3), dtype=self.dtype)(last).astype(jnp.float32)
+        colors = leaky_relu(nn.Dense(16)(colors))
+        logits = logits + nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros)(colors).astype(jnp.float32)
         classes = None
         if self.classes:
             classes = nn.Dense(self.classes)(last.astype(jnp.float32).mean((1, 2, 3)))[:, None]
