@@ -254,6 +254,7 @@ def _spread(y: jax.Array, kernel: jax.Array, strides: Triple, size: Triple) -> j
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _correlate(x: jax.Array, y: jax.Array, strides: Triple, window: Triple) -> jax.Array:
     """The transpose of `_gather` by its kernel: [B,T,H,W,I] and [B,T',H',W',O] to [*window,I,O]."""
+    # Of few channels at the output: XLA's form packs many rows for them, and takes up to 8 times as long.
     if 4 * y.shape[-1] <= x.shape[-1] and strides == (1, 1, 1) and all(n % 2 for n in window):
         return jnp.swapaxes(_correlate(y, x, strides, window)[::-1, ::-1, ::-1], 3, 4)
     kernel = jax.ShapeDtypeStruct((*window, x.shape[-1], y.shape[-1]), x.dtype)
@@ -290,17 +291,16 @@ def _convolve_frames(x: jax.Array, kernel: jax.Array, strides: Sequence[int], pa
 def _convolve_in_parts(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding) -> jax.Array:
     """`_convolve_frames` in parts of some frames, or of some rows, whose transposes by the kernel are fast."""
     size = [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(x.shape[2:4], padding, kernel.shape, strides, strict=False)]
-    frames = x.reshape(-1, 1, *x.shape[2:])
+    frames, shape = x.reshape(-1, 1, *x.shape[2:]), (*x.shape[:2], *size, kernel.shape[-1])
     count = min(-(-len(frames) * math.prod(size) // PLACES), MOST_PARTS)
     if count == 1 or kernel.shape[:2] == (1, 1):
         return _convolve_frames(x, kernel, strides, padding)
-    axis, length, first, last = 0, len(frames), 1, 1
-    if count > len(frames):
-        frames = jnp.pad(frames, [(0, 0), (0, 0), *padding, (0, 0)])
-        padding = ((0, 0), (0, 0))
-        axis, length, first, last = 2, size[0], strides[0], kernel.shape[0]
-    parts = []
-    for part in np.array_split(np.arange(length), min(count, length)):
-        seen = lax.slice_in_dim(frames, first * part[0], first * part[-1] + last, axis=axis)
-        parts.append(_convolve_frames(seen, kernel, strides, padding))
-    return jnp.concatenate(parts, axis).reshape(*x.shape[:2], *size, -1)
+    if count <= len(frames):
+        parts = [_convolve_frames(part, kernel, strides, padding) for part in jnp.array_split(frames, count)]
+        return jnp.concatenate(parts).reshape(shape)
+    padded = jnp.pad(frames, [(0, 0), (0, 0), *padding, (0, 0)])
+    stride, taps = strides[0], kernel.shape[0]
+    rows = np.array_split(np.arange(size[0]), min(count, size[0]))
+    seen = [padded[:, :, stride * each[0] : stride * each[-1] + taps] for each in rows]
+    parts = [_convolve_frames(part, kernel, strides, ((0, 0), (0, 0))) for part in seen]
+    return jnp.concatenate(parts, 2).reshape(shape)

@@ -22,6 +22,7 @@ CASES = [
     ((1, 7, 5), (3, 4, 4), (1, 2, 2), (36, 3)),
     ((8, 8, 8), (2, 1, 4), (4, 2, 4), (3, 5)),
     ((1, 1, 1), (4, 4, 4), (2, 2, 2), (40, 36)),
+    ((2, 5, 6), (3, 3, 5), (1, 1, 1), (40, 3)),
 ]
 FORMS = ["conv on cpu", "conv_transpose on cpu", "conv_transpose on gpu"]
 
@@ -58,6 +59,23 @@ def test_equals_lax(monkeypatch, sizes, window, strides, channels):
     for name, got, want in zip(FORMS, ours, [*plain, plain[1]], strict=True):
         for what, a, b in zip(("values", "gradient by video", "gradient by kernel"), got, want, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(np.abs(b).max())), err_msg=f"{name}, {what}")
+
+
+@pytest.mark.parametrize(("places", "window", "strides"), [(20, (3, 3, 3), (1, 1, 1)), (4, (1, 4, 4), (1, 2, 2))])
+def test_gradient_by_kernel_in_parts_equals_the_whole(monkeypatch, places, window, strides):
+    """Of frames, and of rows, with halves that differ in size."""
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=s) / 8, jnp.float32) for s in ((2, 3, 7, 5, 36), (*window, 36, 40)))
+
+    def gradient():
+        function = jax.jit(lambda x, kernel: values_and_gradients(conv, x, kernel, strides)[2])
+        return function(x, kernel), str(jax.make_jaxpr(function)(x, kernel)).count("conv_general_dilated[")
+
+    whole, few = gradient()
+    monkeypatch.setattr(module, "PLACES", places)
+    parts, many = gradient()
+    np.testing.assert_allclose(parts, whole, atol=1e-5 * float(np.abs(whole).max()))
+    assert many > few
 
 
 @pytest.mark.parametrize("layer", [Conv(24, (3, 3, 3), (2, 2, 2)), ConvTranspose(24)])
