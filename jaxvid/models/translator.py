@@ -24,8 +24,9 @@ from jaxvid.shapes import expect
 HALF: Triple = (1, 2, 2)  # the factor of a stage
 FEW = -2.0  # logit of the mask before training: an eighth of a frame is new
 SMALL = 1e-3  # variance of the colors before training
+COLOR_FEATURES = 16  # of mean colors, which a discriminator judges by themselves
 NORMS = ("frame", "none")  # those that look at no other frame
-OUTPUTS = ("direct", "masked")
+OUTPUTS = ("direct", "masked", "residual")
 
 
 class Encoder(nn.Module):
@@ -110,8 +111,9 @@ class Decoder(nn.Module):
     Attributes:
       skips: each stage also reads the encoder's features of its scale, and the last one the video (U-Net, Ronneberger
         et al., 2015; Isola et al., 2017).
-      output: "direct", or "masked": a mask m between new colors p and the video, m p + (1 - m) x, with m small at first
-        (Chen et al., 2018, Attention-GAN): what the mask leaves out cannot flicker.
+      output: "direct"; "residual", what is added to the video, small at first; or "masked", a mask m between new colors
+        p and the video, m p + (1 - m) x, with m small at first (Chen et al., 2018, Attention-GAN): what the mask leaves
+        out cannot flicker.
     """
 
     widths: Sequence[int]
@@ -138,6 +140,8 @@ class Decoder(nn.Module):
         pixels = pixels.astype(jnp.float32)
         if self.output == "direct":
             return nn.tanh(pixels)
+        if self.output == "residual":
+            return (video + pixels).clip(-1, 1)
         mask = nn.sigmoid(pixels[..., 3:] + FEW)
         return mask * nn.tanh(pixels[..., :3]) + (1 - mask) * video
 
@@ -211,6 +215,10 @@ class PatchDiscriminator(nn.Module):
 
     Frames are stacked in channels, so that convolutions are within frames: `frames` of them, `stride` apart, from each
     frame on. With `classes` the features, averaged over all patches, are classified as well.
+
+    Convolutions see each frame without its mean color, which layers of their own judge. Where it differs much from
+    video to video (day and night, exposure) it hides all else: to tell outlines from filled shapes on random grounds,
+    200 steps led to 59 % right with it, to 89 % so.
     """
 
     stages: Stages
@@ -231,13 +239,17 @@ class PatchDiscriminator(nn.Module):
             for x in (video - means, means)
         )
         features = self.stages(stacked, train)
-        last = features[-1]
-        logits = Conv(1, (1, 3, 3), dtype=self.dtype)(last).astype(jnp.float32)
-        colors = leaky_relu(nn.Dense(16)(colors))
-        logits = logits + nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros)(colors).astype(jnp.float32)
+        last = features[-1].astype(jnp.float32)
+        colors = leaky_relu(nn.Dense(COLOR_FEATURES)(colors))
+
+        def of_colors(count: int) -> jax.Array:
+            return nn.Dense(count, use_bias=False, kernel_init=nn.initializers.zeros)(colors)
+
+        logits = Conv(1, (1, 3, 3), dtype=self.dtype)(features[-1]).astype(jnp.float32) + of_colors(1)
         classes = None
         if self.classes:
-            classes = nn.Dense(self.classes)(last.astype(jnp.float32).mean((1, 2, 3)))[:, None]
+            classes = nn.Dense(self.classes)(last.mean((1, 2, 3))) + of_colors(self.classes).mean((1, 2, 3))
+            classes = classes[:, None]
         return Critique(logits.reshape(len(video), -1), classes, features)
 
 

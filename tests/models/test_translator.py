@@ -59,11 +59,13 @@ def test_a_frame_depends_on_those_within_the_radius_alone(fields: dict, radius: 
     assert reached.tolist() == list(range(4 - radius, 5 + radius))
 
 
-def test_a_masked_generator_begins_near_the_identity_and_leaves_what_its_mask_leaves() -> None:
-    generator = make_generator({**OPTIONS, "output": "masked"})
+@pytest.mark.parametrize("output", ["masked", "residual"])
+def test_a_masked_or_residual_generator_begins_near_the_identity(output: str) -> None:
+    generator = make_generator({**OPTIONS, "output": output})
     x = video(2, 2, 8, 8)
-    made = generator.apply(generator.init(jax.random.key(0), x), x)
-    assert 0 < np.abs(made - x).mean() < 0.15 * np.abs(x).mean()
+    variables = generator.init(jax.random.key(0), x)
+    assert 0 < np.abs(generator.apply(variables, x) - x).mean() < 0.15 * np.abs(x).mean()
+    assert np.abs(generator.apply(shaken(variables), x)).max() <= 1
 
 
 def test_a_code_changes_what_is_made() -> None:
@@ -94,6 +96,19 @@ def test_two_domains_have_two_networks_or_one_trunk_between_two_ends() -> None:
     sizes = {shared: sum(leaf.size for leaf in jax.tree.leaves(params)) for shared, params in found.items()}
     trunk = sum(leaf.size for leaf in jax.tree.leaves(sorted(found[True].items())[0][1]["trunk"]))
     assert sizes[False] - sizes[True] == trunk
+
+
+def test_the_mean_color_of_a_frame_reaches_no_convolution_and_still_counts() -> None:
+    discriminator = make_discriminator({"frames": PATCHES}, frames=2, classes=4)
+    x = video(2, 2, 16, 16) / 2
+    variables = discriminator.init(jax.random.key(0), x, None, False)
+    brighter = x + jnp.array([0.1, 0.3]).reshape(1, 2, 1, 1, 1)
+    for given, moved in ((variables, False), (shaken(variables), True)):
+        (one,), (other,) = (discriminator.apply(given, each, None, False) for each in (x, brighter))
+        for a, b in zip(one.features, other.features, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+        for a, b in ((one.logits, other.logits), (one.classes, other.classes)):
+            assert (np.abs(a - b).max() > 1e-3) == moved
 
 
 def test_patches_see_their_part_of_the_frames_they_are_made_of() -> None:
