@@ -35,18 +35,18 @@ GENERATOR = {
     "taps": False,  # a convolution over three frames in each block
     "window": 0,  # frames to each side of axial attention in the middle; 0: none
     "heads": 4,  # of that attention
-    "output": "direct",  # or "masked": a mask between new colors and the input
+    "output": "residual",  # added to the input; or "direct"; or "masked": a mask between new colors and the input
 }
 PATCHES = {
     "frames": 1,  # judged together
     "stride": 1,  # between them
     "widths": (32, 64, 128),  # channels of the stages, each with half of the height and width
-    "norm": "frame",  # or "none"
+    "norm": "none",  # or "frame"
 }
 LOSS = {
     "adversarial": "least_squares",  # a name in losses.ADVERSARIAL
-    "cycle": 5.0,  # weight of |F(G(a)) - a|
-    "identity": 2.5,  # weight of |G(b) - b|, which keeps colors; 0 where they should change
+    "cycle": 2.0,  # weight of |F(G(a)) - a|
+    "identity": 1.0,  # weight of |G(b) - b|, which keeps colors; 0 where they should change
     "cycle_features": 0.0,  # share of the cycle's pixels that features replace by the end (arXiv 2408.15374)
     "commuting": 0.0,  # weight of |G(W a) - W G(a)| under a known motion W
     "differences": 0.0,  # weight of |change of F(G(a)) - change of a| from frame to frame
@@ -77,9 +77,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.augment = ConfigDict({"geometric": False, "photometric": False, "temporal": False})
     config.loss = ConfigDict(LOSS)
     config.optim = config_lib.optimizer(
-        1e-3, arguments={"b1": 0.5}, schedule="linear_schedule", schedule_arguments=DECAY, ema_decay=0.99, clip=0.0
+        1e-3, arguments={"b1": 0.5}, schedule="linear_schedule", schedule_arguments=DECAY, ema_decay=0.99, clip=1.0
     )
-    config.train.update(steps=1000, batch_size=4, save_every=250)
+    config.train.update(steps=2000, batch_size=4, save_every=500)
     config.eval.update(every=250)
     if variant == "improved":
         config.augment.update(geometric=True, temporal=True)
