@@ -44,6 +44,7 @@ def base() -> ConfigDict:
         "classes"  # of a folder or the synthetic source, for translation: LAYOUTS in jaxvid/data/layouts.py
     )
     config.data.attributes = ()  # of the layout "attributes": names in the list of them that are domains
+    config.data.direction = "AtoB"  # of two sides: which is the input; or "BtoA"
     config.data.stride = 1  # every stride-th frame
     config.data.fps = 0.0  # frames per second of the clips, instead of a stride; 0: by stride
     config.data.holdout = 0.1  # share of a folder's files kept for evaluation
@@ -164,8 +165,11 @@ def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[st
 
 
 def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
-    """One line per field that differs and may not change within a run. Both are as from `to_dict`."""
-    before, now = flatten(saved), flatten(present)
+    """One line per field that differs and may not change within a run. Both are as from `to_dict`.
+
+    A run from before a field of `base` existed counts as one with its default.
+    """
+    before, now = flatten(to_dict(base())) | flatten(saved), flatten(present)
     found = []
     for name in sorted(before.keys() | now.keys()):
         old, new = (fields.get(name, "(absent)") for fields in (before, now))

@@ -1,6 +1,7 @@
 """What translators of videos share: augmentations by kind, losses in time, a history of translations, and measures."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,16 @@ from jaxvid.metrics.image import change_error, psnr, standing_still, still_flick
 from jaxvid.nn.augment import color
 from jaxvid.parallel import fold_keys
 
-DOMAINS = ("A", "B")  # of two: `input` shows the first, `video` the second
+DOMAINS = ("A", "B")  # of two: `input` shows the first, `video` the second, unless data.direction is BtoA
 MARGIN = 1 / 16  # of height and width, by which frames move at most
 SAME = 1.0  # gray levels, up to which a translation is its input
 INVERTED = -0.2  # correlation of a translation with its input, from which down light and dark have changed places
 FOREIGN = 0.15  # error of the identity in [-1, 1], from which on colors of the target domain change
+
+
+def domains(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the domains that `input` and `video` show, by `config.data`."""
+    return DOMAINS if data.get("direction", "AtoB") == "AtoB" else DOMAINS[::-1]
 
 
 def augmented(kinds: Mapping[str, bool], video: jax.Array, keys: jax.Array, photometric: bool = True) -> jax.Array:

@@ -77,9 +77,10 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         return lax.switch(target[0], branches, normalize(video))
 
     bound = core.bind(setup, init=init, train_step=train_step, eval_step=eval_step, reconstruct=reconstruct)
+    names = translation_lib.domains(config.data)
     return Method(
         **bound,
-        translation=Translation(apply, DOMAINS, origins=DOMAINS[::-1], radius=generators[0].trunk.radius),
+        translation=Translation(apply, targets=names, origins=names[::-1], radius=generators[0].trunk.radius),
         warnings=translation_lib.warnings,
         headline=("d_loss", "g_loss", "cycle"),
     )
@@ -237,5 +238,6 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
     panels = {"input": source, "translation": made, "way back": cycled}
     if truth is None:
         return Evaluated(scalars, panels=panels | {"other domain": other})
-    scalars["psnr_to_A"] = psnr(generate(setup, params, truth, 1, 0), source)
+    first, _ = translation_lib.domains(setup.config.data)
+    scalars[f"psnr_to_{first}"] = psnr(generate(setup, params, truth, 1, 0), source)
     return Evaluated(scalars, panels=panels | {"truth": truth})

@@ -62,7 +62,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     def apply(state: TrainState, video: jax.Array, target: jax.Array) -> jax.Array:
         return generate(setup, core.sampled_params(state, GENERATOR), normalize(video))
 
-    first, second = translation_lib.DOMAINS
+    first, second = translation_lib.domains(config.data)
     return Method(
         **bound,
         translation=Translation(apply, targets=(second,), origins=(first,), radius=setup.generator.trunk.radius),
