@@ -55,7 +55,7 @@ class Evaluated(NamedTuple):
     scalars: {name: [B]}, averaged over the evaluation set.
     counts: {name: int [B,K]}, summed to a histogram.
     profiles: {name: Profile}, averaged by entry over the examples that are not nan there.
-    panels: {name: video [B,T,H,W,C]}, drawn side by side in the order of their names, the original included.
+    panels: {name: video [B,T,H,W,C]}, drawn side by side in this order, the original included.
     """
 
     scalars: Metrics

@@ -1,6 +1,7 @@
 """Held-out clips: means, histograms and panels of a method's `eval_step`, and scores of its videos."""
 
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -65,7 +66,8 @@ def make_eval(eval_step: Callable[[TrainState, Batch, jax.Array], Evaluated], me
         scalars = {name: total(value.astype(jnp.float32), real) for name, value in found.scalars.items()}
         counts = {name: total(value, real[:, None]) for name, value in found.counts.items()}
         profiles = {name: profile(each) for name, each in found.profiles.items()}
-        return real.sum(), Evaluated(scalars, counts, profiles, dict(found.panels))
+        panels = OrderedDict(found.panels)  # of which jit does not sort the names
+        return real.sum(), Evaluated(scalars, counts, profiles, panels)
 
     whole, rows = parallel.replicated(mesh), parallel.sharded(mesh)
     return _over(mesh, step, (whole, Evaluated(whole, whole, whole, rows)))  # type: ignore[arg-type]
