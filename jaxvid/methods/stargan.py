@@ -90,6 +90,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     origins = ("",) * len(domains)
     return Method(
         **bound,
+        asked=functools.partial(target_of, setup),
         translation=Translation(apply, domains, origins, radius=setup.generator.trunk.radius),
         warnings=translation_lib.warnings,
         headline=("d_loss", "g_loss", "cycle"),

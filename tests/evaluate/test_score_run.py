@@ -109,6 +109,26 @@ def test_samples_are_scored_by_a_classifier_beside_untrained_and_real_ones(score
     assert "fake clips (other real clips)" in scores["motion of other real clips"]["citation"]
 
 
+def test_a_method_may_be_asked_for_other_labels_than_those_of_its_clips(scored, clips, monkeypatch) -> None:
+    """Real clips show their own labels all the same."""
+    judge = of_classifier("a ruler", classes_of_gray)
+    monkeypatch.setattr(evaluate, "load_classifier", lambda path, config, classes: judge)
+
+    def shifted(batch: dict) -> np.ndarray:
+        return (batch["label"] + 1) % 40
+
+    def next_gray_levels(state: TrainState, batch: dict, keys: jax.Array) -> jax.Array:
+        return gray_levels(state, {**batch, "label": shifted(batch)}, keys)
+
+    options = ("--references", "--classifier=y", "--metrics=asked")
+    plain, _ = scored(GENERATOR, *options)
+    found, _ = scored(GENERATOR._replace(sample=next_gray_levels, asked=shifted), *options)
+    labels = (clips["label"][:COUNT] + 1) % 40
+    assert found["asked"]["value"] == pytest.approx(np.mean((labels < 30) | (labels == 0)))
+    assert found["asked of untrained samples"]["value"] == pytest.approx(np.mean(labels == 0))
+    assert found["asked of other real clips"] == plain["asked of other real clips"]
+
+
 def test_means_of_the_method_are_printed_and_written(scored, clips, capsys) -> None:
     scores, written = scored(GENERATOR)
     expected = (clips["video"][:COUNT] / 127.5 - 1).mean()
