@@ -4,8 +4,8 @@ Command: python -m jaxvid.main --config configs/stargan.py
 Device: two CPU cores.
 Time and memory: 11 min 34 s on one core with other work beside it; 1.8 GB.
 Score: 25.5 dB to the true scene in the asked color (the input: 20.3 dB), change error 2.85 gray levels (the input
-    3.25, a still video 3.41), of 64 held-out clips; its own discriminator assigns 98 % of them to the asked color. No
-    other classifier has judged yet.
+    3.25, a still video 3.41), of 64 held-out clips. Of 256 a classifier of real clips, configs/classifier.py:domains,
+    assigns 100 % (98.5 to 100) to the asked color, and none of an untrained model's.
 Samples: shapes take the asked color and keep their place, size and motion; a rim of the old color stays, and the small
     hole in them is often painted over.
 
