@@ -279,22 +279,30 @@ def health(made: jax.Array, source: jax.Array) -> Metrics:
     }
 
 
-def warnings(metrics: Mapping[str, float]) -> list[str]:
-    """What an evaluation's averages show about the health of a translator."""
+def warnings(loss: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:
+    """What an evaluation's averages show about the health of a translator.
+
+    Args:
+      loss: `config.loss`, for advice about fields that there are.
+      metrics: the averages by name.
+    """
+    holding = [f"loss.{name}" for name in ("cycle", "identity") if name in loss]  # what keeps inputs as they are
     found = []
     if metrics["difference_from_input"] < SAME:
+        advice = [f"lower {' or '.join(holding)}"] if holding else []
+        advice += ["set loss.reject_source"] if "reject_source" in loss else []
         found.append(
             f"translations differ from their inputs by {metrics['difference_from_input']:.2f} gray levels: nothing "
-            "changes; lower loss.cycle or loss.identity, set loss.reject_source, or train longer."
+            f"changes; {', '.join([*advice, 'or train longer'] if advice else ['train longer'])}."
         )
-    if metrics["correlation_with_input"] < INVERTED:
+    if holding and metrics["correlation_with_input"] < INVERTED:  # pairs say by themselves where to
         found.append(
             f"translations correlate with their inputs by {metrics['correlation_with_input']:.2f}: light and dark may "
-            "have changed places; raise loss.identity, or set model.generator.output to masked."
+            f"have changed places; raise {holding[-1]}, or set model.generator.output to masked."
         )
-    if metrics.get("identity_error", 0.0) > FOREIGN:
+    if holding and metrics.get("identity_error", 0.0) > FOREIGN:
         found.append(
             f"videos of the target domain change by {metrics['identity_error']:.2f} of 2 when they are translated to "
-            "it: colors may be exchanged; raise loss.identity."
+            f"it: colors may be exchanged; train longer, or raise {holding[-1]}."
         )
     return found

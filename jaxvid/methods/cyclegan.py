@@ -58,7 +58,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     return Method(
         **bound,
         translation=Translation(apply, names, names[::-1], radius=one.generator.trunk.radius),
-        warnings=translation_lib.warnings,
+        warnings=functools.partial(translation_lib.warnings, config.loss),
         headline=("d_loss", "g_loss", "cycle"),
     )
 

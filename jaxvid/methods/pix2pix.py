@@ -4,6 +4,7 @@ In each step the discriminator learns to tell (a, b) from (a, G(a)), joined in c
 verdict and from L1 to b.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -40,7 +41,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     return Method(
         **bound,
         translation=Translation(apply, targets=(second,), origins=(first,), radius=setup.generator.trunk.radius),
-        warnings=translation_lib.warnings,
+        warnings=functools.partial(translation_lib.warnings, config.loss),
         headline=("d_loss", "g_loss", "l1"),
     )
 

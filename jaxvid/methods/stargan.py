@@ -63,7 +63,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         **bound,
         asked=functools.partial(target_of, setup),
         translation=Translation(apply, domains, origins, radius=setup.generator.trunk.radius),
-        warnings=translation_lib.warnings,
+        warnings=functools.partial(translation_lib.warnings, config.loss),
         headline=("d_loss", "g_loss", "cycle"),
     )
 
