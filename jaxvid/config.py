@@ -40,11 +40,11 @@ def base() -> ConfigDict:
     config.data.frames = 16  # of a clip
     config.data.resolution = 64  # pixels of its height and width
     config.data.label = "class"  # what the synthetic source labels: class, color or style
+    config.data.direction = "AtoB"  # of a layout of two sides; "BtoA" swaps `input` and `video`
     config.data.layout = (
         "classes"  # of a folder or the synthetic source, for translation: LAYOUTS in jaxvid/data/layouts.py
     )
     config.data.attributes = ()  # of the layout "attributes": names in the list of them that are domains
-    config.data.direction = "AtoB"  # of two sides: which is the input; or "BtoA"
     config.data.stride = 1  # every stride-th frame
     config.data.fps = 0.0  # frames per second of the clips, instead of a stride; 0: by stride
     config.data.holdout = 0.1  # share of a folder's files kept for evaluation
