@@ -11,9 +11,12 @@ Samples: shapes take the asked color and keep their place, size and motion; a ri
 
 Synthetic scenes, 8 frames of 32x32 at every second moment; a domain is the color of the main shape.
 `:paper`: with the losses of the paper (Choi et al., 2018): Wasserstein with gradient penalty, five steps of the
-discriminator for one of the generator.
+discriminator for one of the generator. Of 49 steps all losses were finite, and the penalty fell from 7.7 to 1.1; nobody
+has run it to its end yet.
 `:folder`: videos or images of one's own, a sub-folder for each domain (data.path=DIR), 8 frames of 64x64; data.frames=1
-for images, data.layout=attributes and data.attributes for a folder like CelebA's.
+for images, data.layout=attributes and data.attributes for a folder like CelebA's. Tried with
+model.generator.widths=(16,32,64), 150 steps of 4 on 28 animals of AFHQ and 46 faces of CelebA-HQ: heads stay where they
+are and take on light and tint of another domain, under a fine checkerboard; the way back reaches 17.1 and 15.0 dB.
 `:256`: for accelerators, 256x256. Nobody has run it to its end yet.
 `:tiny`: seconds, for tests.
 """
