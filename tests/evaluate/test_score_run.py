@@ -217,6 +217,15 @@ def test_a_classifier_of_other_clips_is_refused(fields, sentence, monkeypatch) -
         evaluate.load_classifier("runs/classifier", config, LABELS["class"])
 
 
+@pytest.mark.parametrize(("frames", "metrics"), [(8, ["psnr", "ssim", "motion"]), (1, ["psnr", "ssim"])])
+def test_a_run_of_images_has_no_motion(frames: int, metrics: list[str]) -> None:
+    config = recipe("vqvae:tiny")
+    config.data.frames = frames
+    run = Run(config, TOKENIZER, init(jax.random.key(0), {}))
+    assert evaluate.metrics_of_run([], run, judged=False) == metrics
+    assert ("motion" in evaluate.metrics_of_run([], run, judged=True)) == (frames > 1)
+
+
 def test_what_a_run_cannot_be_scored_by_is_one_sentence(monkeypatch, capsys) -> None:
     config = recipe("vqvae:tiny")
     monkeypatch.setattr(evaluate.run_lib, "load", lambda path: Run(config, TOKENIZER, init(jax.random.key(0), {})))
