@@ -10,7 +10,8 @@ Synthetic clips of moving shapes, 8 frames of 16x16 at every second moment, as t
 For other labeled videos set data.name and data.path; frames, resolution and stride are those of the generator that it
 will judge. Crops and flips would change some classes, so there are none.
 `:domains`: the color at 32x32, one of 8, to judge translations: python -m jaxvid.evaluate --workdir runs/stargan
---classifier runs/classifier_domains. For domains of one's own set data.name=folder, data.path and data.label=class.
+--classifier runs/classifier_domains. It finds all of 1024. For domains of one's own set data.name=folder, data.path,
+data.label=class, and frames, resolution and stride as those of the translator.
 `:32`: the same at 32x32. Nobody has run it to its end yet.
 `:tiny`: seconds, for tests.
 """
