@@ -9,6 +9,9 @@ Samples: none; python -m jaxvid.evaluate --workdir runs/acgan --classifier runs/
 Synthetic clips of moving shapes, 8 frames of 16x16 at every second moment, as the recipes of GANs have them.
 For other labeled videos set data.name and data.path; frames, resolution and stride are those of the generator that it
 will judge. Crops and flips would change some classes, so there are none.
+`:domains`: the color at 32x32, one of 8, to judge translations: python -m jaxvid.evaluate --workdir runs/stargan
+--classifier runs/classifier_domains. It finds all of 1024. For domains of one's own set data.name=folder, data.path,
+data.label=class, and frames, resolution and stride as those of the translator.
 `:32`: the same at 32x32. Nobody has run it to its end yet.
 `:tiny`: seconds, for tests.
 """
@@ -18,7 +21,7 @@ from ml_collections import ConfigDict
 from jaxvid import config as config_lib
 from jaxvid.names import choice
 
-VARIANTS = ("16", "32", "tiny")
+VARIANTS = ("16", "32", "domains", "tiny")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -40,6 +43,11 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.resolution = 32
         config.model.widths = (32, 48, 64, 128)
         config.model.strides = ((1, 2, 2), *config.model.strides)
+    if variant == "domains":
+        config.data.update(resolution=32, layout="domains", label="color")
+        config.model.strides = ((1, 4, 4), (1, 2, 2), (2, 2, 2))
+        config.train.steps = 300
+        config.eval.update(every=100)
     if variant == "tiny":
         config_lib.tiny(config)
         config.model.update(widths=(8, 16), strides=((1, 2, 2), (2, 2, 2)), features=16)

@@ -14,9 +14,10 @@ masked output, whose mask closes, so that nothing changes, at a cycle's weight o
 frames, which does not reach the grounds, whose lightness the norms take away; a rate of 2e-4 for the discriminators;
 hinge losses with R1.
 `:shared`: bidirectional, both directions share one trunk between two ends.
-`:improved`: with the losses and augmentations that keep videos steady.
+`:improved`: with the losses and augmentations that keep videos steady. Of 100 steps all losses were finite: 21.6 dB.
 `:folder`: videos or images of one's own, in trainA/ and trainB/ (data.path=DIR), 8 frames of 64x64; data.frames=1 for
-images.
+images. Tried with model.generator.widths=(16,32,64), 150 steps of 4 on two horses and two zebras: horses stay where
+they are, blurred and darker, on paler grass; the way back reaches 16.8 dB.
 `:256`: for accelerators, 256x256. Nobody has run it to its end yet.
 `:tiny`: seconds, for tests.
 """

@@ -11,7 +11,10 @@ Synthetic scenes, 8 frames of 32x32 at every second moment: the input as outline
 Tried, each after 1000 steps: norms of frames in both networks, 27.0 dB and colors in blotches, since a norm takes away
 how light a frame is (28.8 dB after 2000); no norms, and rates of 1e-3 for both players, 27.9 dB.
 `:folder`: pairs of one's own, matched by name (data.path=DIR with A/ and B/; data.layout=side_by_side for halves of one
-picture), 8 frames of 64x64; images with data.frames=1.
+picture; data.direction=BtoA for translating to A), 8 frames of 64x64; images with data.frames=1. Tried with
+model.generator.widths=(16,32,64): a video to its optical flow, 36.9 dB of held-out frames after 100 steps of 4
+(untrained: 33.7), a blur of the right color on the nearest person; two or three facades, 150 steps of 4: photos become
+blue and red without the shapes of the drawing, drawings become gray fronts with rows of windows in their places.
 `:256`: for accelerators, 256x256. Nobody has run it to its end yet.
 `:tiny`: seconds, for tests.
 """

@@ -40,6 +40,7 @@ def base() -> ConfigDict:
     config.data.frames = 16  # of a clip
     config.data.resolution = 64  # pixels of its height and width
     config.data.label = "class"  # what the synthetic source labels: class, color or style
+    config.data.direction = "AtoB"  # of a layout of two sides; "BtoA" swaps `input` and `video`
     config.data.layout = (
         "classes"  # of a folder or the synthetic source, for translation: LAYOUTS in jaxvid/data/layouts.py
     )
@@ -164,8 +165,11 @@ def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[st
 
 
 def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
-    """One line per field that differs and may not change within a run. Both are as from `to_dict`."""
-    before, now = flatten(saved), flatten(present)
+    """One line per field that differs and may not change within a run. Both are as from `to_dict`.
+
+    A run from before a field of `base` existed counts as one with its default.
+    """
+    before, now = flatten(to_dict(base())) | flatten(saved), flatten(present)
     found = []
     for name in sorted(before.keys() | now.keys()):
         old, new = (fields.get(name, "(absent)") for fields in (before, now))

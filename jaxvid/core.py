@@ -55,7 +55,7 @@ class Evaluated(NamedTuple):
     scalars: {name: [B]}, averaged over the evaluation set.
     counts: {name: int [B,K]}, summed to a histogram.
     profiles: {name: Profile}, averaged by entry over the examples that are not nan there.
-    panels: {name: video [B,T,H,W,C]}, drawn side by side in the order of their names, the original included.
+    panels: {name: video [B,T,H,W,C]}, drawn side by side in this order, the original included.
     """
 
     scalars: Metrics
@@ -85,6 +85,11 @@ def no_warnings(metrics: Mapping[str, float]) -> list[str]:
     return []
 
 
+def own_labels(batch: Batch) -> jax.Array | None:
+    """The `asked` of a method whose videos have the labels [B] of the batch, where it has any."""
+    return batch.get("label")
+
+
 class Method(NamedTuple):
     """What `make(config, axis_name)` of a method's module returns; all are pure and independent of the loop.
 
@@ -96,6 +101,7 @@ class Method(NamedTuple):
       no videos.
     reconstruct: (state, batch) -> video [B,T,H,W,C] in [-1, 1] to compare with `batch["truth"]`, where there is one, or
       else `batch["video"]`; None: there is none.
+    asked: batch -> the labels [B] that what `sample` or `reconstruct` makes should show, where there are any.
     translation: how videos of any size and length are translated; None: the method translates none.
     frozen: {player: its part of the config, see `jaxvid.pretrained`} of the players that are loaded and not trained.
     warnings: an evaluation's averages, by name -> sentences about what looks wrong.
@@ -108,6 +114,7 @@ class Method(NamedTuple):
     eval_step: Callable[[TrainState, Batch, jax.Array], Evaluated]
     sample: Callable[[TrainState, Batch, jax.Array], jax.Array] | None = None
     reconstruct: Callable[[TrainState, Batch], jax.Array] | None = None
+    asked: Callable[[Batch], jax.Array | None] = own_labels
     translation: Translation | None = None
     frozen: Mapping[str, Any] = {}
     warnings: Callable[[Mapping[str, float]], list[str]] = no_warnings

@@ -49,7 +49,8 @@ def film_strip(videos: Sequence[Any], labels: Sequence[str] = (), title: str = "
     font, margin = ImageFont.load_default(size=13), 10
     left = margin + max((int(font.getlength(label)) + margin for label in labels), default=0)
     top = margin + (24 if title else 0) + 18
-    canvas = Image.new("RGB", (left + pixels.shape[1] + margin, top + pixels.shape[0] + margin), "white")
+    wide = max(pixels.shape[1], int(font.getlength(title)))
+    canvas = Image.new("RGB", (left + wide + margin, top + pixels.shape[0] + margin), "white")
     canvas.paste(Image.fromarray(pixels), (left, top))
     draw = ImageDraw.Draw(canvas)
     draw.text((left, margin), title, "black", font)

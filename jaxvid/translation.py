@@ -1,24 +1,63 @@
-"""What translators of videos share: augmentations by kind, losses in time, a history of translations, and measures."""
+"""What translators of videos share: setup, augmentations by kind, losses in time, a history, and measures."""
 
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
+from ml_collections import ConfigDict
 
-from jaxvid import adversarial
+from jaxvid import adversarial, optim
 from jaxvid.adversarial import Game, Panel
 from jaxvid.core import Metrics, TrainState
 from jaxvid.losses import mean_absolute_error
 from jaxvid.metrics.image import change_error, psnr, standing_still, still_flicker
+from jaxvid.models.translator import make_discriminator, make_generator
+from jaxvid.names import choice
 from jaxvid.nn.augment import color
 from jaxvid.parallel import fold_keys
 
-DOMAINS = ("A", "B")  # of two: `input` shows the first, `video` the second
+GENERATOR, DISCRIMINATOR = PLAYERS = ("generator", "discriminator")
+DOMAINS = ("A", "B")  # of two: `input` shows the first, `video` the second, unless data.direction is BtoA
 MARGIN = 1 / 16  # of height and width, by which frames move at most
 SAME = 1.0  # gray levels, up to which a translation is its input
 INVERTED = -0.2  # correlation of a translation with its input, from which down light and dark have changed places
 FOREIGN = 0.15  # error of the identity in [-1, 1], from which on colors of the target domain change
+
+
+class Setup(NamedTuple):
+    """What stays the same from step to step."""
+
+    config: ConfigDict
+    domains: tuple[str, ...]  # their names, in the order of their numbers
+    generator: Any  # a module of `models.translator`
+    discriminator: Any  # of it, too
+    game: Game
+    optimizers: dict[str, optax.GradientTransformation]
+    axis_name: str | None
+
+
+def make_setup(config: ConfigDict, axis_name: str | None, domains: tuple[str, ...], classes: int = 0) -> Setup:
+    """The setup of a config; the discriminator tells so many classes, too. Raises ValueError for what cannot work."""
+    model, loss, steps = config.model, config.loss, config.train.steps
+    dtype = jnp.dtype(choice("model.dtype", model.dtype, ("float32", "bfloat16")))
+    updates = {GENERATOR: steps, DISCRIMINATOR: steps * loss.get("n_critic", 1)}
+    return Setup(
+        config=config,
+        domains=domains,
+        generator=make_generator(model.generator, dtype=dtype),
+        discriminator=make_discriminator(model.discriminators, config.data.frames, classes, dtype),
+        game=adversarial.make_game(loss),
+        optimizers=optim.make_optimizers(config.optim, updates),
+        axis_name=axis_name,
+    )
+
+
+def domains(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the domains that `input` and `video` show, by `config.data`."""
+    return DOMAINS if data.get("direction", "AtoB") == "AtoB" else DOMAINS[::-1]
 
 
 def augmented(kinds: Mapping[str, bool], video: jax.Array, keys: jax.Array, photometric: bool = True) -> jax.Array:
@@ -240,22 +279,30 @@ def health(made: jax.Array, source: jax.Array) -> Metrics:
     }
 
 
-def warnings(metrics: Mapping[str, float]) -> list[str]:
-    """What an evaluation's averages show about the health of a translator."""
+def warnings(loss: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:
+    """What an evaluation's averages show about the health of a translator.
+
+    Args:
+      loss: `config.loss`, for advice about fields that there are.
+      metrics: the averages by name.
+    """
+    holding = [f"loss.{name}" for name in ("cycle", "identity") if name in loss]  # what keeps inputs as they are
     found = []
     if metrics["difference_from_input"] < SAME:
+        advice = [f"lower {' or '.join(holding)}"] if holding else []
+        advice += ["set loss.reject_source"] if "reject_source" in loss else []
         found.append(
             f"translations differ from their inputs by {metrics['difference_from_input']:.2f} gray levels: nothing "
-            "changes; lower loss.cycle or loss.identity, set loss.reject_source, or train longer."
+            f"changes; {', '.join([*advice, 'or train longer'] if advice else ['train longer'])}."
         )
-    if metrics["correlation_with_input"] < INVERTED:
+    if holding and metrics["correlation_with_input"] < INVERTED:  # pairs say by themselves where to
         found.append(
             f"translations correlate with their inputs by {metrics['correlation_with_input']:.2f}: light and dark may "
-            "have changed places; raise loss.identity, or set model.generator.output to masked."
+            f"have changed places; raise {holding[-1]}, or set model.generator.output to masked."
         )
-    if metrics.get("identity_error", 0.0) > FOREIGN:
+    if holding and metrics.get("identity_error", 0.0) > FOREIGN:
         found.append(
             f"videos of the target domain change by {metrics['identity_error']:.2f} of 2 when they are translated to "
-            "it: colors may be exchanged; raise loss.identity."
+            f"it: colors may be exchanged; train longer, or raise {holding[-1]}."
         )
     return found

@@ -23,6 +23,16 @@ def test_differences_name_each_field_that_may_not_change() -> None:
     assert "16" in lines[1] and "32" in lines[1]
 
 
+def test_a_run_from_before_a_field_has_its_default() -> None:
+    saved, present = (config_lib.to_dict(config_lib.base()) for _ in range(2))
+    del saved["data"]["direction"]
+    assert config_lib.differences(saved, present) == []
+    present["data"]["direction"] = "BtoA"
+    assert [line.strip() for line in config_lib.differences(saved, present)] == [
+        "data.direction: the run has 'AtoB', the config now says 'BtoA'"
+    ]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [

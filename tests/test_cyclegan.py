@@ -136,6 +136,18 @@ def test_other_commands_name_the_one_that_translates() -> None:
         sample.reconstruct(run, np.zeros((1, 8, 16, 16, 3), np.uint8))
 
 
+def test_sides_that_are_swapped_keep_their_names() -> None:
+    """With BtoA the input is B, so that what A -> B made of it is now called A, and has the same parameters."""
+    plain, swapped = cyclegan.make(config()), cyclegan.make(config(data__direction="BtoA"))
+    assert (swapped.translation.targets, swapped.translation.origins) == (("B", "A"), ("A", "B"))
+    video = batch()["video"].astype(jnp.float32) / 127.5 - 1
+    made = [each.translation.apply(started(), video, jnp.array([1])) for each in (plain, swapped)]
+    np.testing.assert_array_equal(*made)
+    assert plain.translation.targets[1] == "B" and swapped.translation.targets[1] == "A"
+    found = jax.eval_shape(swapped.eval_step, started(), batch(), jax.random.key(0))
+    assert "psnr_to_B" in found.scalars and "psnr_to_A" not in found.scalars
+
+
 def test_data_of_one_domain_are_refused() -> None:
     with pytest.raises(ValueError, match="cyclegan translates between two domains, .* set data.layout to two_sides"):
         cyclegan.complete(config(), Synthetic(8, 16, layout="domains", label="color"))

@@ -75,6 +75,8 @@ def test_film_strip_writes_labels_beside_the_rows_and_keeps_the_pixels():
     margin = labeled.shape[1] - plain.shape[1]
     assert (labeled[52:310, : margin + 10] < 128).any(axis=(1, 2)).sum() > 10  # ink beside the rows
     assert (labeled[:30] < 128).any()  # the title
+    wide = images.film_strip([video[:, :1], other[:, :1]], [], "a title that is longer than a frame is wide")
+    assert (wide[:30, 148:] < 128).any() and (wide[:30, -8:] > 128).all() and wide.shape[1] > 148  # all of it
     np.testing.assert_array_equal(labeled[52:180, margin + 10 : margin + 138], video[0, 0])
     np.testing.assert_array_equal(labeled[182:310, margin + 10 : margin + 138], other[0, 0])
     with pytest.raises(ValueError, match="1 labels for 2 panels"):

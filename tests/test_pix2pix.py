@@ -91,3 +91,5 @@ def test_it_translates_from_a_to_b_alone() -> None:
     assert (method.translation.targets, method.translation.origins, method.translation.radius) == (("B",), ("A",), 1)
     made = jax.jit(method.translation.apply)(state, jnp.zeros((1, 3, 17, 21, 3)), jnp.zeros(1, int))
     assert made.shape == (1, 3, 17, 21, 3)
+    swapped = pix2pix.make(config(data__direction="BtoA")).translation
+    assert (swapped.targets, swapped.origins) == (("A",), ("B",))

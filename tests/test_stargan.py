@@ -76,6 +76,8 @@ def test_an_evaluation_asks_for_the_target_of_the_batch_or_else_for_the_next_dom
     unknown = step(state, given, jax.random.key(0))
     expected = stargan.generate(setup, state.ema["generator"], video, (given["label"] + 1) % 3)
     np.testing.assert_allclose(unknown.panels["translation"], expected, atol=1e-5)
+    np.testing.assert_array_equal(method.asked({**given, "target": target}), target)
+    np.testing.assert_array_equal(method.asked(given), (given["label"] + 1) % 3)
     assert "psnr" not in unknown.scalars and "truth" not in unknown.panels
 
 

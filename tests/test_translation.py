@@ -1,9 +1,12 @@
 """What translators share: motion, losses in time, the history of translations, measures."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import recipe
 
 from jaxvid import translation
 from jaxvid.models.gan_blocks import Critique
@@ -161,5 +164,23 @@ def test_measures_stand_beside_those_of_the_input_and_of_a_still_video() -> None
 )
 def test_what_looks_wrong_is_said(found: dict, sentence: str) -> None:
     healthy = {"difference_from_input": 20.0, "correlation_with_input": 0.8, "identity_error": 0.01}
-    said = translation.warnings(healthy | found)
+    said = translation.warnings({"cycle": 5.0, "identity": 0.0, "reject_source": False}, healthy | found)
     assert len(said) == bool(sentence) and sentence in "".join(said)
+
+
+@pytest.mark.parametrize(
+    ("method", "sentences"),
+    [
+        ("cyclegan", ["lower loss.cycle or loss.identity, set loss.reject_source, or train", "raise loss.identity"]),
+        ("stargan", ["nothing changes; lower loss.cycle, or train longer.", "raise loss.cycle, or"]),
+        ("pix2pix", ["nothing changes; train longer."]),  # what is true of pairs need not be said
+    ],
+)
+def test_advice_is_about_fields_that_the_method_has(method: str, sentences: list[str]) -> None:
+    loss = recipe(f"{method}:tiny").loss
+    metrics = {"difference_from_input": 0.1, "correlation_with_input": -0.9, "identity_error": 0.5}
+    said = translation.warnings(loss, metrics)
+    assert len(said) == (1 if method == "pix2pix" else 3)
+    for sentence, warning in zip(sentences, said, strict=False):
+        assert sentence in warning
+    assert {*re.findall(r"loss\.(\w+)", " ".join(said))} <= {*loss}

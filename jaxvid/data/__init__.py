@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from jaxvid.data.pipeline import Batches, DamagedClip, Source, eval_batches, train_batches
+from jaxvid.data.pipeline import Batches, DamagedClip, Source, Swapped, eval_batches, train_batches
 from jaxvid.names import choice, left_out
 
 __all__ = ["Batches", "DamagedClip", "Source", "eval_batches", "make_source", "train_batches"]
@@ -35,7 +35,8 @@ def make_source(options: Mapping[str, Any], split: str) -> Source:
       options: name (of SOURCES), frames, resolution, holdout (share of a folder without an eval part that is kept for
         evaluation), and, where they are not as in DEFAULTS, path, dataset (the TFDS name), stride, fps (0: by stride,
         else frames per second of the clip), label (of the synthetic source: class, color or style), layout (of
-        `layouts.LAYOUTS`; the synthetic source has some of them) and attributes (of a folder of that layout).
+        `layouts.LAYOUTS`; the synthetic source has some of them), attributes (of a folder of that layout) and direction
+        (of two sides: "AtoB", or "BtoA" to swap `input` and `video`).
       split: "train" or "eval".
 
     Files that a source for training cannot use are warned of, the first ten by name.
@@ -43,6 +44,7 @@ def make_source(options: Mapping[str, Any], split: str) -> Source:
     Raises ValueError for an unknown name or split, a field that this source does not read, or what it itself refuses.
     """
     choice("split", split, ("train", "eval"))
+    direction = choice("data.direction", options.get("direction", "AtoB"), ("AtoB", "BtoA"))
     name = choice("data.name", options["name"], SOURCES)
     module, made, *read = SOURCES[name]
     fields = {**DEFAULTS, **options}
@@ -57,4 +59,4 @@ def make_source(options: Mapping[str, Any], split: str) -> Source:
     source = make(split=split, **{field: fields[field] for field in ("frames", "resolution", *read)})
     if split == "train" and (skipped := getattr(source, "skipped", ())):
         warnings.warn(left_out(skipped), stacklevel=2)
-    return source
+    return Swapped(source) if direction == "BtoA" else source

@@ -55,6 +55,33 @@ def is_paired(source: Source) -> bool:
     return getattr(source, "paired", True)
 
 
+class Swapped:
+    """A source with its two sides swapped: `video` is its input, and `input` its video; without `truth`.
+
+    Raises ValueError for a source without two sides.
+    """
+
+    def __init__(self, source: Source):
+        if "input" not in source[0]:
+            raise ValueError(
+                f"data.direction is 'BtoA', and {source.summary()} has no two sides: leave it at 'AtoB', or set "
+                "data.layout to pairs, side_by_side or two_sides"
+            )
+        self.classes, self.paired, self.sha256 = source.classes, is_paired(source), getattr(source, "sha256", "")
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Clip:
+        clip = {name: value for name, value in self._source[index].items() if name != "truth"}
+        return {**clip, "input": clip["video"], "video": clip["input"]}
+
+    def summary(self) -> str:
+        """See `Source.summary`."""
+        return f"{self._source.summary()}, from B to A"
+
+
 class DamagedClip(ValueError):
     """A clip that cannot be read; the pipeline logs its file once and takes another clip."""
 

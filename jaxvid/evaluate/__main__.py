@@ -225,7 +225,8 @@ def metrics_of_run(requested: Sequence[str], run: Run, judged: bool) -> list[str
     """The metrics requested, or those of what the method makes, and those of a classifier, if one judges."""
     reconstructs = run.method.reconstruct is not None
     of_pairs = ["psnr", "ssim"] if reconstructs and not judged else []
-    metrics = requested or [*of_pairs, *(["motion"] if reconstructs or run.method.sample else [])]
+    moving = run.config.data.frames > 1 and (reconstructs or run.method.sample)
+    metrics = requested or [*of_pairs, *(["motion"] if moving else [])]
     asked = ["asked"] if {"label", "text"} & set(run.config.get("condition", {}).get("on", ())) else []
     return suite.named([*metrics, "frechet_classifier", *asked] if judged else metrics)
 

@@ -1,6 +1,7 @@
 """Held-out clips: means, histograms and panels of a method's `eval_step`, and scores of its videos."""
 
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from jax.experimental.multihost_utils import global_array_to_host_local_array
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxvid import parallel
-from jaxvid.core import Batch, Evaluated, Method, Profile, TrainState
+from jaxvid.core import Batch, Evaluated, Method, Profile, TrainState, own_labels
 from jaxvid.evaluate.meter import Features, Meter
 from jaxvid.evaluate.suite import CLASSES, Score
 from jaxvid.pixels import to_uint8
@@ -65,7 +66,8 @@ def make_eval(eval_step: Callable[[TrainState, Batch, jax.Array], Evaluated], me
         scalars = {name: total(value.astype(jnp.float32), real) for name, value in found.scalars.items()}
         counts = {name: total(value, real[:, None]) for name, value in found.counts.items()}
         profiles = {name: profile(each) for name, each in found.profiles.items()}
-        return real.sum(), Evaluated(scalars, counts, profiles, dict(found.panels))
+        panels = OrderedDict(found.panels)  # of which jit does not sort the names
+        return real.sum(), Evaluated(scalars, counts, profiles, panels)
 
     whole, rows = parallel.replicated(mesh), parallel.sharded(mesh)
     return _over(mesh, step, (whole, Evaluated(whole, whole, whole, rows)))  # type: ignore[arg-type]
@@ -138,7 +140,7 @@ class Scorer:
         ):
             if metrics and not able:
                 raise ValueError(f"{' and '.join(metrics)} {lacking}: leave them out.")
-        self._meter, self._batches, self._mesh = meter, batches, mesh
+        self._meter, self._batches, self._mesh, self._asked = meter, batches, mesh, method.asked
         self._reconstruct = reconstruct and self._compiled(lambda state, batch, keys: reconstruct(state, batch))
         self._generate = self._compiled(sample) if sample else self._reconstruct
         self._generated = "samples" if sample else "reconstructions"
@@ -161,30 +163,34 @@ class Scorer:
     def references(self, untrained: TrainState, others: Iterable[dict]) -> list[Score]:
         """Scores of an untrained state's videos, and of other real clips, which no generator is expected to beat."""
         real = ((batch, batch["video"]) for batch in map(_without_padding, others) if len(batch["video"]))
-        compared = {f"untrained {self._generated}": self._drawn(self._generate, untrained), "other real clips": real}
-        scores = [(score, what) for what, pairs in compared.items() for score in self._of_sets(pairs, what)]
-        return [score._replace(name=f"{score.name} of {what}") for score, what in scores]
+        made, what = self._drawn(self._generate, untrained), f"untrained {self._generated}"
+        compared = {what: self._of_sets(made, what), "other real clips": self._of_sets(real, "other real clips", True)}
+        named = [(score, what) for what, scores in compared.items() for score in scores]
+        return [score._replace(name=f"{score.name} of {what}") for score, what in named]
 
     @functools.cached_property
     def _real(self) -> Features:
         with self._batches() as held_out:
             return self._meter.features(_without_padding(batch)["video"] for batch in held_out)
 
-    def _of_sets(self, pairs: Iterable[tuple[dict, np.ndarray]], what: str) -> list[Score]:
-        """Scores of generated clips uint8 [B,T,H,W,3], each batch with the held-out one whose conditions it has."""
+    def _of_sets(self, pairs: Iterable[tuple[dict, np.ndarray]], what: str, real: bool = False) -> list[Score]:
+        """Scores of generated clips uint8 [B,T,H,W,3], each batch with the held-out one whose conditions it has.
+
+        Real ones show the labels of their batch, and others those that the method was asked for.
+        """
         if not self._meter.of_sets:
             return []
         labels: list[Any] = []
 
         def clips() -> Iterator[np.ndarray]:
             for batch, made in pairs:
-                labels.append(batch.get("target", batch.get("label")))
+                labels.append(own_labels(batch) if real else self._asked(batch))
                 yield made
 
-        fake, real = self._meter.features(clips()), self._real
+        fake, held_out = self._meter.features(clips()), self._real
         if CLASSES in self._meter.taps:
-            real = {**real, CLASSES: np.concatenate(labels)[:, None, None]}
-        return self._meter.scores(real, fake, generated=what)
+            held_out = {**held_out, CLASSES: np.concatenate(labels)[:, None, None]}
+        return self._meter.scores(held_out, fake, generated=what)
 
     def _drawn(self, draw: Any, state: TrainState) -> Iterator[tuple[dict, np.ndarray]]:
         """Batches without their padding, and what is drawn for them, uint8."""

@@ -6,40 +6,24 @@ history of translations. `model.shared` makes them the two directions of one net
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 from ml_collections import ConfigDict
 
 from jaxvid import adversarial, core, optim, parallel
 from jaxvid import translation as translation_lib
-from jaxvid.adversarial import Game
 from jaxvid.core import Batch, Evaluated, Method, Metrics, TrainState, Translation, normalize
 from jaxvid.data import Source
 from jaxvid.losses import mean_absolute_error
 from jaxvid.metrics.image import psnr
-from jaxvid.models.gan_blocks import Panel
-from jaxvid.models.translator import TwoDomains, make_discriminator, make_generator
-from jaxvid.names import choice
+from jaxvid.models.translator import TwoDomains
 from jaxvid.parallel import fold_keys
-from jaxvid.translation import DOMAINS
+from jaxvid.translation import DISCRIMINATOR, DOMAINS, GENERATOR, Setup
 
-GENERATOR, DISCRIMINATOR = PLAYERS = ("generator", "discriminator")
 KEYS = ("input", "video")  # in a batch, of the two domains
-
-
-class Setup(NamedTuple):
-    """What stays the same from step to step."""
-
-    config: ConfigDict
-    generator: TwoDomains
-    discriminator: Panel  # of each domain, with parameters of its own
-    game: Game
-    optimizers: dict[str, optax.GradientTransformation]
-    axis_name: str | None
 
 
 def complete(config: ConfigDict, source: Source) -> ConfigDict:
@@ -53,23 +37,17 @@ def complete(config: ConfigDict, source: Source) -> ConfigDict:
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     """The functions of CycleGAN; `configs/cyclegan.py` documents the fields. Raises ValueError for what cannot work."""
-    model, loss = config.model, config.loss
-    dtype = jnp.dtype(choice("model.dtype", model.dtype, ("float32", "bfloat16")))
+    loss = config.loss
     if 0 < loss.pool < config.train.batch_size:
         raise ValueError(
             f"loss.pool is {loss.pool}, expected train.batch_size {config.train.batch_size} or more, or 0."
         )
     if not 0 <= loss.cycle_features <= 1:
         raise ValueError(f"loss.cycle_features is {loss.cycle_features}, expected a share from 0 to 1.")
-    generators = [make_generator(model.generator, dtype=dtype) for _ in DOMAINS]
-    setup = Setup(
-        config=config,
-        generator=TwoDomains(generators=generators, shared=model.shared),
-        discriminator=make_discriminator(model.discriminators, config.data.frames, dtype=dtype),
-        game=adversarial.make_game(loss),
-        optimizers=optim.make_optimizers(config.optim, dict.fromkeys(PLAYERS, config.train.steps)),
-        axis_name=axis_name,
-    )
+    names = translation_lib.domains(config.data)
+    one, other = (translation_lib.make_setup(config, axis_name, names) for _ in DOMAINS)  # each with its own generator
+    both = TwoDomains(generators=[one.generator, other.generator], shared=config.model.shared)
+    setup = one._replace(generator=both)
 
     def apply(state: TrainState, video: jax.Array, target: jax.Array) -> jax.Array:
         params = core.sampled_params(state, GENERATOR)
@@ -79,8 +57,8 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     bound = core.bind(setup, init=init, train_step=train_step, eval_step=eval_step, reconstruct=reconstruct)
     return Method(
         **bound,
-        translation=Translation(apply, DOMAINS, origins=DOMAINS[::-1], radius=generators[0].trunk.radius),
-        warnings=translation_lib.warnings,
+        translation=Translation(apply, names, names[::-1], radius=one.generator.trunk.radius),
+        warnings=functools.partial(translation_lib.warnings, config.loss),
         headline=("d_loss", "g_loss", "cycle"),
     )
 
@@ -237,5 +215,5 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
     panels = {"input": source, "translation": made, "way back": cycled}
     if truth is None:
         return Evaluated(scalars, panels=panels | {"other domain": other})
-    scalars["psnr_to_A"] = psnr(generate(setup, params, truth, 1, 0), source)
+    scalars[f"psnr_to_{setup.domains[0]}"] = psnr(generate(setup, params, truth, 1, 0), source)
     return Evaluated(scalars, panels=panels | {"truth": truth})

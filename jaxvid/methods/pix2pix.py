@@ -4,36 +4,20 @@ In each step the discriminator learns to tell (a, b) from (a, G(a)), joined in c
 verdict and from L1 to b.
 """
 
-from typing import Any, NamedTuple
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
 from jaxvid import adversarial, core, optim, parallel
 from jaxvid import translation as translation_lib
-from jaxvid.adversarial import Game
 from jaxvid.core import Batch, Evaluated, Method, Metrics, TrainState, Translation, normalize
 from jaxvid.data import Source
 from jaxvid.losses import mean_absolute_error
-from jaxvid.models.gan_blocks import Panel
-from jaxvid.models.translator import Generator, make_discriminator, make_generator
-from jaxvid.names import choice
 from jaxvid.parallel import fold_keys
-
-GENERATOR, DISCRIMINATOR = PLAYERS = ("generator", "discriminator")
-
-
-class Setup(NamedTuple):
-    """What stays the same from step to step."""
-
-    config: ConfigDict
-    generator: Generator
-    discriminator: Panel
-    game: Game
-    optimizers: dict[str, optax.GradientTransformation]
-    axis_name: str | None
+from jaxvid.translation import DISCRIMINATOR, GENERATOR, Setup
 
 
 def complete(config: ConfigDict, source: Source) -> ConfigDict:
@@ -47,26 +31,17 @@ def complete(config: ConfigDict, source: Source) -> ConfigDict:
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     """The functions of Pix2Pix; `configs/pix2pix.py` documents the fields. Raises ValueError for what cannot work."""
-    model = config.model
-    dtype = jnp.dtype(choice("model.dtype", model.dtype, ("float32", "bfloat16")))
-    setup = Setup(
-        config=config,
-        generator=make_generator(model.generator, dtype=dtype),
-        discriminator=make_discriminator(model.discriminators, config.data.frames, dtype=dtype),
-        game=adversarial.make_game(config.loss),
-        optimizers=optim.make_optimizers(config.optim, dict.fromkeys(PLAYERS, config.train.steps)),
-        axis_name=axis_name,
-    )
+    setup = translation_lib.make_setup(config, axis_name, translation_lib.domains(config.data))
     bound = core.bind(setup, init=init, train_step=train_step, eval_step=eval_step, reconstruct=reconstruct)
 
     def apply(state: TrainState, video: jax.Array, target: jax.Array) -> jax.Array:
         return generate(setup, core.sampled_params(state, GENERATOR), normalize(video))
 
-    first, second = translation_lib.DOMAINS
+    first, second = setup.domains
     return Method(
         **bound,
         translation=Translation(apply, targets=(second,), origins=(first,), radius=setup.generator.trunk.radius),
-        warnings=translation_lib.warnings,
+        warnings=functools.partial(translation_lib.warnings, config.loss),
         headline=("d_loss", "g_loss", "l1"),
     )
 

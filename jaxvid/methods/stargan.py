@@ -10,34 +10,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
 from jaxvid import adversarial, conditions, core, optim, parallel
 from jaxvid import translation as translation_lib
-from jaxvid.adversarial import Game
 from jaxvid.core import Batch, Evaluated, Method, Metrics, Profile, TrainState, Translation, normalize
 from jaxvid.data import Source
 from jaxvid.losses import mean_absolute_error
 from jaxvid.metrics.image import psnr
-from jaxvid.models.gan_blocks import Panel
-from jaxvid.models.translator import Generator, make_discriminator, make_generator
-from jaxvid.names import choice
 from jaxvid.parallel import fold_keys
-
-GENERATOR, DISCRIMINATOR = PLAYERS = ("generator", "discriminator")
-
-
-class Setup(NamedTuple):
-    """What stays the same from step to step."""
-
-    config: ConfigDict
-    domains: tuple[str, ...]
-    generator: Generator
-    discriminator: Panel
-    game: Game
-    optimizers: dict[str, optax.GradientTransformation]
-    axis_name: str | None
+from jaxvid.translation import DISCRIMINATOR, GENERATOR, Setup
 
 
 class Examples(NamedTuple):
@@ -61,8 +43,7 @@ def complete(config: ConfigDict, source: Source) -> ConfigDict:
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     """The functions of StarGAN; `configs/stargan.py` documents the fields. Raises ValueError for what cannot work."""
-    model, loss, train = config.model, config.loss, config.train
-    dtype = jnp.dtype(choice("model.dtype", model.dtype, ("float32", "bfloat16")))
+    loss, train = config.loss, config.train
     domains = tuple(config.condition.classes)
     if len(domains) < 2:
         raise ValueError("condition.classes has fewer than two domains: stargan takes them from its training data.")
@@ -71,17 +52,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
             f"loss.n_critic is {loss.n_critic}, expected at least 1, and a divisor of what a device has of "
             f"train.batch_size {train.batch_size}."
         )
-    setup = Setup(
-        config=config,
-        domains=domains,
-        generator=make_generator(model.generator, dtype=dtype),
-        discriminator=make_discriminator(model.discriminators, config.data.frames, len(domains), dtype),
-        game=adversarial.make_game(loss),
-        optimizers=optim.make_optimizers(
-            config.optim, {GENERATOR: train.steps, DISCRIMINATOR: train.steps * loss.n_critic}
-        ),
-        axis_name=axis_name,
-    )
+    setup = translation_lib.make_setup(config, axis_name, domains, len(domains))
 
     def apply(state: TrainState, video: jax.Array, target: jax.Array) -> jax.Array:
         return generate(setup, core.sampled_params(state, GENERATOR), normalize(video), target)
@@ -90,8 +61,9 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     origins = ("",) * len(domains)
     return Method(
         **bound,
+        asked=functools.partial(target_of, setup),
         translation=Translation(apply, domains, origins, radius=setup.generator.trunk.radius),
-        warnings=translation_lib.warnings,
+        warnings=functools.partial(translation_lib.warnings, config.loss),
         headline=("d_loss", "g_loss", "cycle"),
     )
 

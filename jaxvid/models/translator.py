@@ -288,12 +288,16 @@ def make_generator(options: Mapping[str, Any], dtype: Any = None) -> Generator:
 def make_discriminator(panel: Mapping[str, Any], frames: int, classes: int = 0, dtype: Any = None) -> Panel:
     """A panel of `PatchDiscriminator`s from `config.model.discriminators`, of videos of so many frames.
 
-    Raises ValueError: it is empty, a field has no such value, or a member looks at more frames than a video has.
+    Images (one frame) are judged by the members that look at single frames alone.
+
+    Raises ValueError: nobody judges, a field has no such value, or a member looks at more frames than a video has.
     """
-    if not panel:
-        raise ValueError("model.discriminators is empty, expected one at least, say frames.")
+    judges = {name: options for name, options in panel.items() if frames > 1 or options["frames"] == 1}
+    if not judges:
+        empty = "empty" if not panel else f"without one of single frames, and data.frames is {frames}"
+        raise ValueError(f"model.discriminators is {empty}: expected one at least, say frames.")
     members = []
-    for name, options in panel.items():
+    for name, options in judges.items():
         field = f"model.discriminators.{name}"
         widths, count, stride = tuple(options["widths"]), options["frames"], options["stride"]
         if not widths or min(*widths, count, stride) < 1:

@@ -20,7 +20,8 @@ from jaxvid.data import folder as folder_module
 from jaxvid.data.__main__ import main
 from jaxvid.data.attributes import read_list
 from jaxvid.data.index import build_index
-from jaxvid.data.layouts import LAYOUTS, TwoSides, make_folder, recognized
+from jaxvid.data.layouts import LAYOUTS, SIDES, TwoSides, make_folder, recognized
+from jaxvid.data.pipeline import is_paired
 from jaxvid.data.records import Records
 from jaxvid.data.tokens import Crops
 
@@ -362,6 +363,48 @@ def test_halves_of_a_rotated_video_are_upright(tmp_path):
     item = make_folder(str(tmp_path), 1, 24, layout="side_by_side")[0]
     assert whole.shape == (1, 64, 48, 3) and item["input"].shape == (1, 64, 24, 3)
     np.testing.assert_array_equal(np.concatenate([item["input"], item["video"]], axis=2), whole)
+
+
+# ---- direction
+
+
+def test_a_direction_swaps_the_sides_of_every_layout_that_has_two(tree, tmp_path):
+    names = [f"{part}{side}/{n}.png" for part in ("train", "val") for side in SIDES for n in range(3)]
+    root = tree({name: 16 * number for number, name in enumerate(names)})
+    double = tmp_path / "double"
+    double.mkdir()
+    for n in range(3):
+        Image.fromarray(np.concatenate([picture(n), picture(200 + n)], axis=1)).save(double / f"{n}.png")
+    synthetic = {"name": "synthetic", "resolution": 24}
+    command = [str(double), "--frames", "1", "--resolution", "24", "--layout", "side_by_side"]
+    assert main([*command, "--convert", str(tmp_path / "records")]) == 0
+    for fields in (
+        {"layout": "two_sides", "path": str(root)},
+        {"layout": "pairs", "path": str(root)},
+        {"layout": "side_by_side", "path": str(double), "holdout": 0.5},
+        {"name": "records", "path": str(tmp_path / "records")},
+        synthetic,
+        synthetic | {"layout": "two_sides"},
+    ):
+        options = {"name": "folder", "frames": 1, "resolution": 24, "holdout": 0.1} | fields
+        for split in ("train", "eval"):
+            one, other = make_source(options, split), make_source(options | {"direction": "BtoA"}, split)
+            a, b = one[0], pickle.loads(pickle.dumps(other))[0]
+            np.testing.assert_array_equal(a["input"], b["video"])
+            np.testing.assert_array_equal(a["video"], b["input"])
+            assert a["label"] == b["label"] and "truth" not in b and (a["input"] != b["input"]).any()
+            assert (is_paired(one), one.classes, len(one)) == (other.paired, other.classes, len(other))
+            assert other.sha256 == getattr(one, "sha256", "") and other.summary() == f"{one.summary()}, from B to A"
+
+
+def test_a_direction_needs_two_sides(tree):
+    root = tree({f"{domain}/{n}.png": n for domain in ("cat", "dog") for n in range(3)})
+    options = {"name": "folder", "path": str(root), "frames": 1, "resolution": 24, "holdout": 0.1}
+    for layout in ("classes", "domains"):
+        with pytest.raises(ValueError, match="data.direction is 'BtoA', and folder .* has no two sides: leave it at"):
+            make_source(options | {"layout": layout, "direction": "BtoA"}, "train")
+    with pytest.raises(ValueError, match='data.direction is "BtoC", expected one of AtoB, BtoA'):
+        make_source(options | {"direction": "BtoC"}, "train")
 
 
 # ---- domains

@@ -59,6 +59,7 @@ def test_means_and_counts_are_those_of_the_real_rows(devices: int, size: int) ->
     bright = np.nanmean(np.where(columns > 127, columns, np.nan), 0)
     np.testing.assert_allclose(found.profiles["bright_columns"].values, bright, rtol=1e-6)
     assert np.isnan(found.profiles["never"].values).tolist() == [True, True]
+    assert list(found.panels) == ["original", "negative"]  # as eval_step has them
     np.testing.assert_array_equal(found.panels["original"], VIDEOS[:size])
     np.testing.assert_allclose(found.panels["negative"], 255.0 - VIDEOS[:size])
 

@@ -109,6 +109,26 @@ def test_samples_are_scored_by_a_classifier_beside_untrained_and_real_ones(score
     assert "fake clips (other real clips)" in scores["motion of other real clips"]["citation"]
 
 
+def test_a_method_may_be_asked_for_other_labels_than_those_of_its_clips(scored, clips, monkeypatch) -> None:
+    """Real clips show their own labels all the same."""
+    judge = of_classifier("a ruler", classes_of_gray)
+    monkeypatch.setattr(evaluate, "load_classifier", lambda path, config, classes: judge)
+
+    def shifted(batch: dict) -> np.ndarray:
+        return (batch["label"] + 1) % 40
+
+    def next_gray_levels(state: TrainState, batch: dict, keys: jax.Array) -> jax.Array:
+        return gray_levels(state, {**batch, "label": shifted(batch)}, keys)
+
+    options = ("--references", "--classifier=y", "--metrics=asked")
+    plain, _ = scored(GENERATOR, *options)
+    found, _ = scored(GENERATOR._replace(sample=next_gray_levels, asked=shifted), *options)
+    labels = (clips["label"][:COUNT] + 1) % 40
+    assert found["asked"]["value"] == pytest.approx(np.mean((labels < 30) | (labels == 0)))
+    assert found["asked of untrained samples"]["value"] == pytest.approx(np.mean(labels == 0))
+    assert found["asked of other real clips"] == plain["asked of other real clips"]
+
+
 def test_means_of_the_method_are_printed_and_written(scored, clips, capsys) -> None:
     scores, written = scored(GENERATOR)
     expected = (clips["video"][:COUNT] / 127.5 - 1).mean()
@@ -195,6 +215,15 @@ def test_a_classifier_of_other_clips_is_refused(fields, sentence, monkeypatch) -
     monkeypatch.setattr(evaluate.run_lib, "load", lambda path: classifier_run(("left", "right")))
     with pytest.raises(ValueError, match=sentence):
         evaluate.load_classifier("runs/classifier", config, LABELS["class"])
+
+
+@pytest.mark.parametrize(("frames", "metrics"), [(8, ["psnr", "ssim", "motion"]), (1, ["psnr", "ssim"])])
+def test_a_run_of_images_has_no_motion(frames: int, metrics: list[str]) -> None:
+    config = recipe("vqvae:tiny")
+    config.data.frames = frames
+    run = Run(config, TOKENIZER, init(jax.random.key(0), {}))
+    assert evaluate.metrics_of_run([], run, judged=False) == metrics
+    assert ("motion" in evaluate.metrics_of_run([], run, judged=True)) == (frames > 1)
 
 
 def test_what_a_run_cannot_be_scored_by_is_one_sentence(monkeypatch, capsys) -> None:

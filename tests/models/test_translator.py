@@ -143,7 +143,7 @@ def test_a_generator_that_cannot_be_made_is_one_sentence(fields: dict, sentence:
 @pytest.mark.parametrize(
     ("panel", "sentence"),
     [
-        ({}, "model.discriminators is empty"),
+        ({}, "model.discriminators is empty: expected one"),
         ({"clips": {**PATCHES, "frames": 3, "stride": 2}}, "clips looks at 5 frames, and data.frames is 4"),
         ({"frames": {**PATCHES, "widths": ()}}, "expected numbers of at least 1"),
         ({"frames": {**PATCHES, "norm": "batch"}}, "model.discriminators.frames.norm"),
@@ -152,3 +152,11 @@ def test_a_generator_that_cannot_be_made_is_one_sentence(fields: dict, sentence:
 def test_a_discriminator_that_cannot_be_made_is_one_sentence(panel: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         make_discriminator(panel, frames=4)
+
+
+def test_images_are_judged_by_the_members_of_single_frames() -> None:
+    panel = {"clips": {**PATCHES, "frames": 3}, "frames": PATCHES}
+    assert [len(make_discriminator(panel, frames=frames).members) for frames in (3, 1)] == [2, 1]
+    assert make_discriminator(panel, frames=1) == make_discriminator({"frames": PATCHES}, frames=1)
+    with pytest.raises(ValueError, match="model.discriminators is without one of single frames, and data.frames is 1"):
+        make_discriminator({"clips": panel["clips"]}, frames=1)
