@@ -45,7 +45,8 @@ LOSS = {
     "instance_noise": 0.0,  # standard deviation of noise on all that is judged, falling to 0 over the run
     "augment": (),  # of all that is judged: names in nn/augment.py
 }
-VARIANTS = ("cgan", "tiny")
+FACTORS = ((1, 2, 2), (1, 2, 2), (1, 2, 2))  # of pictures
+VARIANTS = ("cgan", "celeba", "celeba_conditional", "tiny")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -58,6 +59,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
     # Of the discriminator, or "projection", "concatenation"; the first frames are part of the video.
     config.model.conditioning = "none"
+    # Width: of the hidden layer; 0: there is none.
     config.model.generator = ConfigDict({"name": "dense", "noise": 100, "width": 1024})
     # Conditioned on actions, dense layers of 256 and 128 led to a Frechet distance of 364, not 248.
     config.model.discriminators = ConfigDict({"video": VIDEO})
@@ -86,6 +88,18 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.discriminators = ConfigDict({"dense": {"widths": (256, 128), "spectral": False}})
         config.condition.update(on=("label",), features=64)
         config.loss.update(r1=2.0, penalized=1, reconstruction=0.0)
+    if variant in ("celeba", "celeba_conditional"):
+        config.data.update(name="folder", frames=1, resolution=64, stride=1)
+        config.model.generator.width = 0
+        config.model.discriminators.video.update(widths=(32, 64, 128), factors=FACTORS)
+        config.condition.update(on=(), features=50)
+        config.loss.penalized = 4
+        config.train.batch_size = 64
+        config.eval.update(examples=2048, optional=("fid",))
+    if variant == "celeba_conditional":
+        config.data.layout = "attributes"
+        config.model.conditioning = "projection"
+        config.condition.on = ("attributes",)
     if variant == "tiny":
         config_lib.tiny(config)
         config.model.generator.update(width=32, noise=16)

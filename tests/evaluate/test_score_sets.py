@@ -248,6 +248,23 @@ def test_a_run_scores_itself_while_it_trains_and_afterwards(sets, tmp_path) -> N
     assert not (tmp_path / "other").exists()
 
 
+def test_optional_metrics_are_logged_where_their_weights_are(sets, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = recipe("vqvae:tiny")
+    config.train.steps, config.eval.every, config.eval.optional = 2, 2, ("fid", "motion")
+    with pytest.warns(
+        UserWarning, match="fid is left out of the evaluations: .*inception.* does not exist: `python -m"
+    ):
+        train(config, tmp_path / "without")
+    weights = meter.weights.cache_path("inception")
+    weights.parent.mkdir(parents=True)
+    weights.touch()  # what is read from it stands in `sets`
+    train(config, tmp_path / "with")
+    lines = [(tmp_path / run / "metrics.jsonl").read_text() for run in ("without", "with")]
+    assert ["eval/fid" in text for text in lines] == [False, True]
+    assert all("eval/motion" in text for text in lines)
+
+
 def flat(levels: np.ndarray, frames: int) -> np.ndarray:
     """Gray clips uint8 [N,frames,16,16,3]."""
     return np.broadcast_to(levels.astype(np.uint8)[:, None, None, None, None], (len(levels), frames, 16, 16, 3))
