@@ -28,7 +28,8 @@ from jaxvid.names import choice, closest, composed, nearest
 from jaxvid.nn.condition import ConditionEncoder
 
 LISTED = 60  # names in an error
-OF_DATA = ("classes", "vocabulary", "actions", "action_scale")  # fields of `config.condition` that `complete` fills in
+# Fields of `config.condition` that `complete` fills in.
+OF_DATA = ("classes", "attributes", "vocabulary", "actions", "action_scale")
 Arrays = dict[str, np.ndarray]
 
 
@@ -99,15 +100,40 @@ class Label(Condition):
     def rows(self, value: Any, config: ConfigDict) -> Sequence[Any]:
         classes = [composed(name) for name in config.condition.classes]
         names = classes if value is None else [composed(name) for name in listed(value)]
-        for name in names:
-            if name not in classes:
-                near = ", ".join(closest(name, classes, LISTED))
-                others = f" and {len(classes) - LISTED} more" if len(classes) > LISTED else ""
-                raise ValueError(f'There is no class "{name}"; the nearest of those there are: {near}{others}.')
-        return [classes.index(name) for name in names]
+        return [place("class", name, classes) for name in names]
 
     def captions(self, value: Any, rows: np.ndarray, options: ConfigDict) -> list[str]:
         return [options.classes[label] for label in rows]
+
+
+class Attributes(Condition):
+    """What is true of a picture, and what is not: float32 [K] of 1 and 0, by the names of K attributes."""
+
+    metavar = "NAMES"
+    help = 'all attributes that a video has: a,b, or "" for none of them; may be repeated, taken in turn'
+
+    def complete(self, options: ConfigDict, source: Source) -> None:
+        options.attributes = tuple(getattr(source, "attributes", ()))
+        if not options.attributes:
+            raise lacking(self.name, "a list of attributes (of a folder: data.layout=attributes)", source)
+
+    def read(self, values: Sequence[str], config: ConfigDict) -> list[str]:
+        return list(values)
+
+    def rows(self, value: Any, config: ConfigDict) -> Sequence[Any]:
+        names = [composed(name) for name in config.condition.attributes]
+        if value is None:
+            raise ValueError(f"The model was trained with attributes: give some (--attributes {','.join(names[:2])}).")
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            return list(array_of(value.astype(np.float32), self.name, (len(names),)))
+        rows = np.zeros((len(listed(value)), len(names)), np.float32)
+        for row, each in zip(rows, listed(value), strict=True):
+            row[[place("attribute", composed(name.strip()), names) for name in each.split(",") if name.strip()]] = 1
+        return list(rows)
+
+    def captions(self, value: Any, rows: np.ndarray, options: ConfigDict) -> list[str]:
+        names = np.array(options.attributes)
+        return [", ".join(names[row > 0.5]) or "none" for row in rows]
 
 
 class Text(Condition):
@@ -242,7 +268,10 @@ class Action(Condition):
         return list(array_of(value, self.name, shape).astype(np.float32))
 
 
-ENTRIES = (Label("label"), Text("text"), FirstFrames("first_frames"), Action("action"), Video("input"))
+ENTRIES = (
+    *(Label("label"), Attributes("attributes"), Text("text")),
+    *(FirstFrames("first_frames"), Action("action"), Video("input")),
+)
 TABLE: dict[str, Condition] = {entry.name: entry for entry in ENTRIES}
 
 
@@ -262,7 +291,7 @@ def check(options: ConfigDict, frames: int) -> None:
 
 
 def complete(config: ConfigDict, source: Source) -> ConfigDict:
-    """A copy of the config with the classes, the vocabulary and the actions of its training source in `condition`.
+    """A copy of the config with the classes, attributes, vocabulary and actions of its training source in `condition`.
 
     A config without conditions is returned as it is. Texts are asked of the source, or read from up to 1024 clips.
 
@@ -329,7 +358,8 @@ def make_encoder(options: ConfigDict, dtype: Any = None, reads: tuple[str, ...] 
 
     Raises ValueError: the config has not been through `complete`.
     """
-    for name, field in (("label", "classes"), ("text", "vocabulary"), ("action", "action_scale")):
+    fields = (("label", "classes"), ("attributes", "attributes"))
+    for name, field in (*fields, ("text", "vocabulary"), ("action", "action_scale")):
         if name in options.on and not options[field] and not (name == "text" and options.embeddings):
             raise ValueError(f"condition.{field} is empty: fill it in with jaxvid.conditions.complete(config, source).")
     return ConditionEncoder(
@@ -350,13 +380,15 @@ def from_user(config: ConfigDict, count: int, **values: Any) -> Arrays:
     Args:
       config: of the run, with what `complete` filled in.
       count: N, the number of videos.
-      **values: by condition, None for nothing: `label`, names of classes (all of them in turn if not given); `text`,
+      **values: by condition, None for nothing: `label`, names of classes (all of them in turn if not given);
+        `attributes`, for each video the names of those that it has, "Male,Smiling", or an array [K] or [n,K]; `text`,
         captions; `embedding` [E] or [n,E] in place of texts, where the model was trained with embeddings;
         `first_frames` and `input` [k,H,W,3] or [n,k,H,W,3], uint8 or float in [-1, 1], of which frames beyond those
         that the model takes are left out; `action` [T,A] or [n,T,A].
 
     Returns:
-      Arrays [N, ...] by their names in a batch: label, words or embedding, first_frames, action, input.
+      Arrays [N, ...] by their names in a batch: label, attributes, words or embedding, first_frames, action,
+      input.
 
     Raises ValueError: something is unknown, lacking, of another shape, or not what the model was trained with.
     """
@@ -399,6 +431,15 @@ def captions(config: ConfigDict, values: Mapping[str, Any], arrays: Arrays) -> d
     entries = {name: (TABLE[name], arrays[TABLE[name].key(options)]) for name in options.on}
     found = {name: entry.captions(values.get(name), rows, options) for name, (entry, rows) in entries.items()}
     return {name: texts for name, texts in found.items() if texts is not None}
+
+
+def place(what: str, name: str, names: Sequence[str]) -> int:
+    """The number of a name, which is that of a class or an attribute; ValueError with the nearest if it is none."""
+    if name in names:
+        return names.index(name)
+    near = ", ".join(closest(name, names, LISTED))
+    others = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    raise ValueError(f'There is no {what} "{name}"; the nearest of those there are: {near}{others}.')
 
 
 def lacking(name: str, what: str, source: Source) -> ValueError:

@@ -44,7 +44,7 @@ def base() -> ConfigDict:
     config.data.layout = (
         "classes"  # of a folder or the synthetic source, for translation: LAYOUTS in jaxvid/data/layouts.py
     )
-    config.data.attributes = ()  # of the layout "attributes": names in the list of them that are domains
+    config.data.attributes = ()  # of the layout "attributes": those that are domains; (): none, all are a condition
     config.data.stride = 1  # every stride-th frame
     config.data.fps = 0.0  # frames per second of the clips, instead of a stride; 0: by stride
     config.data.holdout = 0.1  # share of a folder's files kept for evaluation
@@ -64,6 +64,7 @@ def base() -> ConfigDict:
     config.eval.examples = 64  # held-out clips
     config.eval.videos = 8  # drawn at each evaluation
     config.eval.metrics = ()  # of samples and reconstructions, at each evaluation: names in jaxvid/evaluate/suite.py
+    config.eval.optional = ()  # metrics as well, but for those whose weights are not there
     config.eval.protocols = ()  # of fid and fvd: names in jaxvid/metrics/protocol.py
     return config
 
@@ -95,13 +96,14 @@ def tiny(config: ConfigDict) -> None:
 def condition(on: tuple[str, ...] = (), **fields: Any) -> ConfigDict:
     """The fields of `jaxvid.conditions`, with defaults: what videos are generated from."""
     options = ConfigDict()
-    options.on = on  # some of label, text, first_frames, action and input, see conditions.TABLE
+    options.on = on  # some of label, attributes, text, first_frames, action and input, see conditions.TABLE
     options.features = 64  # of the vector that encodes them
     options.first_frames = 1  # how many
     options.words = 24  # of a caption that are read
     options.left_out = 0.0  # share of the clauses after a training caption's first, so that short captions work too
     options.embeddings = ""  # an .npz with text [N] and embedding [N, E], used instead of a trained text encoder
-    options.classes = ()  # this field and the next three are filled in from the training data
+    options.classes = ()  # this field and the next four are filled in from the training data
+    options.attributes = ()  # names of what a picture has or has not
     options.vocabulary = ()
     options.actions = 0  # components of an action
     options.action_scale = ()  # the root mean square of each

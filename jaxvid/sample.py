@@ -56,8 +56,8 @@ def draw(
       seed: of the noise, in [0, 2^32).
       frames: T; by default that of the training clips. Recurrent models and priors make any.
       batch_size: of the compiled program, which fills up the last batch and cuts it.
-      **values: of the conditions label, text, embedding, first_frames, action or input, as `conditions.from_user`
-        takes them.
+      **values: of the conditions label, attributes, text, embedding, first_frames, action or input, as
+        `conditions.from_user` takes them.
 
     Returns:
       float32 [N,T,H,W,3] in [-1, 1].

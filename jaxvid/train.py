@@ -24,7 +24,7 @@ from jaxvid.checkpoint import Checkpointer, abstract_state, described, verify
 from jaxvid.core import Method, Metrics, TrainState, find_method, in_32_bits, make_method
 from jaxvid.evaluate import suite
 from jaxvid.evaluate.heldout import Scorer, evaluate, make_eval
-from jaxvid.evaluate.meter import Meter
+from jaxvid.evaluate.meter import Meter, with_weights
 from jaxvid.evaluate.suite import Score
 from jaxvid.files import local_path, locked
 from jaxvid.recorder import Recorder
@@ -94,10 +94,15 @@ def prepare(config: ConfigDict) -> Job:
 
 
 def make_meter(config: ConfigDict, clips: int) -> Meter:
-    """What `config.eval.metrics` need of held-out data of so many clips; raises ValueError where it cannot work."""
+    """What the metrics of `config.eval` need of held-out data of so many clips; raises ValueError where it cannot work.
+
+    Those of `config.eval.optional` are left out with a warning where their weights are not there.
+    """
     metrics, size = suite.named(config.eval.metrics), [config.data.resolution] * 2
     if metrics and jax.process_count() > 1:
         raise ValueError("eval.metrics take one process: leave them out, and run jaxvid.evaluate --workdir afterwards.")
+    if jax.process_count() == 1:
+        metrics = suite.named([*metrics, *with_weights(config.eval.optional)])
     suite.check(metrics, config.data.frames, size, {"held-out": min(clips, config.eval.examples)})
     return Meter(metrics, suite.protocols(config.eval.protocols), intervals=False)
 

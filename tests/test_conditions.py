@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import recipe
 from ml_collections import ConfigDict
+from PIL import Image
 
 from jaxvid import conditions, sample, train
 from jaxvid import config as config_lib
@@ -30,6 +31,8 @@ TEXTS = ["A cat runs.", "a dog, running", "a dog sleeps on a sofa"]
 class Pets:
     """Nine clips that know their texts."""
 
+    attributes = ["brown", "old", "Asleep"]
+
     def __init__(self, classes: list[str] = CLASSES, texts: list[str] = TEXTS, actions: int = 2):
         self.classes, self.texts, self._actions = classes, texts, actions
 
@@ -41,6 +44,7 @@ class Pets:
             "video": np.full((4, 8, 8, 3), 20 * index, np.uint8),
             "label": np.asarray(index % 3, np.int32),
             "text": np.asarray(self.texts[index % 3]),
+            "attributes": np.array([index % 2, index < 4, index % 3 == 2], np.float32),
         }
         motion = np.tile([0.25 * (-1) ** index, 0.0], (4, 1)).astype(np.float32)
         return clip | ({"action": motion} if self._actions else {})
@@ -108,10 +112,16 @@ def test_fields_that_cannot_work_are_named(fields: dict, sentence: str) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("classes", ("cat", "dog")), ("vocabulary", ("a", "cat")), ("actions", 3), ("action_scale", (1.0, 2.0))],
+    [
+        ("classes", ("cat", "dog")),
+        ("attributes", ("old",)),
+        ("vocabulary", ("a", "cat")),
+        ("actions", 3),
+        ("action_scale", (1.0, 2.0)),
+    ],
 )
 def test_what_the_data_decide_is_not_overwritten_in_silence(field: str, value) -> None:
-    config = configured("label", "text", "action", **{field: value})
+    config = configured("label", "attributes", "text", "action", **{field: value})
     with pytest.raises(ValueError, match=rf"condition\.{field} is .* the training data have .*: leave it to them"):
         conditions.complete(config, Pets())
     found = conditions.complete(configured("label", "text", "action"), Pets())
@@ -222,6 +232,25 @@ def test_commas_on_the_command_line_separate_classes_but_where_they_are_in_a_nam
     assert conditions.from_user(config, len(labels), **values)["label"].tolist() == labels
 
 
+def test_users_say_for_each_video_which_attributes_it_has() -> None:
+    config = trained("attributes")
+    assert config.condition.attributes == ("brown", "old", "Asleep")
+    batch = batch_of(config)
+    numbers = batch["video"][:, 0, 0, 0, 0] // 20
+    expected = [Pets()[int(number)]["attributes"].tolist() for number in numbers]
+    assert jnp.asarray(conditions.take(config.condition, batch)["attributes"]).tolist() == expected
+    parser = argparse.ArgumentParser()
+    conditions.add_arguments(parser)
+    arguments = parser.parse_args(["--attributes", "Asleep, brown", "--attributes="])
+    values = conditions.from_arguments(arguments, config)
+    found = conditions.from_user(config, 3, **values)
+    assert found["attributes"].dtype == np.float32
+    assert found["attributes"].tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 1]]
+    assert conditions.captions(config, values, found) == {"attributes": ["brown, Asleep", "none", "brown, Asleep"]}
+    given = conditions.from_user(config, 2, attributes=np.array([True, False, True]))
+    assert given["attributes"].tolist() == [[1, 0, 1]] * 2
+
+
 @pytest.mark.filterwarnings("ignore:1 of 3 captions")
 def test_users_texts_become_the_words_of_training() -> None:
     config = trained("text", words=4)
@@ -254,6 +283,9 @@ def test_users_may_pass_embeddings_frames_and_actions(table: str) -> None:
         (("label",), {"label": "dog_run"}, 'no class "dog_run"; .* dog_runs, .*cat_runs'),
         (("label",), {"text": "a dog"}, "trained with label, and not with text: leave that out"),
         ((), {"label": "dog_runs"}, "trained without conditions, and not with label"),
+        (("attributes",), {"attributes": "old,brwon"}, 'no attribute "brwon"; .* there are: brown, .*old'),
+        (("attributes",), {}, r"trained with attributes: give some \(--attributes brown,old\)"),
+        (("attributes",), {"attributes": np.ones(2)}, r"attributes is \[2\], expected \[3\]"),
         (("text",), {}, r"trained with texts: give one \(--text\)"),
         (("text",), {"text": "..."}, "without a word"),
         (("text",), {"embedding": np.ones(4)}, "trained with text, and not with embedding"),
@@ -377,3 +409,39 @@ def test_a_new_condition_is_one_entry_of_the_table(tmp_path: Path, monkeypatch, 
     assert "trained with pose: give it (--pose)" in capsys.readouterr().err
     with pytest.raises(ValueError, match='"pose", which needs "pose" in the clips'):
         conditions.complete(config, Synthetic(8, 16))
+
+
+def faces(folder: Path, count: int = 24) -> str:
+    """Pictures that are bright or dark, red or gray, with CelebA's list of which is which."""
+    rows = []
+    for number in range(1, count + 1):
+        bright, red = number % 2, number // 2 % 2
+        shades = np.random.default_rng(number).integers(0, 60, (20, 16, 3)) + 130 * bright
+        Image.fromarray((shades * (1, 1 - red, 1 - red)).astype(np.uint8)).save(folder / f"{number:06}.png")
+        rows.append(f"{number:06}.jpg {2 * bright - 1} {2 * red - 1}")
+    (folder / "list_attr_celeba.txt").write_text("\n".join([str(count), "Bright Red", *rows]))
+    return str(folder)
+
+
+def test_a_gan_learns_attributes_of_pictures_and_is_asked_for_them(tmp_path: Path, capsys) -> None:
+    (tmp_path / "faces").mkdir()
+    config = recipe("pixel_gan:celeba_conditional")
+    config.data.update(path=faces(tmp_path / "faces"), resolution=16)
+    config.model.discriminators.video.update(widths=(8, 8), factors=((1, 2, 2), (1, 2, 2)))
+    config.train.update(steps=60, batch_size=8)
+    config.eval.update(every=60, optional=())
+    config.optim.ema_decay = 0.9
+    config.optim.schedule = "constant_schedule"
+    train.train(config, tmp_path / "run")
+    command = ["--workdir", str(tmp_path / "run"), "--num=4"]
+    asked = ["--attributes=Bright", "--attributes=Bright,Red", "--attributes=", "--attributes=Red"]
+    assert sample.main([*command, *asked]) == 0, capsys.readouterr().err
+    made = np.load(tmp_path / "run" / "generated" / "samples.npz")
+    assert made["attributes"].tolist() == ["Bright", "Bright, Red", "none", "Red"]
+    red, _, blue = np.moveaxis(made["video"].astype(float).mean((1, 2, 3)), 1, 0)
+    assert min(red[:2]) > max(red[2:]) + 50 and blue[0] > blue[1] + 50  # bright ones, and the gray one of them
+    assert sample.main([*command, "--attributes=Bright,Rad"]) == 2
+    assert 'There is no attribute "Rad"; the nearest of those there are: Red, Bright.' in capsys.readouterr().err
+    config.data.layout = "classes"
+    with pytest.raises(ValueError, match='condition.on has "attributes", which needs a list of .* data.layout=attrib'):
+        train.prepare(config)

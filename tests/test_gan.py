@@ -202,6 +202,15 @@ def test_a_way_out_names_fields_that_there_are() -> None:
         assert ("static_conditioned" in str(refused.value)) == static
 
 
+def test_a_dense_generator_may_have_no_hidden_layer_but_not_less() -> None:
+    config = recipe("pixel_gan:tiny")
+    config.model.generator.width = 0
+    gan.make(config)
+    config.model.generator.width = -1
+    with pytest.raises(ValueError, match="model.generator.width is -1, expected at least"):
+        gan.make(config)
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from conftest import ROOT, recipe
 
@@ -21,11 +22,20 @@ NAMES = [
 ]
 
 
+class StandIn(Synthetic):
+    """Clips in place of data that are not there, with three attributes."""
+
+    attributes = ["old", "gray", "asleep"]
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {**super().__getitem__(index), "attributes": np.zeros(3, np.float32)}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_makes_a_method(name: str) -> None:
     config = recipe(name)
     config_lib.check(config, devices=1)
-    source = Synthetic(config.data.frames, config.data.resolution)  # stands for data that are not there
+    source = StandIn(config.data.frames, config.data.resolution)
     config = conditions.complete(config, source)
     method = make_method(config)
     clip = conditions.wrap(config, source)[0]

@@ -58,10 +58,8 @@ def _seeming(index: Index) -> tuple[str, str]:
     """The layout that a folder seems to have, and what else it may be."""
     layout = recognized(index)
     if layout == "attributes":
-        return (
-            "classes",
-            f" ({find_lists(index.root)[0]} lists attributes: --attributes NAME,NAME makes domains of them)",
-        )
+        ways = "--attributes NAME,NAME makes domains of them, --layout attributes a condition of all"
+        return "classes", f" ({find_lists(index.root)[0]} lists attributes: {ways})"
     notes = {
         "pairs": "A and B have the same names; where they show different scenes: --layout two_sides",
         "two_sides": "A and B have different names",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxvid.data.index import without_ending
-from jaxvid.names import choice, show
+from jaxvid.names import choice, first_few, show
 
 PATTERN = "*[aA][tT][tT][rR]*"
 USUAL = "list_attr_celeba"
@@ -19,6 +19,18 @@ def find_lists(root: str) -> list[Path]:
         if files:
             return files
     return []
+
+
+def read_names(file: Path) -> list[str]:
+    """The names of all attributes of a list, in its order. Raises ValueError as `read_list`, and where it has none."""
+    rows = _rows(file)
+    if file.suffix == ".txt":
+        _count(file, next(rows, (1, [])))
+    _, names = next(rows, (2, []))
+    names = names if file.suffix == ".txt" else names[1:]
+    if not names or len({*names}) < len(names):
+        raise ValueError(f"{file} names the attributes {first_few(names) or 'of none'}, expected different names")
+    return names
 
 
 def read_list(file: Path, chosen: Sequence[str]) -> dict[str, list[str]]:

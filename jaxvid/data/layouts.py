@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxvid.data.attributes import attributes_of, find_lists, read_list
+from jaxvid.data.attributes import attributes_of, find_lists, read_list, read_names
 from jaxvid.data.folder import Folder, check_settings
 from jaxvid.data.index import JUNK, Index, build_index, without_ending
 from jaxvid.data.splits import EVAL, TRAIN, find_parts
@@ -47,8 +48,9 @@ def make_folder(
     Args:
       path, frames, resolution, stride, fps, split, holdout, index: see `Folder`.
       layout: "classes" (`Folder`), "two_sides" (`TwoSides`), "pairs" (`Pairs`), "side_by_side" (`SideBySide`),
-        "domains" (`Domains`: its sub-folders), or "attributes" (`Domains`: pictures by a list, see `by_attributes`).
-      attributes: of the layout "attributes": the names that are domains.
+        "domains" (`Domains`: its sub-folders), or "attributes" (`Attributed`: pictures and a list of what they have; or
+        `Domains` by that list, see `by_attributes`).
+      attributes: of the layout "attributes": the names that are domains; empty: all are a condition, and none a domain.
 
     Raises ValueError as `Folder` does, and for a folder that has not this layout.
     """
@@ -62,8 +64,8 @@ def make_folder(
         layout = "classes"  # a plain folder says what it searched for
     if layout == "domains":
         index = by_folder(index)
-    if layout == "attributes":
-        index = by_attributes(index, attributes)
+    if layout == "attributes" and attributes:
+        index, layout = by_attributes(index, attributes), "domains"
     settings = {"path": path, "frames": frames, "resolution": resolution, "stride": stride, "fps": fps}
     return LAYOUTS[layout](index=index, split=split, holdout=holdout, **settings)
 
@@ -242,13 +244,51 @@ class Domains(Folder):
         return super().__getitem__(int(self._draws[index]))
 
 
+class Attributed(Folder):
+    """A folder of pictures with a list of attributes: an item holds `attributes` float32 [K], 1 for each that it has.
+
+    The list is at the top of the folder or beside it, see `attributes.read_list`. Files without a row are skipped.
+
+    Attributes:
+      attributes: the K names, in the order of the list.
+
+    Raises ValueError as `Folder` does, without a list, and for a list that cannot be read or has a row for no file.
+    """
+
+    KIND = "folder with attributes"
+
+    def __init__(self, index: Index, **settings: Any):
+        file = _only_list(index.root)
+        self.attributes = read_names(file)
+        rows = _rows_of(index, file, self.attributes)
+        named = {name: name for name, row in rows.items() if row is not None}
+        without = [(name, f"{file.name} has no row for it") for name in rows if name not in named]
+        super().__init__(index=_chosen(index, named, without), **settings)
+        columns = {name: column for column, name in enumerate(self.attributes)}
+        self._rows = np.zeros((len(self._names), len(columns)), np.float32)
+        for number, name in enumerate(self._names):
+            self._rows[number, [columns[each] for each in rows[name] or ()]] = 1
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {**super().__getitem__(index), "attributes": self._rows[self.clips[index, 0]]}
+
+    @property
+    def sha256(self) -> str:
+        """See `Source`: with the attributes."""
+        return _digest([super().sha256, *self.attributes, hashlib.sha256(self._rows.tobytes()).hexdigest()])
+
+    def summary(self) -> str:
+        """See `Source.summary`."""
+        return f"{super().summary()}, {plural(len(self.attributes), 'attribute')}"
+
+
 LAYOUTS: dict[str, Callable[..., Folder | TwoSides]] = {
     "classes": Folder,
     "two_sides": TwoSides,
     "pairs": Pairs,
     "side_by_side": SideBySide,
     "domains": Domains,
-    "attributes": Domains,
+    "attributes": Attributed,
 }
 AS_SIDES = "trainA/ and trainB/, train/A/ and train/B/, A/train/ and B/train/, or A/ and B/"
 AS_DOMAINS = "a sub-folder each, at the top or in train/ and val/"
@@ -327,25 +367,10 @@ def by_attributes(index: Index, attributes: Sequence[str]) -> Index:
     The list of attributes is at the top of the folder or beside it, see `attributes.read_list`. Files that have none or
     several of the attributes are skipped. Raises ValueError without a list, and for attributes that no file has.
     """
-    files = find_lists(index.root)
-    if len(files) != 1:
-        found = f"several lists of attributes, {', '.join(map(str, files))}" if files else "no list of attributes"
-        expected = "list_attr_celeba.txt, or one .txt or .csv with attr in its name, in it or beside it"
-        raise ValueError(f"{index.root} has {found}: expected {expected}")
-    file = files[0]
-    if not attributes:
-        example = "('Black_Hair', 'Blond_Hair', 'Brown_Hair')"
-        raise ValueError(f"data.attributes is empty: name the attributes of {file} that are domains, as {example}")
-    pictures = read_list(file, attributes)
+    file = _only_list(index.root)
     opposite = [] if len(attributes) > 1 else [f"not {attributes[0]}"]
-    domains: dict[str, list[str] | None] = {}
-    for name in index.found:
-        row = attributes_of(pictures, name)
-        domains[name] = row if row is None else row or opposite
-    if all(domain is None for domain in domains.values()):
-        named = f"{first_few([*pictures][:3])}, and the folder has {first_few([*domains][:3])}"
-        count = plural(len(domains), "file")
-        raise ValueError(f"{file} has a row for none of {count} in {index.root}: it names {named}")
+    rows = _rows_of(index, file, attributes)
+    domains = {name: row if row is None else row or opposite for name, row in rows.items()}
     for wanted in [*attributes, *opposite]:
         if [wanted] not in domains.values():
             raise ValueError(f"the domain {wanted!r} has none of {plural(len(domains), 'file')} in {index.root}")
@@ -361,6 +386,27 @@ def by_attributes(index: Index, attributes: Sequence[str]) -> Index:
         else:
             names[name] = f"{top}/{domain[0]}/{rest}" if top in parts else f"{domain[0]}/{name}"
     return _chosen(index, names, others)
+
+
+def _only_list(root: str) -> Path:
+    """The list of attributes of a folder. Raises ValueError where there is none, or more than one."""
+    files = find_lists(root)
+    if len(files) != 1:
+        found = f"several lists of attributes, {', '.join(map(str, files))}" if files else "no list of attributes"
+        expected = "list_attr_celeba.txt, or one .txt or .csv with attr in its name, in it or beside it"
+        raise ValueError(f"{root} has {found}: expected {expected}")
+    return files[0]
+
+
+def _rows_of(index: Index, file: Path, attributes: Sequence[str]) -> dict[str, list[str] | None]:
+    """Which of the attributes each file of an index has by the list; None without a row. ValueError if none has one."""
+    pictures = read_list(file, attributes)
+    rows = {name: attributes_of(pictures, name) for name in index.found}
+    if all(row is None for row in rows.values()):
+        named = f"{first_few([*pictures][:3])}, and the folder has {first_few([*rows][:3])}"
+        count = plural(len(rows), "file")
+        raise ValueError(f"{file} has a row for none of {count} in {index.root}: it names {named}")
+    return rows
 
 
 def repeated(number: int, length: int, seed: int) -> np.ndarray:

@@ -29,14 +29,16 @@ class Source(Protocol):
     """Clips by index: item `i` is a pure function of the source's settings and `i`.
 
     An item holds `video` uint8 [T,h,w,3] (an image is T=1; h and w may exceed the resolution, since clips are cropped),
-    `label` int32 [], `text` str [], and, where the source has them, `action` float32 [T,A], `input` uint8 [T,h,w,3]
-    (the clip to translate), `target` int32 [] (the label to translate to) and `truth` uint8 [T,h,w,3] (the true
-    translation, where it is known and is not `video`). One that holds `tokens`, see `jaxvid.data.tokens`, needs no
+    `label` int32 [], `text` str [], and, where the source has them, `attributes` float32 [K] (1 for what is true of the
+    clip, 0 for what is not), `action` float32 [T,A], `input` uint8 [T,h,w,3] (the clip to translate), `target` int32 []
+    (the label to translate to) and `truth` uint8 [T,h,w,3] (the true translation, where it is known and is not
+    `video`). One that holds `tokens`, see `jaxvid.data.tokens`, needs no
     video. An item that cannot be read raises DamagedClip.
 
-    A source that knows its texts without reading clips may list them as `texts`, files that it leaves out as `skipped`
-    [(name, reason)], and a digest of what it holds, by which a run notices other data, as `sha256`. Where `video` is
-    not the true translation of `input`, its attribute `paired` is False: then they may differ in size.
+    A source with `attributes` in its items lists their K names as `attributes`. One that knows its texts without
+    reading clips may list them as `texts`, files that it leaves out as `skipped` [(name, reason)], and a digest of what
+    it holds, by which a run notices other data, as `sha256`. Where `video` is not the true translation of `input`, its
+    attribute `paired` is False: then they may differ in size.
     """
 
     classes: list[str]

@@ -66,6 +66,7 @@ def write_records(source: Source, path: str, shards: int = 16, workers: int = 4)
         "frames": frames[0],
         "resolution": min(sides),
         "classes": list(source.classes),
+        "attributes": list(getattr(source, "attributes", ())),
         "paired": is_paired(source),
         "shards": written,
         "damaged": damaged.files,
@@ -106,6 +107,7 @@ class Records:
                     f" lower data.{name} or write the records again"
                 )
         self.frames, self.resolution, self.classes = frames, resolution, list(self._about["classes"])
+        self.attributes = list(self._about.get("attributes", ()))
         self.paired = self._about.get("paired", True)
         self._clips = Shards(self._folder, self._about["shards"])
 

@@ -29,9 +29,10 @@ class TFDS:
     """Clips of a prepared TFDS data set: the middle T frames of each video, or each image as a video of one frame.
 
     An item has `video` uint8 [T,h,w,3] with the shorter side resized to `resolution` (gray repeated in three channels),
-    `label` int32 [] (0 if the set has no classes), `text` (a caption, else the class name, else ""), and `action`
-    float32 [T,A] if the set has one vector "action" per frame. Shorter videos raise DamagedClip. Evaluation reads the
-    split validation or test; if there is neither, the last tenth of train, which training leaves out.
+    `label` int32 [] (0 if the set has no classes), `text` (a caption, else the class name, else ""), `action` float32
+    [T,A] if the set has one vector "action" per frame, and `attributes` float32 [K] (1 or 0) if it has a dict of them,
+    as celeb_a; the source's `attributes` are their names. Shorter videos raise DamagedClip. Evaluation reads the split
+    validation or test; if there is neither, the last tenth of train, which training leaves out.
 
     Args:
       dataset: name in TFDS, with optional config and version: "ucf101/ucf101_1:2.0.0"; "" if `path` is the folder of a
@@ -54,6 +55,7 @@ class TFDS:
         if frames > 1 and not self._features.sequence:
             raise ValueError(f"{self._name} contains images, which are videos of 1 frame; frames is {frames}")
         self.classes = list(self._features.classes)
+        self.attributes = ["/".join(path[1:]) for path in self._features.attributes]
         self._split, self._note = _choose_split(builder, split)
         self._source = _random_access(builder, self._split, self._features)
 
@@ -81,6 +83,8 @@ class TFDS:
         }
         if features.action:
             clip["action"] = np.asarray(_value(example, features.action)[chosen], np.float32)
+        if features.attributes:
+            clip["attributes"] = np.array([_value(example, path) for path in features.attributes], np.float32)
         return clip
 
     def summary(self) -> str:
@@ -108,6 +112,7 @@ class _Features(NamedTuple):
     classes: list[str]
     text: Keys | None
     action: Keys | None
+    attributes: list[Keys]
 
 
 class _Encoded:
@@ -190,7 +195,9 @@ def _find_features(features: Any, name: str) -> _Features:
     actions = [path for path, feature, n in leaves if path[-1:] == ("action",) and n + len(feature.shape or ()) == 2]
     label, classes = (labels[0][0], labels[0][1].names) if labels else (None, [])
     others, text, action = [path for path, *_ in videos[1:]], next(iter(texts), None), next(iter(actions), None)
-    return _Features(*videos[0], others, label, classes, text, action)
+    flags = [leaf[:2] for leaf in leaves if leaf[0][0] == "attributes" and len(leaf[0]) > 1 and leaf[2] == 0]
+    attributes = [path for path, feature in flags if feature.np_dtype == np.bool_ and feature.shape == ()]
+    return _Features(*videos[0], others, label, classes, text, action, attributes)
 
 
 def _choose_split(builder: Any, split: str) -> tuple[str, str]:

@@ -75,6 +75,18 @@ def drawing(seed: int) -> Network:
     return Network(extract, {})
 
 
+def with_weights(metrics: Sequence[str]) -> list[str]:
+    """Those of the metrics whose published weights are in the user's cache; warns of the others, in a sentence each."""
+    found = []
+    for name in suite.named(metrics):
+        tap = METRICS[name].tap
+        if tap and tap[0] in suite.DEFAULTS and not (path := weights.cache_path(tap[0])).exists():
+            warnings.warn(f"{name} is left out of the evaluations: {weights.absent(tap[0], path)}", stacklevel=2)
+        else:
+            found.append(name)
+    return found
+
+
 class Meter:
     """Turns clips into the features that some metrics need, and features into scores.
 

@@ -285,7 +285,7 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
         asked = jax.nn.one_hot(batch["label"], len(condition.classes), dtype=bool)
         values = jnp.where(asked, scalars["class_accuracy"][:, None], jnp.nan)
         profiles["accuracy_by_class"] = Profile(values, condition.classes)
-    if condition.on == ("label",):
+    if condition.on in (("label",), ("attributes",)):
         others = sample(setup, state, batch, fold_keys(keys, 1))
         scalars["class_diversity"] = losses.mean_absolute_error(fake, others)
     return Evaluated(scalars=scalars, profiles=profiles, panels={"original": real, "sample": fake})
@@ -308,13 +308,13 @@ def warnings(metrics: Mapping[str, float]) -> list[str]:
     if share < COLLAPSED:
         found.append(
             f"samples differ from each other {share:.0%} as much as the data do: the generator collapses; lower "
-            "optim.learning_rate, or add loss.r1 or loss.lecam."
+            "optim.learning_rate or loss.reconstruction, or add loss.r1 or loss.lecam."
         )
     share = metrics.get("class_diversity", jnp.inf) / max(metrics["data_diversity"], 1e-9)
     if share < ALIKE:
         found.append(
-            f"samples of one class differ from each other {share:.0%} as much as the data do: the generator shows one "
-            "clip of each; lower optim.learning_rate, or set model.generator.static_conditioned to False, "
-            "if there is one."
+            f"samples of one class, or of the same attributes, differ from each other {share:.0%} as much as the data "
+            "do: the generator shows one clip of each; lower optim.learning_rate or loss.reconstruction, or set "
+            "model.generator.static_conditioned to False, if there is one."
         )
     return found

@@ -43,6 +43,13 @@ def cache_path(network: str) -> Path:
     return cache_folder() / "weights" / f"{network}.safetensors"
 
 
+def absent(network: str, path: Path) -> str:
+    """The sentence about weights that are not there, with the command that makes them."""
+    source, size = SOURCES[network]
+    command = f"`python -m jaxvid.metrics.weights {source}`"
+    return f"{path} with the weights of {network} does not exist: {command} fetches and converts them ({size})."
+
+
 def load(network: str, path: str | Path | None = None) -> tuple[dict[str, Any], WeightInfo]:
     """Converted weights, checked against their digest; nothing is ever downloaded.
 
@@ -57,11 +64,7 @@ def load(network: str, path: str | Path | None = None) -> tuple[dict[str, Any], 
     choice("network", network, NETWORKS)
     path = Path(path or cache_path(network))
     if not path.exists():
-        source, size = SOURCES[network]
-        raise FileNotFoundError(
-            f"{path} with the weights of {network} does not exist: `python -m jaxvid.metrics.weights {source}` "
-            f"fetches and converts them ({size})."
-        )
+        raise FileNotFoundError(absent(network, path))
     with errors_named(path):
         try:
             with safe_open(path, framework="numpy") as file:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvid.models.gan_blocks import INITIAL_VARIANCE, Critique, Head, Limited, Noise
+from jaxvid.models.gan_blocks import INITIAL_VARIANCE, Critique, Head, Limited, Noise, concatenate
 from jaxvid.nn.activation import leaky_relu, variance_preserving
 from jaxvid.shapes import expect
 
@@ -16,7 +16,8 @@ from jaxvid.shapes import expect
 class DenseGenerator(nn.Module):
     """{"video": noise [B,noise]} and a condition [B,F] or None -> video [B,*size] in [-1, 1], float32.
 
-    One dense layer of `width` features for the noise, one for the condition, and one from their sum to all pixels.
+    One dense layer of `width` features for the noise, one for the condition, and one from their sum to all pixels; of
+    width 0, one dense layer alone, from the noise and the condition side by side to all pixels.
 
     Attributes:
       variance: of the videos before training, about. Pixels that start black or white are long in changing.
@@ -35,12 +36,16 @@ class DenseGenerator(nn.Module):
     @nn.compact
     def __call__(self, noise: Noise, condition: jax.Array | None, train: bool) -> jax.Array:
         expect(f"[B,{self.noise}]", float, noise=noise["video"])
-        x = nn.Dense(self.width, dtype=self.dtype, name="of_noise")(noise["video"])
-        if condition is not None:
-            x += nn.Dense(self.width, dtype=self.dtype, name="of_condition")(condition)
+        if self.width:
+            x = nn.Dense(self.width, dtype=self.dtype, name="of_noise")(noise["video"])
+            if condition is not None:
+                x += nn.Dense(self.width, dtype=self.dtype, name="of_condition")(condition)
+            x = leaky_relu(x)
+        else:
+            x = concatenate(noise["video"], condition)
         init = variance_preserving(self.variance)
         to_pixels = nn.Dense(math.prod(self.size), dtype=self.dtype, kernel_init=init, name="pixels")
-        return nn.tanh(to_pixels(leaky_relu(x)).astype(jnp.float32)).reshape(-1, *self.size)
+        return nn.tanh(to_pixels(x).astype(jnp.float32)).reshape(-1, *self.size)
 
 
 class Continuation(nn.Module):

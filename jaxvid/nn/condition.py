@@ -18,6 +18,7 @@ from jaxvid.shapes import expect
 
 LAYOUTS = {  # of conditions, by their kind
     "label": ("[B]", int),
+    "attributes": ("[B,K]", float),
     "words": ("[B,L]", int),
     "frames": ("[B,T,A]", float),
     "video": ("[B,k>=1,H,W,C]", float),
@@ -45,6 +46,7 @@ class ConditionEncoder(nn.Module):
     The vector is the sum of an embedding of each condition, over the root of their number: of about unit variance.
     Conditions, any of them:
       label: int [B], below `classes`.
+      attributes: float [B,K], 1 for each that an example has, 0 for the others.
       words: int [B,L] from `data.text.tokenize`, of a vocabulary of so many words.
       those of `frames`: float [B,T,A].
       those of `videos`: float [B,k,H,W,C] in [-1, 1].
@@ -72,7 +74,11 @@ class ConditionEncoder(nn.Module):
     def __call__(self, conditions: Mapping[str, jax.Array]) -> Encoded:
         self._check(conditions)
         text = TextEncoder(vocabulary=self.vocabulary, features=self.features, dtype=self.dtype, name="text")
-        encoders: dict[str, Callable[[jax.Array], jax.Array]] = {"label": self._label, "words": text}
+        encoders: dict[str, Callable[[jax.Array], jax.Array]] = {
+            "label": self._label,
+            "attributes": self._attributes,
+            "words": text,
+        }
         for name in sorted(conditions.keys() - {*encoders, *self.frames, *self.videos}):
             encoders[name] = functools.partial(self._embedding, name)
         encoders |= {name: functools.partial(self._all_frames, name) for name in self.frames}
@@ -120,6 +126,9 @@ class ConditionEncoder(nn.Module):
         unit = nn.initializers.normal(1.0)
         table = nn.Embed(self.classes, self.features, dtype=self.dtype, embedding_init=unit, name="label")
         return table(jnp.where(label < 0, self.classes, label))  # beyond the table is nan; -1 would be the last class
+
+    def _attributes(self, x: jax.Array) -> jax.Array:
+        return self._dense("attributes")(2 * x - 1)  # a norm as of embeddings would take away how many there are
 
     def _embedding(self, name: str, x: jax.Array) -> jax.Array:
         return self._dense(name)(nn.LayerNorm(dtype=self.dtype, name=f"{name}_norm")(x))

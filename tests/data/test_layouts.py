@@ -526,6 +526,33 @@ def test_attributes_keep_the_parts(tree):
     assert used(held_out) == ["val/000003.png", "val/000008.png"]
 
 
+@pytest.mark.parametrize("name", ["list_attr_celeba.txt", "list_attr_celeba.csv"])
+def test_without_names_all_attributes_are_a_vector(tree, tmp_path, name, capsys):
+    root = tree({f"{n:06}.png": n for n in range(1, 15)})
+    write_list(root / name, ROWS)
+    train, held_out = both(root, "attributes")
+    assert train.attributes == [*HAIR, "Male"] and train.classes == []
+    assert dict(train.skipped) == {"000014.png": f"{name} has no row for it"}
+    items = [*train, *held_out]
+    assert sorted(shown(items, "video")) == list(range(1, 14))
+    for item, number in zip(items, shown(items, "video"), strict=True):
+        assert item["attributes"].dtype == np.float32
+        assert item["attributes"].tolist() == [max(0, value) for value in ROWS[f"{number:06}.jpg"]]
+    assert "4 attributes" in train.summary()
+    copy = pickle.loads(pickle.dumps(train))
+    assert copy.sha256 == train.sha256 and copy[3]["attributes"].tolist() == train[3]["attributes"].tolist()
+    command = [str(root), "--frames=1", "--resolution=24", "--layout=attributes", f"--convert={tmp_path / 'records'}"]
+    assert main(command) == 0
+    records = Records(str(tmp_path / "records"), 1, 24)
+    assert records.attributes == train.attributes
+    assert Counter(item["attributes"].tobytes() for item in records) == Counter(
+        item["attributes"].tobytes() for item in train
+    )
+    number = shown(train, "video")[0]
+    write_list(root / name, ROWS | {f"{number:06}.jpg": (-1, -1, -1, -1)})
+    assert both(root, "attributes")[0].sha256 != train.sha256
+
+
 def test_rows_of_a_list_may_hold_folders():
     assert layouts.attributes_of({"a/1": ["x"], "2": []}, "a/1.png") == ["x"]
     assert layouts.attributes_of({"a/1": ["x"], "2": []}, "b/2.png") == []
@@ -544,7 +571,6 @@ def test_bad_lists_are_one_sentence(tree):
     refused("has no list of attributes: expected list_attr_celeba.txt, or")
     write_list(file, ROWS)
     refused('data.attributes is "Blond", expected one of .*; did you mean Blond_Hair?', ("Black_Hair", "Blond"))
-    refused("data.attributes is empty: name the attributes of .* as .'Black_Hair'", ())
     write_list(file, ROWS, count=200)
     refused("is incomplete: its first line says 200 pictures, and it has rows of 14")
     write_list(file, {name: (1, -1, -1, 1) for name in ROWS})
@@ -560,7 +586,14 @@ def test_bad_lists_are_one_sentence(tree):
     refused("line 1: expected the number of pictures, found 'image Male'")
     file.write_bytes(b"1\nMale\n\xff.jpg 1\n")
     refused("is not UTF-8", ("Male",))
+    write_list(file, ROWS, names=("Male", "Bald", "Male", "Young"))
+    refused("names the attributes Male, Bald, Male, Young, expected different names", ())
+    write_list(file, {f"x{name}": row for name, row in ROWS.items()})
+    refused("has a row for none of 11 files", ())
+    write_list(file, ROWS, count=200)
+    refused("is incomplete: its first line says 200 pictures, and it has rows of 14", ())
     file.unlink()
+    refused("has no list of attributes: expected list_attr_celeba.txt, or", ())
     for name in ("a_attr.txt", "b_attr.txt"):
         write_list(root / name, ROWS)
     refused("has several lists of attributes, .*a_attr.txt, .*b_attr.txt: expected list_attr_celeba.txt, or one")

@@ -152,6 +152,7 @@ def test_the_features_of_built_in_sets(name, video, encoded, sequence, classes, 
         found = _find_features(tfds.builder(name, data_dir=str(tmp_path)).info.features, name)
     assert found[:3] == (video, encoded, sequence) and len(found.classes) == classes
     assert (found.action == ("action",)) == (name == "bair_robot_pushing_small")
+    assert len(found.attributes) == (40 if name == "celeb_a" else 0)
 
 
 def test_make_source(prepared):
@@ -194,6 +195,24 @@ def test_images_are_videos_of_one_frame(tmp_path):
     source = TFDS("pictures", 1, 20, path=str(tmp_path))
     assert len(source) == 9 and source[0]["video"].shape == (1, 20, 20, 3)
     assert len(np.unique(source[0]["video"])) == 1
+
+
+def test_a_dict_of_what_is_true_is_a_vector_of_attributes(tmp_path):
+    f = tfds.features
+    features = {
+        "image": f.Image(shape=(20, 20, 1)),
+        "attributes": {"Bald": np.bool_, "Young": np.bool_, "age": np.int32},
+    }
+
+    def face(i):
+        flags = {"Bald": i % 2 == 0, "Young": i < 4, "age": i}
+        return {"image": png(np.full((20, 20), 10 * i, np.uint8)), "attributes": flags}
+
+    prepare(str(tmp_path), "Faces", f.FeaturesDict(features), face, {"train": 6, "test": 2})
+    source = TFDS("faces", 1, 20, path=str(tmp_path))
+    assert source.attributes == ["Bald", "Young"]
+    for number, clip in by_number(source).items():
+        assert clip["attributes"].tolist() == [number % 2 == 0, number < 4] and clip["attributes"].dtype == np.float32
 
 
 def test_a_set_prepared_without_random_access_is_named(prepared, tmp_path):

@@ -22,7 +22,7 @@ from jaxvid.evaluate.__main__ import main
 from jaxvid.metrics import features
 from jaxvid.metrics.frechet import distance_of_features
 from jaxvid.metrics.weights import WeightInfo
-from jaxvid.train import train
+from jaxvid.train import make_meter, train
 
 SOURCE = Synthetic(10, 16, "eval")
 VIDEOS = np.stack([SOURCE[index]["video"] for index in range(12)])
@@ -246,6 +246,20 @@ def test_a_run_scores_itself_while_it_trains_and_afterwards(sets, tmp_path) -> N
     with pytest.raises(ValueError, match="did you mean fvd"):
         train(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_optional_metrics_are_measured_where_their_weights_are(sets, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = recipe("pixel_gan:celeba")
+    assert config.eval.optional == ("fid",)
+    config.data.frames, config.eval.metrics, config.eval.optional = 8, ("motion",), ("fid", "psnr")
+    with pytest.warns(UserWarning, match="fid is left out of the evaluations: .* does not exist: `python -m "):
+        without = make_meter(config, 12)
+    assert (without.of_sets, without.of_pairs) == (["motion"], ["psnr"])
+    weights = meter.weights.cache_path("inception")
+    weights.parent.mkdir(parents=True)
+    weights.touch()  # what is read from it stands in `sets`
+    assert make_meter(config, 12).of_sets == ["motion", "fid"]
 
 
 def flat(levels: np.ndarray, frames: int) -> np.ndarray:

@@ -69,6 +69,7 @@ GENERATORS = {
     "layered": layered(4),
     "layered gradients": layered(4, gradients=True),
     "dense": DenseGenerator(size=(4, 8, 8, 3), noise=5, width=7),
+    "one dense layer": DenseGenerator(size=(4, 8, 8, 3), noise=5, width=0),
 }
 
 
@@ -84,6 +85,16 @@ def test_generators_make_videos_of_noise_and_of_conditions(name: str) -> None:
     assert jnp.abs(video[0] - video[1]).max() > 1e-4
     plain = jax.eval_shape(lambda: network.init_with_output(jax.random.key(0), noise_for(network), None, False))[0]
     assert plain.shape == video.shape
+
+
+def test_of_width_0_a_dense_generator_is_one_layer() -> None:
+    network, condition = DenseGenerator(size=(1, 8, 8, 3), noise=5, width=0), jnp.asarray([[0.0, 1.0], [1.0, 0.0]])
+    noise = noise_for(network)
+    video, variables = network.init_with_output(jax.random.key(0), noise, condition, False)
+    layer = variables["params"].pop("pixels")
+    assert not variables["params"] and layer["kernel"].shape == (5 + 2, 8 * 8 * 3)
+    expected = np.tanh(np.concatenate([noise["video"], condition], 1) @ layer["kernel"] + layer["bias"])
+    np.testing.assert_allclose(video, expected.reshape(2, 1, 8, 8, 3), atol=1e-6)
 
 
 class Constant(nn.Module):

@@ -16,6 +16,7 @@ BATCH, VOCABULARY, SCALE = 64, 40, (0.02, 3.0)
 FRAMES = RNG.uniform(-1, 1, (BATCH, 16, 16, 3)).astype(np.float32)
 CONDITIONS = {
     "label": RNG.integers(0, 20, BATCH),
+    "attributes": RNG.integers(0, 2, (BATCH, 12)).astype(np.float32),
     "words": np.where(np.arange(9) < RNG.integers(3, 10, (BATCH, 1)), RNG.integers(2, 42, (BATCH, 9)), 0),
     "embedding": RNG.normal(0, 0.05, (BATCH, 30)).astype(np.float32),
     "action": (RNG.normal(0, 1, (BATCH, 4, 2)) * SCALE).astype(np.float32),
@@ -43,7 +44,7 @@ def parts(params: dict) -> dict[str, np.ndarray]:
 def test_conditions_are_added_and_each_has_about_unit_variance(parts: dict[str, np.ndarray]) -> None:
     together, alone = parts["all"], {name: part for name, part in parts.items() if name != "all"}
     assert together.shape == (BATCH, 48) and together.dtype == np.float32
-    np.testing.assert_allclose(together, sum(alone.values()) / np.sqrt(5), atol=1e-5)
+    np.testing.assert_allclose(together, sum(alone.values()) / np.sqrt(6), atol=1e-5)
     for name, part in alone.items():
         assert 0.5 < np.sqrt(np.square(part).mean()) < 1.5, name
         distance = np.sqrt(np.square(part[1:] - part[:-1]).mean())
@@ -52,6 +53,18 @@ def test_conditions_are_added_and_each_has_about_unit_variance(parts: dict[str, 
 
 def test_the_label_is_a_row_of_a_table(params: dict, parts: dict[str, np.ndarray]) -> None:
     np.testing.assert_array_equal(parts["label"], params["label"]["embedding"][CONDITIONS["label"]])
+
+
+def test_attributes_are_half_on_half_off_and_keep_how_many_there_are(
+    params: dict, parts: dict[str, np.ndarray]
+) -> None:
+    """A dense layer of 1 for each that is there and -1 for each that is not: all and none are opposites."""
+    signs = np.where(CONDITIONS["attributes"] > 0, 1, -1)
+    expected = signs @ params["attributes"]["kernel"] + params["attributes"]["bias"]
+    np.testing.assert_allclose(parts["attributes"], expected, atol=1e-5)
+    every = {"attributes": jnp.ones((1, 12))}
+    both = [MODULE.apply({"params": params}, each).vector for each in (every, {"attributes": jnp.zeros((1, 12))})]
+    np.testing.assert_allclose(*np.array(both) * [[[1]], [[-1]]], atol=1e-6)
 
 
 def test_actions_are_measured_in_their_own_scale(params: dict, parts: dict[str, np.ndarray]) -> None:
