@@ -88,7 +88,12 @@ def get_config(variant: str = "") -> ConfigDict:
         config.loss.update(augment=("translation",), bound=5.0)
     if variant in ("folder", "256"):
         config.data.update(name="folder", resolution=64, stride=1)
-        config.model.generator.update(name="resnet", norm="frame", widths=(32, 64, 128), blocks=6)
+        # The literature's networks, weights and rate, for pictures that have to change more.
+        config.model.generator.update(name="resnet", norm="frame", widths=(32, 64, 128), blocks=6, output="direct")
+        for panel in config.model.discriminators.values():
+            panel.norm = "frame"
+        config.loss.update(cycle=5.0, identity=2.5)
+        config.optim.learning_rate = 2e-4
         config.augment.geometric = True
         config.train.update(steps=20_000, save_every=1000)
         config.eval.update(every=1000)

@@ -35,12 +35,29 @@ def kernel_size(factor: Triple) -> Triple:
     return time, height, width
 
 
+def mirrored(init: nn.initializers.Initializer) -> nn.initializers.Initializer:
+    """Kernels [kt,kh,kw,I,O] of the same variance that are their own mirror images, up and down, left and right."""
+
+    def initialize(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        kernel = init(key, shape, dtype)
+        kernel = kernel + kernel[:, ::-1]
+        return (kernel + kernel[:, :, ::-1]) / 2
+
+    return initialize
+
+
 class Upsample(nn.Module):
-    """Features [B,T,H,W,C] -> [B,T*t,H*h,W*w,features] for factor (t,h,w): a transposed convolution of that stride."""
+    """Features [B,T,H,W,C] -> [B,T*t,H*h,W*w,features] for factor (t,h,w): a transposed convolution of that stride.
+
+    Attributes:
+      mirrored: kernels begin as mirror images, so that even features lead to an even output, not to a checkerboard
+        (Odena et al., 2016).
+    """
 
     features: int
     factor: Triple
     gain: float = 1.0  # of the variance, from leaky features to the output, before training
+    mirrored: bool = False
     dtype: Any = None
 
     @nn.compact
@@ -49,6 +66,7 @@ class Upsample(nn.Module):
         # untrained samples would all be the same gray.
         places = math.prod(self.factor)
         init = variance_preserving(self.gain * places * 2 / (1 + SLOPE**2))
+        init = mirrored(init) if self.mirrored else init
         shape = kernel_size(self.factor)
         return ConvTranspose(self.features, shape, self.factor, dtype=self.dtype, kernel_init=init)(x)
 

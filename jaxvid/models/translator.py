@@ -129,7 +129,7 @@ class Decoder(nn.Module):
     ) -> jax.Array:
         codes = None if code is None else code[:, None]
         for index in reversed(range(len(self.widths) - 1)):
-            x = Upsample(features=self.widths[index], factor=HALF, dtype=self.dtype)(x)
+            x = Upsample(features=self.widths[index], factor=HALF, mirrored=True, dtype=self.dtype)(x)
             x = Activation(norm=self.norm, dtype=self.dtype)(x, codes, train)
             if self.skips:
                 x = jnp.concatenate([x, features[index]], -1)
