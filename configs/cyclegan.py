@@ -53,7 +53,7 @@ LOSS = {
     "differences": 0.0,  # weight of |change of F(G(a)) - change of a| from frame to frame
     "stillness": 0.0,  # weight of the change of G(a) where a stands still
     "bound": 0.0,  # the largest weight of any of these; 0: none
-    "reject_source": False,  # each discriminator also rejects real videos of the other domain
+    "reject_source": True,  # each discriminator also rejects real videos of the other domain
     "pool": 50,  # translations that the discriminators learn from again; 0: none
     "r1": 0.0,  # weight of slope^2 / 2 at real videos
     "augment": (),  # of all that is judged: names in nn/augment.py
@@ -84,7 +84,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval.update(every=250)
     if variant == "improved":
         config.augment.update(geometric=True, temporal=True)
-        config.loss.update(cycle_features=0.5, commuting=1.0, differences=2.0, stillness=1.0, reject_source=True)
+        config.loss.update(cycle_features=0.5, commuting=1.0, differences=2.0, stillness=1.0)
         config.loss.update(augment=("translation",), bound=5.0)
     if variant in ("folder", "256"):
         config.data.update(name="folder", resolution=64, stride=1)

@@ -17,6 +17,7 @@ from jaxvid.models.gan_blocks import (
     Limited,
     Renderer,
     Trunk,
+    Upsample,
     sample_frames,
 )
 from jaxvid.models.gan_fc import Continuation, DenseDiscriminator, DenseGenerator
@@ -288,3 +289,15 @@ def test_a_pooled_discriminator_does_not_ask_where() -> None:
     first, second = (discriminator.apply(variables, video, None, train=False) for video in at)
     np.testing.assert_allclose(first.logits, second.logits, rtol=1e-4)
     assert abs(float(first.logits[0, 0])) > 1e-3 and first.features[-1].shape == (1, 2, 16)
+
+
+def test_mirrored_upsampling_of_even_features_is_even() -> None:
+    """Of the same variance as other kernels, and without a checkerboard away from the edges."""
+    x, sizes = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (64,)), (1, 2, 4, 4, 64)), {}
+    for mirrored in (False, True):
+        layer = Upsample(features=64, factor=DOUBLE, mirrored=mirrored)
+        variables = layer.init(jax.random.key(1), x)
+        inner = layer.apply(variables, x)[0, 2, 1:-1, 1:-1]
+        sizes[mirrored] = float(variables["params"]["ConvTranspose_0"]["kernel"].std())
+        assert (float(inner.std((0, 1)).max()) < 1e-5) == mirrored
+    np.testing.assert_allclose(sizes[True], sizes[False], rtol=0.02)
