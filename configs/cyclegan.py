@@ -78,7 +78,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.augment = ConfigDict({"geometric": False, "photometric": False, "temporal": False})
     config.loss = ConfigDict(LOSS)
     config.optim = config_lib.optimizer(
-        1e-3, arguments={"b1": 0.5}, schedule="linear_schedule", schedule_arguments=DECAY, ema_decay=0.99, clip=1.0
+        7e-4,
+        arguments={"b1": 0.5, "b2": 0.99},
+        schedule="linear_schedule",
+        schedule_arguments=DECAY,
+        ema_decay=0.99,
+        clip=1.0,
     )
     config.train.update(steps=2000, batch_size=4, save_every=500)
     config.eval.update(every=250)
