@@ -138,9 +138,9 @@ GOLDEN = {
     "gan-penalized": 4.129413,
     "autoregressive": 3.000720,
     "maskgit": 3.499562,
-    "pix2pix": 2.236720,
-    "cyclegan": 3.012731,
-    "stargan": 2.072836,
+    "pix2pix": 2.463769,
+    "cyclegan": 2.126699,
+    "stargan": 1.954645,
 }
 
 
