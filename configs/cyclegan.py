@@ -32,7 +32,7 @@ GENERATOR = {
     "widths": (16, 32, 64),  # channels at each scale, half as high and wide from one to the next
     "blocks": 4,  # residual blocks at the coarsest scale
     "kernel": 3,  # pixels of the first and of the last convolution
-    "norm": "none",  # or "frame", as in the paper, which takes away how light a frame is
+    "norm": "frame",  # as in the paper; or "none": with a direct output, norms take away how light a frame is
     "taps": False,  # a convolution over three frames in each block
     "window": 0,  # frames to each side of axial attention in the middle; 0: none
     "heads": 4,  # of that attention
@@ -78,14 +78,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.augment = ConfigDict({"geometric": False, "photometric": False, "temporal": False})
     config.loss = ConfigDict(LOSS)
     config.optim = config_lib.optimizer(
-        7e-4,
-        arguments={"b1": 0.5, "b2": 0.99},
-        schedule="linear_schedule",
-        schedule_arguments=DECAY,
-        ema_decay=0.99,
-        clip=1.0,
+        1e-3, arguments={"b1": 0.5}, schedule="linear_schedule", schedule_arguments=DECAY, ema_decay=0.99, clip=1.0
     )
-    config.train.update(steps=2000, batch_size=4, save_every=500)
+    config.train.update(steps=1500, batch_size=4, save_every=250)
     config.eval.update(every=250)
     if variant == "improved":
         config.augment.update(geometric=True, temporal=True)

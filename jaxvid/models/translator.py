@@ -12,7 +12,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxvid.models.gan_blocks import Activation, Critique, Panel, Upsample
 from jaxvid.models.gan_blocks import Trunk as Stages
@@ -142,9 +141,7 @@ class Decoder(nn.Module):
         if self.output == "direct":
             return nn.tanh(pixels)
         if self.output == "residual":
-            made = video + pixels
-            # Clipped, with a gradient that is not: what has left the range by far would never come back.
-            return made + lax.stop_gradient(made.clip(-1, 1) - made)
+            return (video + pixels).clip(-1, 1)
         mask = nn.sigmoid(pixels[..., 3:] + FEW)
         return mask * nn.tanh(pixels[..., :3]) + (1 - mask) * video
 
