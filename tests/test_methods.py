@@ -3,7 +3,9 @@
 import functools
 import itertools
 from collections.abc import Callable
+from unittest import mock
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +99,6 @@ CASES = {
     "pix2pix": variant(
         "pix2pix:tiny",
         **{"loss__features": 1.0, "augment__geometric": True, "loss__augment": ("color",)},
-        # Without norms rounding in the third step takes one unit past the kink of its leaky ReLU.
         **dict.fromkeys(
             ("model__generator__norm", *(f"model__discriminators__{name}__norm" for name in ("frames", "clips"))),
             "frame",
@@ -112,7 +113,8 @@ CASES = {
     ),
     "stargan": variant("stargan:tiny", loss__n_critic=2, loss__r1=1e-4),
 }
-GAMES = ("gan", "pix2pix", "cyclegan", "stargan")
+TRANSLATORS = ("pix2pix", "cyclegan", "stargan")
+GAMES = ("gan", *TRANSLATORS)
 # What each family learns to make small.
 LOSS = {
     "vqvae": "reconstruction",
@@ -138,9 +140,9 @@ GOLDEN = {
     "gan-penalized": 4.129413,
     "autoregressive": 3.000720,
     "maskgit": 3.499562,
-    "pix2pix": 2.463769,
-    "cyclegan": 2.126699,
-    "stargan": 1.954645,
+    "pix2pix": 2.455565,
+    "cyclegan": 2.168333,
+    "stargan": 1.938696,
 }
 
 
@@ -170,8 +172,18 @@ def plain(state: TrainState) -> TrainState:
     return jax.device_get(state.replace(key=jax.random.key_data(state.key)))
 
 
+def smooth(x: jax.Array, slope: float) -> jax.Array:
+    """A leaky ReLU without the kink, past which rounding takes one unit of a translator or another."""
+    return slope * x + (1 - slope) * jax.nn.softplus(8 * x) / 8
+
+
 def run(config: ConfigDict, devices: int, mode: str = "jit", steps: int = COMPARED) -> tuple[TrainState, list[dict]]:
     """The state after COMPARED steps, and the metrics of all steps."""
+    with mock.patch("flax.linen.leaky_relu", smooth if config.method in TRANSLATORS else nn.leaky_relu):
+        return _run(config, devices, mode, steps)
+
+
+def _run(config: ConfigDict, devices: int, mode: str, steps: int) -> tuple[TrainState, list[dict]]:
     config.train.batch_size = BATCH
     config, source, _ = sources(config)
     mesh = parallel.make_mesh(jax.devices()[:devices])
