@@ -2,8 +2,8 @@
 
 Command: python -m jaxvid.main --config configs/stargan.py
 Device: two CPU cores.
-Time and memory: 11 min 34 s on one core with other work beside it; 1.8 GB.
-Score: 25.5 dB to the true scene in the asked color (the input: 20.3 dB), change error 2.85 gray levels (the input
+Time and memory: 12 min 14 s on one core with other work on the second; 1.8 GB.
+Score: 26.3 dB to the true scene in the asked color (the input: 20.3 dB), change error 2.70 gray levels (the input
     3.25, a still video 3.41), of 64 held-out clips. Of 256 a classifier of real clips, configs/classifier.py:domains,
     assigns 100 % (98.5 to 100) to the asked color, and none of an untrained model's.
 Samples: shapes take the asked color and keep their place, size and motion; a rim of the old color stays, and the small
