@@ -47,7 +47,7 @@ def error(a: jax.Array, b: jax.Array) -> np.ndarray:
 
 @pytest.mark.parametrize("bound", [0.0, 2.0])
 def test_the_loss_of_the_generators_is_the_sum_of_its_parts(bound: float) -> None:
-    made = config(loss__differences=3.0, loss__bound=bound, loss__pool=0)
+    made = config(loss__cycle=5.0, loss__identity=2.5, loss__differences=3.0, loss__bound=bound, loss__pool=0)
     setup, state = made_setup(made), started()
     keys = jax.random.split(jax.random.key(1), 4)
     a, b = (batch()[name].astype(jnp.float32) / 127.5 - 1 for name in ("input", "video"))
@@ -70,6 +70,20 @@ def test_the_loss_of_the_generators_is_the_sum_of_its_parts(bound: float) -> Non
     np.testing.assert_allclose([metrics["cycle"], metrics["identity"]], [cycle, identity], rtol=1e-5)
     np.testing.assert_allclose(fakes[0], to_a, atol=1e-6)
     np.testing.assert_allclose(fakes[1], to_b, atol=1e-6)
+
+
+def test_discriminators_also_reject_the_other_domain() -> None:
+    """Half of what they reject, by a coin for each clip, are real clips of it: nothing changes if all of it are."""
+    state, keys = started(), jax.random.split(jax.random.key(1), 4)
+    a, b = (batch()[name].astype(jnp.float32) / 127.5 - 1 for name in ("input", "video"))
+    found = {}
+    for reject in (False, True):
+        setup = made_setup(config(loss__reject_source=reject, loss__pool=0))
+        for name, fakes in (("others", [b, a]), ("fakes", [0.5 * a, 0.5 * b])):
+            params = state.params["discriminator"]
+            found[name, reject] = cyclegan.discriminator_loss(setup, state, params, [a, b], fakes, keys)[0]
+    np.testing.assert_allclose(found["others", True], found["others", False], rtol=1e-6)
+    assert abs(found["fakes", True] - found["fakes", False]) > 1e-4
 
 
 def test_features_replace_a_growing_share_of_the_cycle() -> None:

@@ -124,7 +124,8 @@ LOSS = {
     "autoregressive": "loss",
     "maskgit": "loss",
 }
-# The loss of all players after COMPARED steps, as this code gives it: a change that moves one is a change of results.
+# The loss of all players after COMPARED steps, as this code gives it, of translators with a smooth activation: a change
+# that moves one is a change of results.
 GOLDEN = {
     "vqvae": 0.486041,
     "vqvae-attention": 0.590872,

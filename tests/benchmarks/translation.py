@@ -30,13 +30,8 @@ VIDEO = (1, 4, 360, 640, 3)  # frames translated at once
 def fields(width: int, blocks: int, size: int) -> Mapping[str, Any]:
     """Of configs/cyclegan.py: the literature's networks on single frames."""
     patches = {"frames": 1, "stride": 1, "widths": (width, 2 * width, 4 * width, 8 * width), "norm": "frame"}
-    generator = {
-        "name": "resnet",
-        "norm": "frame",
-        "widths": (width, 2 * width, 4 * width),
-        "blocks": blocks,
-        "kernel": 7,
-    }
+    generator = {"name": "resnet", "norm": "frame", "output": "direct", "blocks": blocks, "kernel": 7}
+    generator["widths"] = (width, 2 * width, 4 * width)
     return {
         **{f"model.generator.{name}": value for name, value in generator.items()},
         "model.discriminators": {"frames": patches},
