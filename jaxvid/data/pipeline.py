@@ -57,6 +57,19 @@ def is_paired(source: Source) -> bool:
     return getattr(source, "paired", True)
 
 
+def first_clip(source: Source) -> Clip:
+    """The first clip that can be read of the first ATTEMPTS, by which one tells what a source has.
+
+    Raises DamagedClip where none of them can be read.
+    """
+    for index in range(min(ATTEMPTS, len(source))):
+        try:
+            return source[index]
+        except DamagedClip as error:  # training logs it
+            last = error
+    raise last
+
+
 class Swapped:
     """A source with its two sides swapped: `video` is its input, and `input` its video; without `truth`.
 
@@ -64,7 +77,7 @@ class Swapped:
     """
 
     def __init__(self, source: Source):
-        if "input" not in source[0]:
+        if "input" not in first_clip(source):
             raise ValueError(
                 f"data.direction is 'BtoA', and {source.summary()} has no two sides: leave it at 'AtoB', or set "
                 "data.layout to pairs, side_by_side or two_sides"
