@@ -100,7 +100,7 @@ class Method(NamedTuple):
       drawn from its own of the B keys, so that it does not depend on the videos beside it. None: the method generates
       no videos.
     reconstruct: (state, batch) -> video [B,T,H,W,C] in [-1, 1] to compare with `batch["truth"]`, where there is one, or
-      else `batch["video"]`; None: there is none.
+      else `batch["video"]` (see `heldout.has_truth`); None: there is none.
     asked: batch -> the labels [B] that what `sample` or `reconstruct` makes should show, where there are any.
     translation: how videos of any size and length are translated; None: the method translates none.
     frozen: {player: its part of the config, see `jaxvid.pretrained`} of the players that are loaded and not trained.
