@@ -441,14 +441,16 @@ def test_files_beside_domains_are_skipped_and_frames_are_a_domain(tree):
 
 
 @pytest.mark.parametrize("ending", [".png", ".gif"])
-def test_bad_domains_are_one_sentence(tree, ending):
+def test_bad_domains_are_one_sentence(tree, tmp_path, ending):
     root = tree({f"cat/{n}{ending}": n for n in range(4)})
     settings = {"root": root, "layout": "domains", "frames": 4 if ending == ".gif" else 1}
     with pytest.raises(ValueError, match="has one domain, 'cat', and translation needs two: a sub-folder each"):
         both(**settings)
-    (root / "dog").mkdir()
-    with pytest.raises(ValueError, match="the domain 'dog' in .* has no clip: its folder is empty$"):
-        both(**settings)
+    for file in (".DS_Store", "notes.txt", "empty/.keep"):  # a folder with no more than these is empty, too
+        (root / "dog" / file).parent.mkdir(parents=True, exist_ok=True)
+        with pytest.raises(ValueError, match="the domain 'dog' in .* has no clip: its folder holds none$"):
+            both(**settings)
+        (root / "dog" / file).touch()
     (root / "dog" / "a.png").write_bytes(b"")
     with pytest.raises(ValueError, match="the domain 'dog' in .* has no clip: dog/a.png: it cannot be opened"):
         both(**settings)
@@ -457,6 +459,9 @@ def test_bad_domains_are_one_sentence(tree, ending):
     files = {f"{folder}/{n}{ending}": n for folder in ("train/cat", "val/cat", "val/dog", "train/fox") for n in "12"}
     with pytest.raises(ValueError, match="the domain 'dog' in .* has no clip for training"):
         both(tree(dict.fromkeys(files, 0), top="parts"), "domains", settings["frames"])
+    (tmp_path / "parts" / "val" / "owl").mkdir()
+    with pytest.raises(ValueError, match="the domain 'owl' in .* has no clip: its folder holds none"):
+        both(tmp_path / "parts", "domains", settings["frames"])
 
 
 # ---- attributes
