@@ -55,6 +55,9 @@ def make_folder(
     Raises ValueError as `Folder` does, and for a folder that has not this layout.
     """
     choice("data.layout", layout, LAYOUTS)
+    if attributes and isinstance(attributes, str):
+        meant = tuple(name.strip() for name in attributes.split(","))
+        raise ValueError(f"data.attributes is {attributes!r}, expected a tuple of names: {meant!r}")
     if attributes and layout != "attributes":
         remedy = "leave it empty, or set data.layout to 'attributes'"
         raise ValueError(f"data.attributes is {attributes!r}, which the layout {layout!r} does not read: {remedy}")
