@@ -64,7 +64,7 @@ def base() -> ConfigDict:
     config.eval.examples = 64  # held-out clips
     config.eval.videos = 8  # drawn at each evaluation
     config.eval.metrics = ()  # of samples and reconstructions, at each evaluation: names in jaxvid/evaluate/suite.py
-    config.eval.optional = ()  # metrics as well, but for those whose weights are not there
+    config.eval.optional = ()  # metrics as well, but for those that cannot work or lack their weights
     config.eval.protocols = ()  # of fid and fvd: names in jaxvid/metrics/protocol.py
     return config
 

@@ -7,6 +7,7 @@ import itertools
 import math
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -97,16 +98,21 @@ def prepare(config: ConfigDict) -> Job:
 def make_meter(config: ConfigDict, clips: int, truth: bool = True) -> Meter:
     """What the metrics of `config.eval` need of held-out data of so many clips, with a `truth` to compare with or not.
 
-    Those of `config.eval.optional` are left out with a warning where their weights are not there. Raises ValueError for
-    others that cannot work.
+    Those of `config.eval.optional` are left out with a warning where their weights are not there, or they cannot work.
+    Raises ValueError for others that cannot work.
     """
     metrics, size = suite.named(config.eval.metrics), [config.data.resolution] * 2
+    settings = config.data.frames, size, {"held-out": min(clips, config.eval.examples)}, truth
+    suite.check(metrics, *settings)
     if metrics and jax.process_count() > 1:
         raise ValueError("eval.metrics take one process: leave them out, and run jaxvid.evaluate --workdir afterwards.")
-    if jax.process_count() == 1:
-        metrics = suite.named([*metrics, *with_weights(config.eval.optional)])
-    suite.check(metrics, config.data.frames, size, {"held-out": min(clips, config.eval.examples)}, truth)
-    return Meter(metrics, suite.protocols(config.eval.protocols), intervals=False)
+    for name in with_weights(config.eval.optional) if jax.process_count() == 1 else ():
+        try:
+            suite.check([name], *settings)
+            metrics.append(name)
+        except ValueError as error:
+            warnings.warn(f"{name} is left out of the evaluations: {error}", stacklevel=2)
+    return Meter(suite.named(metrics), suite.protocols(config.eval.protocols), intervals=False)
 
 
 @in_32_bits
