@@ -5,6 +5,7 @@ worker processes nor on the number of hosts, and a run resumes at step k without
 """
 
 import functools
+import hashlib
 import os
 import re
 import signal
@@ -82,8 +83,8 @@ class Swapped:
                 f"data.direction is 'BtoA', and {source.summary()} has no two sides: leave it at 'AtoB', or set "
                 "data.layout to pairs, side_by_side or two_sides"
             )
-        self.classes, self.paired, self.sha256 = source.classes, is_paired(source), getattr(source, "sha256", "")
-        self._source = source
+        self.classes, self.paired, self._source = source.classes, is_paired(source), source
+        self.sha256 = hashlib.sha256(f"BtoA {getattr(source, 'sha256', '')}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self._source)

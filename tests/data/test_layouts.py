@@ -394,7 +394,9 @@ def test_a_direction_swaps_the_sides_of_every_layout_that_has_two(tree, tmp_path
             np.testing.assert_array_equal(a["video"], b["input"])
             assert a["label"] == b["label"] and "truth" not in b and (a["input"] != b["input"]).any()
             assert (is_paired(one), one.classes, len(one)) == (other.paired, other.classes, len(other))
-            assert other.sha256 == getattr(one, "sha256", "") and other.summary() == f"{one.summary()}, from B to A"
+            assert other.summary() == f"{one.summary()}, from B to A"
+            assert other.sha256 not in ("", getattr(one, "sha256", ""))  # so that tokens of A are none of B
+            assert other.sha256 == make_source(options | {"direction": "BtoA"}, split).sha256
 
 
 def test_a_direction_needs_two_sides(tree):
