@@ -697,7 +697,10 @@ def test_the_report_names_the_layout(tree, tmp_path, capsys):
     assert "  layout       attributes\n" in text and "  Black_Hair       5     1\n" in text
     assert "it has none of the attributes" in text and "skipped: 2 files" in text
     classes = tree({f"{name}/{n}.png": n for name in ("cat", "dog") for n in range(4)}, top="classes")
-    assert "  layout       classes\n" in report(classes)
+    hint = "translators read the same folders as domains: data.layout=domains"
+    assert f"  layout       classes ({hint})\n" in report(classes)
+    assert "  layout       classes\n" in report(classes, "--layout", "classes")
+    assert hint not in report(tree({f"{n}.png": n for n in range(4)}, top="flat"))
     assert "  layout       domains\n" in report(classes, "--layout", "domains")
     assert main([str(classes), "--frames", "1", "--layout", "pairs"]) == 2
     printed = capsys.readouterr()
