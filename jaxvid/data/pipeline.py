@@ -33,8 +33,8 @@ class Source(Protocol):
     `label` int32 [], `text` str [], and, where the source has them, `attributes` float32 [K] (1 for what is true of the
     clip, 0 for what is not), `action` float32 [T,A], `input` uint8 [T,h,w,3] (the clip to translate), `target` int32 []
     (the label to translate to) and `truth` uint8 [T,h,w,3] (the true translation, where it is known and is not
-    `video`). One that holds `tokens`, see `jaxvid.data.tokens`, needs no
-    video. An item that cannot be read raises DamagedClip.
+    `video`). One that holds `tokens`, see `jaxvid.data.tokens`, needs no `video`. An item that cannot be read raises
+    DamagedClip.
 
     A source with `attributes` in its items lists their K names as `attributes`. One that knows its texts without
     reading clips may list them as `texts`, files that it leaves out as `skipped` [(name, reason)], and a digest of what
