@@ -124,8 +124,13 @@ class Attributes(Condition):
         names = [composed(name) for name in config.condition.attributes]
         if value is None:
             raise ValueError(f"The model was trained with attributes: give some (--attributes {','.join(names[:2])}).")
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-            return list(array_of(value.astype(np.float32), self.name, (len(names),)))
+        given = np.asarray(value)
+        if given.dtype.kind != "U":
+            given = array_of(given.astype(np.float32) if given.dtype.kind == "b" else given, self.name, (len(names),))
+            if given.min() < 0 or given.max() > 1:
+                found = f"from {given.min():g} to {given.max():g}"
+                raise ValueError(f"attributes has values {found}, expected 1 for what a video has, 0 for what not.")
+            return list(given.astype(np.float32))
         rows = np.zeros((len(listed(value)), len(names)), np.float32)
         for row, each in zip(rows, listed(value), strict=True):
             row[[place("attribute", composed(name.strip()), names) for name in each.split(",") if name.strip()]] = 1
@@ -381,10 +386,10 @@ def from_user(config: ConfigDict, count: int, **values: Any) -> Arrays:
       config: of the run, with what `complete` filled in.
       count: N, the number of videos.
       **values: by condition, None for nothing: `label`, names of classes (all of them in turn if not given);
-        `attributes`, for each video the names of those that it has, "Male,Smiling", or an array [K] or [n,K]; `text`,
-        captions; `embedding` [E] or [n,E] in place of texts, where the model was trained with embeddings;
-        `first_frames` and `input` [k,H,W,3] or [n,k,H,W,3], uint8 or float in [-1, 1], of which frames beyond those
-        that the model takes are left out; `action` [T,A] or [n,T,A].
+        `attributes`, for each video the names of those that it has, "Male,Smiling", or an array [K] or
+        [n,K] in [0, 1]; `text`, captions; `embedding` [E] or [n,E] in place of texts, where the model was trained with
+        embeddings; `first_frames` and `input` [k,H,W,3] or [n,k,H,W,3], uint8 or float in [-1, 1], of
+        which frames beyond those that the model takes are left out; `action` [T,A] or [n,T,A].
 
     Returns:
       Arrays [N, ...] by their names in a batch: label, attributes, words or embedding, first_frames, action,

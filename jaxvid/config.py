@@ -64,7 +64,7 @@ def base() -> ConfigDict:
     config.eval.examples = 64  # held-out clips
     config.eval.videos = 8  # drawn at each evaluation
     config.eval.metrics = ()  # of samples and reconstructions, at each evaluation: names in jaxvid/evaluate/suite.py
-    config.eval.optional = ()  # metrics as well, but for those whose weights are not there
+    config.eval.optional = ()  # metrics as well, but for those that cannot work or lack their weights
     config.eval.protocols = ()  # of fid and fvd: names in jaxvid/metrics/protocol.py
     return config
 
@@ -169,9 +169,12 @@ def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[st
 def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
     """One line per field that differs and may not change within a run. Both are as from `to_dict`.
 
-    A run from before a field of `base` existed counts as one with its default.
+    A run from before a field of `base`, or of the `condition` that it has, existed counts as one with its default.
     """
-    before, now = flatten(to_dict(base())) | flatten(saved), flatten(present)
+    defaults = base()
+    if saved.get("condition"):
+        defaults.condition = condition()
+    before, now = flatten(to_dict(defaults)) | flatten(saved), flatten(present)
     found = []
     for name in sorted(before.keys() | now.keys()):
         old, new = (fields.get(name, "(absent)") for fields in (before, now))

@@ -19,9 +19,10 @@ from jaxvid.names import nearest
 
 Batch = Mapping[str, jax.Array]
 """`video` [B,T,H,W,C], uint8 on the way to the device and float in [-1, 1] there; an image has T=1. Optional: `label`
-[B], `words` int [B,L] or `embedding` [B,E] (of the caption), `action` [B,T,A], `input` (the clip to translate, whether
-`video` shows the same scene or not) [B,T,H,W,C], `target` [B] (the label to translate to) and `truth` [B,T,H,W,C] (the
-true translation, where it is known and is not `video`), `mask` [B] (0 for rows that only pad a batch)."""
+[B], `attributes` [B,K] (1 for what is true of the clip, 0 for what is not), `words` int [B,L] or `embedding` [B,E] (of
+the caption), `action` [B,T,A], `input` (the clip to translate, whether `video` shows the same scene or not)
+[B,T,H,W,C], `target` [B] (the label to translate to), `truth` [B,T,H,W,C] (the true translation, where it is known and
+is not `video`) and `mask` [B] (0 for rows that only pad a batch)."""
 
 Metrics = dict[str, jax.Array]
 Function = TypeVar("Function", bound=Callable)
@@ -100,7 +101,7 @@ class Method(NamedTuple):
       drawn from its own of the B keys, so that it does not depend on the videos beside it. None: the method generates
       no videos.
     reconstruct: (state, batch) -> video [B,T,H,W,C] in [-1, 1] to compare with `batch["truth"]`, where there is one, or
-      else `batch["video"]`; None: there is none.
+      else `batch["video"]` (see `heldout.has_truth`); None: there is none.
     asked: batch -> the labels [B] that what `sample` or `reconstruct` makes should show, where there are any.
     translation: how videos of any size and length are translated; None: the method translates none.
     frozen: {player: its part of the config, see `jaxvid.pretrained`} of the players that are loaded and not trained.

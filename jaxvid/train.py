@@ -7,6 +7,7 @@ import itertools
 import math
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -23,7 +24,7 @@ from jaxvid.cache import Cache
 from jaxvid.checkpoint import Checkpointer, abstract_state, described, verify
 from jaxvid.core import Method, Metrics, TrainState, find_method, in_32_bits, make_method
 from jaxvid.evaluate import suite
-from jaxvid.evaluate.heldout import Scorer, evaluate, make_eval
+from jaxvid.evaluate.heldout import Scorer, evaluate, has_truth, make_eval
 from jaxvid.evaluate.meter import Meter, with_weights
 from jaxvid.evaluate.suite import Score
 from jaxvid.files import local_path, locked
@@ -89,22 +90,29 @@ def prepare(config: ConfigDict) -> Job:
         data.eval_batches, eval_source, config.train.batch_size, config.data.resolution, config.eval.examples,
         process_index=jax.process_index(), process_count=jax.process_count(),
     )  # fmt: skip
-    score = Scorer(make_meter(config, len(eval_source)), plain, eval_batches, mesh)
+    meter = make_meter(config, len(eval_source), has_truth(plain, eval_source))
+    score = Scorer(meter, plain, eval_batches, mesh)
     return Job(config, mesh, method, plain, train_source, eval_source, eval_batches, score, cache)
 
 
-def make_meter(config: ConfigDict, clips: int) -> Meter:
-    """What the metrics of `config.eval` need of held-out data of so many clips; raises ValueError where it cannot work.
+def make_meter(config: ConfigDict, clips: int, truth: bool = True) -> Meter:
+    """What the metrics of `config.eval` need of held-out data of so many clips, with a `truth` to compare with or not.
 
-    Those of `config.eval.optional` are left out with a warning where their weights are not there.
+    Those of `config.eval.optional` are left out with a warning where their weights are not there, or they cannot work.
+    Raises ValueError for others that cannot work.
     """
     metrics, size = suite.named(config.eval.metrics), [config.data.resolution] * 2
+    settings = config.data.frames, size, {"held-out": min(clips, config.eval.examples)}, truth
+    suite.check(metrics, *settings)
     if metrics and jax.process_count() > 1:
         raise ValueError("eval.metrics take one process: leave them out, and run jaxvid.evaluate --workdir afterwards.")
-    if jax.process_count() == 1:
-        metrics = suite.named([*metrics, *with_weights(config.eval.optional)])
-    suite.check(metrics, config.data.frames, size, {"held-out": min(clips, config.eval.examples)})
-    return Meter(metrics, suite.protocols(config.eval.protocols), intervals=False)
+    for name in with_weights(config.eval.optional) if jax.process_count() == 1 else ():
+        try:
+            suite.check([name], *settings)
+            metrics.append(name)
+        except ValueError as error:
+            warnings.warn(f"{name} is left out of the evaluations: {error}", stacklevel=2)
+    return Meter(suite.named(metrics), suite.protocols(config.eval.protocols), intervals=False)
 
 
 @in_32_bits

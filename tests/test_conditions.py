@@ -247,8 +247,9 @@ def test_users_say_for_each_video_which_attributes_it_has() -> None:
     assert found["attributes"].dtype == np.float32
     assert found["attributes"].tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 1]]
     assert conditions.captions(config, values, found) == {"attributes": ["brown, Asleep", "none", "brown, Asleep"]}
-    given = conditions.from_user(config, 2, attributes=np.array([True, False, True]))
-    assert given["attributes"].tolist() == [[1, 0, 1]] * 2
+    for numbers in (np.array([True, False, True]), [True, False, True], [1, 0, 1], jnp.array([1.0, 0, 1])):
+        given = conditions.from_user(config, 2, attributes=numbers)["attributes"]
+        assert given.tolist() == [[1, 0, 1]] * 2 and given.dtype == np.float32
 
 
 @pytest.mark.filterwarnings("ignore:1 of 3 captions")
@@ -286,6 +287,8 @@ def test_users_may_pass_embeddings_frames_and_actions(table: str) -> None:
         (("attributes",), {"attributes": "old,brwon"}, 'no attribute "brwon"; .* there are: brown, .*old'),
         (("attributes",), {}, r"trained with attributes: give some \(--attributes brown,old\)"),
         (("attributes",), {"attributes": np.ones(2)}, r"attributes is \[2\], expected \[3\]"),
+        (("attributes",), {"attributes": [7, -3, 0]}, "attributes has values from -3 to 7, expected 1 for what"),
+        (("attributes",), {"attributes": [None, "old", 1]}, "attributes holds object, .* expected finite numbers"),
         (("text",), {}, r"trained with texts: give one \(--text\)"),
         (("text",), {"text": "..."}, "without a word"),
         (("text",), {"embedding": np.ones(4)}, "trained with text, and not with embedding"),

@@ -33,6 +33,15 @@ def test_a_run_from_before_a_field_has_its_default() -> None:
     ]
 
 
+def test_a_run_from_before_a_field_of_its_condition_has_its_default() -> None:
+    config = config_lib.base()
+    config.condition = config_lib.condition(("label",))
+    saved, present = (config_lib.to_dict(config) for _ in range(2))
+    del saved["condition"]["attributes"]
+    assert config_lib.differences(saved, present) == []
+    assert len(config_lib.differences(config_lib.to_dict(config_lib.base()), present)) > 1  # none is not a default one
+
+
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [

@@ -10,10 +10,20 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from jaxvid.data.pipeline import Batches, DamagedClip, Source, Swapped, eval_batches, train_batches
+from jaxvid.data.pipeline import (
+    Batches,
+    DamagedClip,
+    Source,
+    Swapped,
+    eval_batches,
+    first_clip,
+    is_paired,
+    train_batches,
+)
 from jaxvid.names import choice, left_out
 
-__all__ = ["Batches", "DamagedClip", "Source", "eval_batches", "make_source", "train_batches"]
+__all__ = ["Batches", "DamagedClip", "Source", "eval_batches", "first_clip", "is_paired", "make_source"]
+__all__ += ["train_batches"]
 
 # The module of each source, its class there, and the fields that it reads besides frames and resolution.
 SOURCES = {

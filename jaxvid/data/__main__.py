@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             make_folder(*settings, split, options.holdout, layout, options.attributes, index)
             for split in ("train", "eval")
         )
+        if not given and not note and len(train.classes) > 1:
+            note = " (translators read the same folders as domains: data.layout=domains)"
         print(report(index, train, held_out, layout + note, decoded=not options.quick), flush=True)
         for source, split in ((train, "train"), (held_out, "eval")) if options.convert else ():
             target = os.path.join(options.convert, split)

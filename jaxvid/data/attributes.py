@@ -22,15 +22,8 @@ def find_lists(root: str) -> list[Path]:
 
 
 def read_names(file: Path) -> list[str]:
-    """The names of all attributes of a list, in its order. Raises ValueError as `read_list`, and where it has none."""
-    rows = _rows(file)
-    if file.suffix == ".txt":
-        _count(file, next(rows, (1, [])))
-    _, names = next(rows, (2, []))
-    names = names if file.suffix == ".txt" else names[1:]
-    if not names or len({*names}) < len(names):
-        raise ValueError(f"{file} names the attributes {first_few(names) or 'of none'}, expected different names")
-    return names
+    """The names of all attributes of a list, in its order. Raises ValueError as `read_list`."""
+    return _header(file, _rows(file))[0]
 
 
 def read_list(file: Path, chosen: Sequence[str]) -> dict[str, list[str]]:
@@ -41,13 +34,11 @@ def read_list(file: Path, chosen: Sequence[str]) -> dict[str, list[str]]:
         each picture: its file and a 1 or -1 for each attribute; or .csv with these columns and a header.
       chosen: names of attributes.
 
-    Raises ValueError, which names the file and the line: an unknown attribute, a row with another number of values or
-    with other values, rows that are missing, or what is not UTF-8.
+    Raises ValueError, which names the file and the line: no names of attributes or equal ones, an unknown attribute, a
+    row with another number of values or with other values, rows that are missing, or what is not UTF-8 or no CSV.
     """
     rows = _rows(file)
-    count = _count(file, next(rows, (1, []))) if file.suffix == ".txt" else None
-    _, names = next(rows, (2, []))
-    names = names if file.suffix == ".txt" else names[1:]
+    names, count = _header(file, rows)
     for name in chosen:
         choice("data.attributes", name, names)
     columns = {name: names.index(name) + 1 for name in chosen}
@@ -70,6 +61,16 @@ def attributes_of(pictures: Mapping[str, list[str]], name: str) -> list[str] | N
     return pictures.get(stem, pictures.get(stem.rpartition("/")[2]))
 
 
+def _header(file: Path, rows: Iterator[tuple[int, list[str]]]) -> tuple[list[str], int | None]:
+    """The names of the attributes, and the number of pictures that a .txt says, from the first of the rows."""
+    count = _count(file, next(rows, (1, []))) if file.suffix == ".txt" else None
+    _, names = next(rows, (2, []))
+    names = names if file.suffix == ".txt" else names[1:]
+    if not names or len({*names}) < len(names):
+        raise ValueError(f"{file} names the attributes {first_few(names) or 'of none'}, expected different names")
+    return names, count
+
+
 def _count(file: Path, first: tuple[int, list[str]]) -> int:
     """The number of pictures that the first row says."""
     line, cells = first
@@ -87,3 +88,5 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
             yield from ((number, row) for number, row in enumerate(rows, 1) if row)
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8: save it as that") from error
+    except csv.Error as error:
+        raise ValueError(f"{file} is no CSV file: {error}") from error

@@ -55,6 +55,9 @@ def make_folder(
     Raises ValueError as `Folder` does, and for a folder that has not this layout.
     """
     choice("data.layout", layout, LAYOUTS)
+    if attributes and isinstance(attributes, str):
+        meant = tuple(name.strip() for name in attributes.split(","))
+        raise ValueError(f"data.attributes is {attributes!r}, expected a tuple of names: {meant!r}")
     if attributes and layout != "attributes":
         remedy = "leave it empty, or set data.layout to 'attributes'"
         raise ValueError(f"data.attributes is {attributes!r}, which the layout {layout!r} does not read: {remedy}")
@@ -344,12 +347,14 @@ def _two_sides(index: Index) -> dict[str, dict[str, str]]:
 
 
 def by_folder(index: Index) -> Index:
-    """The index with files in sub-folders alone, which are domains. Raises ValueError for an empty one."""
+    """The index with files in sub-folders alone, which are domains. Raises ValueError for one without a file."""
     parts = find_parts(index.found)
+    used = {"/".join(name.split("/")[: 2 if parts else 1]) for name in index.found}
     for top in parts or [""]:
         for entry in os.scandir(os.path.join(index.root, top)):
-            if entry.is_dir() and entry.name[0] != "." and entry.name not in JUNK and not os.listdir(entry):
-                raise ValueError(f"the domain {entry.name!r} in {index.root} has no clip: its folder is empty")
+            theirs = entry.name[0] != "." and entry.name not in JUNK
+            if theirs and entry.is_dir() and f"{top}/{entry.name}".lstrip("/") not in used:
+                raise ValueError(f"the domain {entry.name!r} in {index.root} has no clip: its folder holds none")
     names = {}
     for name, images in index.found.items():
         depth = name.count("/") + (name.split("/")[0] not in parts)

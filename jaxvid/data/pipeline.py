@@ -5,6 +5,7 @@ worker processes nor on the number of hosts, and a run resumes at step k without
 """
 
 import functools
+import hashlib
 import os
 import re
 import signal
@@ -32,8 +33,8 @@ class Source(Protocol):
     `label` int32 [], `text` str [], and, where the source has them, `attributes` float32 [K] (1 for what is true of the
     clip, 0 for what is not), `action` float32 [T,A], `input` uint8 [T,h,w,3] (the clip to translate), `target` int32 []
     (the label to translate to) and `truth` uint8 [T,h,w,3] (the true translation, where it is known and is not
-    `video`). One that holds `tokens`, see `jaxvid.data.tokens`, needs no
-    video. An item that cannot be read raises DamagedClip.
+    `video`). One that holds `tokens`, see `jaxvid.data.tokens`, needs no `video`. An item that cannot be read raises
+    DamagedClip.
 
     A source with `attributes` in its items lists their K names as `attributes`. One that knows its texts without
     reading clips may list them as `texts`, files that it leaves out as `skipped` [(name, reason)], and a digest of what
@@ -57,6 +58,19 @@ def is_paired(source: Source) -> bool:
     return getattr(source, "paired", True)
 
 
+def first_clip(source: Source) -> Clip:
+    """The first clip that can be read of the first ATTEMPTS, by which one tells what a source has.
+
+    Raises DamagedClip where none of them can be read.
+    """
+    for index in range(min(ATTEMPTS, len(source))):
+        try:
+            return source[index]
+        except DamagedClip as error:  # training logs it
+            last = error
+    raise last
+
+
 class Swapped:
     """A source with its two sides swapped: `video` is its input, and `input` its video; without `truth`.
 
@@ -64,13 +78,13 @@ class Swapped:
     """
 
     def __init__(self, source: Source):
-        if "input" not in source[0]:
+        if "input" not in first_clip(source):
             raise ValueError(
                 f"data.direction is 'BtoA', and {source.summary()} has no two sides: leave it at 'AtoB', or set "
                 "data.layout to pairs, side_by_side or two_sides"
             )
-        self.classes, self.paired, self.sha256 = source.classes, is_paired(source), getattr(source, "sha256", "")
-        self._source = source
+        self.classes, self.paired, self._source = source.classes, is_paired(source), source
+        self.sha256 = hashlib.sha256(f"BtoA {getattr(source, 'sha256', '')}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self._source)

@@ -62,7 +62,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--classifier", type=local_path, metavar="DIR", help="a run of configs/classifier.py that judges the samples"
     )
     parser.add_argument("--references", action="store_true", help="score untrained samples and other real clips too")
-    of_runs = "of a run psnr, ssim and motion, as far as it makes videos"
+    of_runs = "of a run psnr and ssim where the truth is known, and motion"
     parser.add_argument(
         "--metrics", type=names, default=[], help=f"some of {', '.join(METRICS)} (default: fvd; {of_runs})"
     )
@@ -185,9 +185,10 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     source = conditions.wrap(config, data.make_source(config.data, "eval"))
     run_lib.check_data(Path(options.workdir), config, run_lib.account(config.data, {"eval": source}))
     judge = load_classifier(options.classifier, config, source.classes) if options.classifier else None
-    metrics = metrics_of_run(options.metrics, run, judge is not None)
+    truth = heldout.has_truth(method, source)
+    metrics = metrics_of_run(options.metrics, run, judge is not None, truth)
     clips, size = min(options.num or config.eval.examples, len(source)), [config.data.resolution] * 2
-    suite.check(metrics, config.data.frames, size, {"held-out": clips})
+    suite.check(metrics, config.data.frames, size, {"held-out": clips}, truth)
     if options.references and 2 * clips > len(source):
         raise ValueError(f"--references needs twice {clips} held-out clips: give --num={len(source) // 2} or less.")
     protocols = suite.protocols(options.protocol)
@@ -221,10 +222,13 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     return scores, {"heldout": means, **about, "workdir": options.workdir, "data": source.summary()}
 
 
-def metrics_of_run(requested: Sequence[str], run: Run, judged: bool) -> list[str]:
-    """The metrics requested, or those of what the method makes, and those of a classifier, if one judges."""
+def metrics_of_run(requested: Sequence[str], run: Run, judged: bool, truth: bool = True) -> list[str]:
+    """The metrics requested, or those of what the method makes, and those of a classifier, if one judges.
+
+    Those of pairs are left out where the data hold no `truth` to compare with.
+    """
     reconstructs = run.method.reconstruct is not None
-    of_pairs = ["psnr", "ssim"] if reconstructs and not judged else []
+    of_pairs = ["psnr", "ssim"] if reconstructs and truth and not judged else []
     moving = run.config.data.frames > 1 and (reconstructs or run.method.sample)
     metrics = requested or [*of_pairs, *(["motion"] if moving else [])]
     asked = ["asked"] if {"label", "text"} & set(run.config.get("condition", {}).get("on", ())) else []

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxvid import parallel
 from jaxvid.core import Batch, Evaluated, Method, Profile, TrainState, own_labels
+from jaxvid.data import Source, first_clip, is_paired
 from jaxvid.evaluate.meter import Features, Meter
 from jaxvid.evaluate.suite import CLASSES, Score
 from jaxvid.pixels import to_uint8
@@ -115,6 +116,17 @@ def evaluate(step: Callable, state: TrainState, batches: Iterable[dict], mesh: M
     with np.errstate(invalid="ignore"):
         profiles = {name: each.replace(values=each.values[0] / each.values[1]) for name, each in total.profiles.items()}
     return Evaluation(scalars, dict(total.counts), profiles, panels)
+
+
+def has_truth(method: Method, source: Source) -> bool:
+    """Whether held-out clips hold what `reconstruct` is to be compared with.
+
+    A translation is not compared with `video` where that is of another scene than `input`, or is itself what is
+    translated, as by a method whose videos may come from any domain.
+    """
+    if method.translation is None or "truth" in first_clip(source):
+        return True
+    return any(method.translation.origins) and is_paired(source)
 
 
 class Scorer:

@@ -144,10 +144,13 @@ def protocols(names: Sequence[str]) -> dict[str, str]:
     return DEFAULTS | found
 
 
-def check(metrics: Sequence[str], frames: int, size: Sequence[int], examples: Mapping[str, int]) -> None:
+def check(
+    metrics: Sequence[str], frames: int, size: Sequence[int], examples: Mapping[str, int], truth: bool = True
+) -> None:
     """Raises ValueError, before anything is computed, for metrics that cannot work.
 
-    Clips have so many frames of size (height, width); `examples` is the number of clips in each set by its name.
+    Clips have so many frames of size (height, width); `examples` is the number of clips in each set by its name; and
+    `truth` tells whether it is known what the metrics of pairs compare with.
     """
     for name in metrics:
         metric = METRICS[name]
@@ -156,6 +159,8 @@ def check(metrics: Sequence[str], frames: int, size: Sequence[int], examples: Ma
         if frames < needed:
             shorter = ": motion and fid do with fewer" if network == "i3d" and frames > 1 else ""
             raise ValueError(f"{name} needs clips of at least {needed} frames, not {frames}{shorter}.")
+        if name in PAIRED and not truth:
+            raise ValueError(f"{name} compares translations with true ones, which these data lack: leave it out.")
         if name == "ssim" and min(size) < WINDOW:
             raise ValueError(f"ssim needs frames of at least {WINDOW}x{WINDOW} pixels, not {size[0]}x{size[1]}.")
         for side, clips in examples.items():

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from jaxvid import adversarial, core, optim, parallel
 from jaxvid import translation as translation_lib
 from jaxvid.core import Batch, Evaluated, Method, Metrics, TrainState, Translation, normalize
-from jaxvid.data import Source
+from jaxvid.data import Source, first_clip
 from jaxvid.losses import mean_absolute_error
 from jaxvid.metrics.image import psnr
 from jaxvid.models.translator import TwoDomains
@@ -28,7 +28,7 @@ KEYS = ("input", "video")  # in a batch, of the two domains
 
 def complete(config: ConfigDict, source: Source) -> ConfigDict:
     """See `core.find_method`. Raises ValueError where the training clips show no two domains."""
-    if "input" not in source[0]:
+    if "input" not in first_clip(source):
         raise ValueError(
             f"cyclegan translates between two domains, and {source.summary()} has one: set data.layout to two_sides."
         )

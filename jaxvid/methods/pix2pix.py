@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxvid import adversarial, core, optim, parallel
 from jaxvid import translation as translation_lib
 from jaxvid.core import Batch, Evaluated, Method, Metrics, TrainState, Translation, normalize
-from jaxvid.data import Source
+from jaxvid.data import Source, first_clip, is_paired
 from jaxvid.losses import mean_absolute_error
 from jaxvid.parallel import fold_keys
 from jaxvid.translation import DISCRIMINATOR, GENERATOR, Setup
@@ -22,7 +22,7 @@ from jaxvid.translation import DISCRIMINATOR, GENERATOR, Setup
 
 def complete(config: ConfigDict, source: Source) -> ConfigDict:
     """See `core.find_method`. Raises ValueError where the training clips are no pairs."""
-    if "input" not in source[0] or not getattr(source, "paired", True):
+    if "input" not in first_clip(source) or not is_paired(source):
         raise ValueError(
             f"pix2pix learns from pairs, and {source.summary()} has none: set data.layout to pairs or side_by_side."
         )

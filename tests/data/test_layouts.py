@@ -394,7 +394,9 @@ def test_a_direction_swaps_the_sides_of_every_layout_that_has_two(tree, tmp_path
             np.testing.assert_array_equal(a["video"], b["input"])
             assert a["label"] == b["label"] and "truth" not in b and (a["input"] != b["input"]).any()
             assert (is_paired(one), one.classes, len(one)) == (other.paired, other.classes, len(other))
-            assert other.sha256 == getattr(one, "sha256", "") and other.summary() == f"{one.summary()}, from B to A"
+            assert other.summary() == f"{one.summary()}, from B to A"
+            assert other.sha256 not in ("", getattr(one, "sha256", ""))  # so that tokens of A are none of B
+            assert other.sha256 == make_source(options | {"direction": "BtoA"}, split).sha256
 
 
 def test_a_direction_needs_two_sides(tree):
@@ -441,14 +443,16 @@ def test_files_beside_domains_are_skipped_and_frames_are_a_domain(tree):
 
 
 @pytest.mark.parametrize("ending", [".png", ".gif"])
-def test_bad_domains_are_one_sentence(tree, ending):
+def test_bad_domains_are_one_sentence(tree, tmp_path, ending):
     root = tree({f"cat/{n}{ending}": n for n in range(4)})
     settings = {"root": root, "layout": "domains", "frames": 4 if ending == ".gif" else 1}
     with pytest.raises(ValueError, match="has one domain, 'cat', and translation needs two: a sub-folder each"):
         both(**settings)
-    (root / "dog").mkdir()
-    with pytest.raises(ValueError, match="the domain 'dog' in .* has no clip: its folder is empty$"):
-        both(**settings)
+    for file in (".DS_Store", "notes.txt", "empty/.keep"):  # a folder with no more than these is empty, too
+        (root / "dog" / file).parent.mkdir(parents=True, exist_ok=True)
+        with pytest.raises(ValueError, match="the domain 'dog' in .* has no clip: its folder holds none$"):
+            both(**settings)
+        (root / "dog" / file).touch()
     (root / "dog" / "a.png").write_bytes(b"")
     with pytest.raises(ValueError, match="the domain 'dog' in .* has no clip: dog/a.png: it cannot be opened"):
         both(**settings)
@@ -457,6 +461,9 @@ def test_bad_domains_are_one_sentence(tree, ending):
     files = {f"{folder}/{n}{ending}": n for folder in ("train/cat", "val/cat", "val/dog", "train/fox") for n in "12"}
     with pytest.raises(ValueError, match="the domain 'dog' in .* has no clip for training"):
         both(tree(dict.fromkeys(files, 0), top="parts"), "domains", settings["frames"])
+    (tmp_path / "parts" / "val" / "owl").mkdir()
+    with pytest.raises(ValueError, match="the domain 'owl' in .* has no clip: its folder holds none"):
+        both(tmp_path / "parts", "domains", settings["frames"])
 
 
 # ---- attributes
@@ -586,6 +593,13 @@ def test_bad_lists_are_one_sentence(tree):
     refused("line 1: expected the number of pictures, found 'image Male'")
     file.write_bytes(b"1\nMale\n\xff.jpg 1\n")
     refused("is not UTF-8", ("Male",))
+    file.write_text("202599\n")
+    refused("names the attributes of none, expected different names", ("Male",))
+    refused(r"is 'Male, Bald', expected a tuple of names: \('Male', 'Bald'\)$", "Male, Bald")
+    refused(r"is 'Male', expected a tuple of names: \('Male',\)$", "Male")
+    file.rename(root / "attr.csv").write_text(f"image,Male\n{'x' * 131_073},1\n")
+    refused("attr.csv is no CSV file: field larger than field limit", ("Male",))
+    (root / "attr.csv").unlink()
     write_list(file, ROWS, names=("Male", "Bald", "Male", "Young"))
     refused("names the attributes Male, Bald, Male, Young, expected different names", ())
     write_list(file, {f"x{name}": row for name, row in ROWS.items()})
@@ -683,7 +697,10 @@ def test_the_report_names_the_layout(tree, tmp_path, capsys):
     assert "  layout       attributes\n" in text and "  Black_Hair       5     1\n" in text
     assert "it has none of the attributes" in text and "skipped: 2 files" in text
     classes = tree({f"{name}/{n}.png": n for name in ("cat", "dog") for n in range(4)}, top="classes")
-    assert "  layout       classes\n" in report(classes)
+    hint = "translators read the same folders as domains: data.layout=domains"
+    assert f"  layout       classes ({hint})\n" in report(classes)
+    assert "  layout       classes\n" in report(classes, "--layout", "classes")
+    assert hint not in report(tree({f"{n}.png": n for n in range(4)}, top="flat"))
     assert "  layout       domains\n" in report(classes, "--layout", "domains")
     assert main([str(classes), "--frames", "1", "--layout", "pairs"]) == 2
     printed = capsys.readouterr()

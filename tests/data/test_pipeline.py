@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxvid.core import find_method
 from jaxvid.data import DamagedClip, eval_batches, make_source, train_batches
 from jaxvid.data.augment import center_crop, random_crop
-from jaxvid.data.pipeline import is_paired
+from jaxvid.data.pipeline import Swapped, first_clip, is_paired
 from jaxvid.data.text import TextSource
 from jaxvid.data.tokens import Crops
 
@@ -197,6 +198,16 @@ def test_the_truth_of_a_paired_clip_is_cropped_with_it():
     clip = {"video": video, "truth": 255 - video}
     for cropped in (random_crop(clip, 5, np.random.default_rng(1)), center_crop(clip, 5)):
         np.testing.assert_array_equal(cropped["truth"], 255 - cropped["video"])
+
+
+def test_a_damaged_first_clip_hides_nothing_of_a_source():
+    source = Numbered(damaged=(0, 1))
+    assert first_clip(source)["label"] == 0 and Swapped(source)[2]["video"].max() == 255
+    for method in ("cyclegan", "pix2pix"):
+        config = object()
+        assert find_method(method).complete(config, source) is config
+    with pytest.raises(DamagedClip, match="15.mp4: moov atom not found"):
+        first_clip(Numbered(damaged=range(23)))
 
 
 def test_a_text_does_not_hide_that_a_source_is_unpaired():

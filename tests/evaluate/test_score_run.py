@@ -1,6 +1,7 @@
 """Runs, evaluated by the command: a method's own held-out means, and scores of the videos that it makes."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -11,16 +12,17 @@ from conftest import recipe
 from ml_collections import ConfigDict
 
 from jaxvid import data, parallel
-from jaxvid.core import Evaluated, Method, TrainState, new_state, normalize
+from jaxvid.core import Evaluated, Method, TrainState, find_method, make_method, new_state, normalize
 from jaxvid.data.synthetic import LABELS
 from jaxvid.evaluate import __main__ as evaluate
-from jaxvid.evaluate.heldout import Scorer
+from jaxvid.evaluate.heldout import Scorer, has_truth
 from jaxvid.evaluate.meter import Meter, of_classifier
 from jaxvid.methods import classifier
 from jaxvid.metrics.frechet import frechet_distance, statistics
 from jaxvid.metrics.image import psnr
 from jaxvid.metrics.motion import motion_features
 from jaxvid.run import Run
+from jaxvid.train import make_meter
 
 COUNT = 50  # clips; not a multiple of the batch of 8
 
@@ -165,6 +167,35 @@ def test_sets_are_of_samples_and_pairs_of_reconstructions_where_there_are_both(s
 def test_a_method_without_videos_has_its_means_alone(scored) -> None:
     scores, written = scored(NEITHER)
     assert scores == {} and list(written["heldout"]) == ["brightness"]
+
+
+def translator(method: str, **data_fields: str) -> tuple[Method, data.Source, ConfigDict]:
+    """A tiny one, and the source of its held-out clips."""
+    config = recipe(f"{method}:tiny")
+    config.data.update(data_fields)
+    config = find_method(method).complete(config, data.make_source(config.data, "train"))
+    return make_method(config), data.make_source(config.data, "eval"), config
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "truth"),
+    [
+        ("pix2pix", {}, True),
+        ("cyclegan", {"layout": "two_sides"}, True),  # `truth` is there
+        ("cyclegan", {"layout": "two_sides", "direction": "BtoA"}, False),
+        ("stargan", {"layout": "domains", "label": "style"}, True),  # so it is here
+        ("stargan", {"layout": "classes"}, False),
+    ],
+)
+def test_translations_are_compared_where_the_true_ones_are_known(method: str, fields: dict, truth: bool) -> None:
+    translating, source, config = translator(method, **fields)
+    assert has_truth(translating, source) == truth
+    run = Run(config, translating, init(jax.random.key(0), {}))
+    assert evaluate.metrics_of_run([], run, False, truth) == [*(["psnr", "ssim"] if truth else []), "motion"]
+    config.eval.metrics = ("psnr",)
+    refusal = pytest.raises(ValueError, match="psnr compares translations with true ones, which these data lack: leave")
+    with nullcontext() if truth else refusal:
+        make_meter(config, 12, truth)
 
 
 def test_references_without_videos_to_score_are_refused(scored, capsys) -> None:

@@ -260,6 +260,12 @@ def test_optional_metrics_are_measured_where_their_weights_are(sets, tmp_path, m
     weights.parent.mkdir(parents=True)
     weights.touch()  # what is read from it stands in `sets`
     assert make_meter(config, 12).of_sets == ["motion", "fid"]
+    config.eval.optional = ("pr", "motion")
+    with pytest.warns(UserWarning, match="pr is left out of the evaluations: pr needs at least 4 clips; .* set has 3"):
+        assert make_meter(config, 3).of_sets == ["motion"]
+    config.eval.optional, config.eval.metrics = (), ("pr",)
+    with pytest.raises(ValueError, match="pr needs at least 4 clips"):
+        make_meter(config, 3)
 
 
 def flat(levels: np.ndarray, frames: int) -> np.ndarray:
