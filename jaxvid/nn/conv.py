@@ -7,12 +7,11 @@ slow for 3-D transposed ones, so neither reaches XLA there. The forms used inste
 * space: a strided convolution is space-to-depth, then a stride-1 convolution; a transposed one is a stride-1
   convolution to `sh * sw * O` channels, then depth-to-space (the sub-pixel convolution, Shi et al. 2016);
 * time, on CPU: the sum over the kernel's time taps of 2-D convolutions of the frames that the tap meets;
-* the kernel's gradient, on CPU: the sum of those of parts of the places, each so small that XLA's form is fast.
+* the kernel's gradient, on CPU: the sum of those of parts of a large frame, each so small that XLA's form is fast.
 
 Products of bfloat16 are summed in float32: GPUs and TPUs do so by themselves, on CPU the arrays are cast first.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
@@ -32,8 +31,7 @@ Convolve = Callable[[jax.Array, jax.Array, Sequence[int], Padding], jax.Array]
 whole = lax.optimization_barrier  # what stands within is compiled by itself, and stays in the form that is fast
 VIDEO = ("NDHWC", "DHWIO", "NDHWC")
 FRAMES = ("NHWC", "HWIO", "NHWC")
-PLACES = 2048  # of the output, beyond which the gradient of a 2-D kernel takes 3 to 8 times as long as in parts
-MOST_PARTS = 16  # each is compiled by itself
+PLACES = 2048  # of an output frame, beyond which the gradient of a 2-D kernel takes up to 8 times as long as in parts
 THIN = 32  # channels up to which the 2-D convolution of one time tap is so thin that the taps are concatenated
 
 
@@ -289,18 +287,15 @@ def _convolve_frames(x: jax.Array, kernel: jax.Array, strides: Sequence[int], pa
 
 
 def _convolve_in_parts(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding) -> jax.Array:
-    """`_convolve_frames` in parts of some frames, or of some rows, whose transposes by the kernel are fast."""
-    size = [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(x.shape[2:4], padding, kernel.shape, strides, strict=False)]
-    frames, shape = x.reshape(-1, 1, *x.shape[2:]), (*x.shape[:2], *size, kernel.shape[-1])
-    count = min(-(-len(frames) * math.prod(size) // PLACES), MOST_PARTS)
+    """`_convolve_frames`, where they are large in parts of some rows, whose transposes by the kernel are fast."""
+    height, width = (
+        (n + sum(p) - k) // s + 1 for n, p, k, s in zip(x.shape[2:4], padding, kernel.shape, strides, strict=False)
+    )
+    count = min(-(-height * width // PLACES), height)
     if count == 1 or kernel.shape[:2] == (1, 1):
         return _convolve_frames(x, kernel, strides, padding)
-    if count <= len(frames):
-        parts = [_convolve_frames(part, kernel, strides, padding) for part in jnp.array_split(frames, count)]
-        return jnp.concatenate(parts).reshape(shape)
-    padded = jnp.pad(frames, [(0, 0), (0, 0), *padding, (0, 0)])
+    padded = jnp.pad(x, [(0, 0), (0, 0), *padding, (0, 0)])
     stride, taps = strides[0], kernel.shape[0]
-    rows = np.array_split(np.arange(size[0]), min(count, size[0]))
+    rows = np.array_split(np.arange(height), count)
     seen = [padded[:, :, stride * each[0] : stride * each[-1] + taps] for each in rows]
-    parts = [_convolve_frames(part, kernel, strides, ((0, 0), (0, 0))) for part in seen]
-    return jnp.concatenate(parts, 2).reshape(shape)
+    return jnp.concatenate([_convolve_frames(part, kernel, strides, ((0, 0), (0, 0))) for part in seen], 2)

@@ -61,9 +61,9 @@ def test_equals_lax(monkeypatch, sizes, window, strides, channels):
             np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(np.abs(b).max())), err_msg=f"{name}, {what}")
 
 
-@pytest.mark.parametrize(("places", "window", "strides"), [(20, (3, 3, 3), (1, 1, 1)), (4, (1, 4, 4), (1, 2, 2))])
+@pytest.mark.parametrize(("places", "window", "strides"), [(15, (3, 3, 3), (1, 1, 1)), (4, (1, 4, 4), (1, 2, 2))])
 def test_gradient_by_kernel_in_parts_equals_the_whole(monkeypatch, places, window, strides):
-    """Of frames, and of rows, with halves that differ in size."""
+    """Parts of some rows, which differ in number."""
     rng = np.random.default_rng(0)
     x, kernel = (jnp.asarray(rng.normal(size=s) / 8, jnp.float32) for s in ((2, 3, 7, 5, 36), (*window, 36, 40)))
 
