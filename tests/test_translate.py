@@ -448,3 +448,13 @@ def test_nothing_that_is_read_is_overwritten(tmp_path: Path, command) -> None:
     write_video(source / "a.mp4", 3)  # clips/clips/a.mp4 would become clips/a.mp4
     code, printed = command(source, out=".")
     assert code == 2 and "a.mp4 would be overwritten" in printed
+
+
+def test_no_two_results_have_one_name(tmp_path: Path, command) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("a.mov", "a.mkv", "a.mov.mp4"):
+        write_video(source / name, 3)
+    code, printed = command(source)
+    assert code == 2 and "a.mov.mp4 would hold the translations of both a.mov and a.mov.mp4: rename" in printed
+    assert not (tmp_path / "out").exists()
