@@ -119,6 +119,8 @@ def translator(run: Run, to: str | None = None, origin: str | None = None) -> tu
         to = translation.targets[0]
     number = translation.targets.index(choice("to", to, translation.targets))
     needed = translation.origins[number]
+    if origin:
+        choice("from", origin, dict.fromkeys(name for name in translation.targets + translation.origins if name))
     if origin and needed and origin != needed:
         alone = f"this model translates to {to} from {needed} alone"
         raise ValueError(f'from is "{origin}", and {alone}: pass videos of {needed}, or name another target (--to).')
