@@ -117,6 +117,7 @@ def test_translations_go_to_the_domain_that_is_asked_for(shared: bool) -> None:
     ("fields", "sentence"),
     [
         ({"loss__pool": 7}, "loss.pool is 7, expected train.batch_size 8 or more, or 0"),
+        ({"loss__pool": -5}, "loss.pool is -5, expected train.batch_size 8 or more, or 0"),
         ({"loss__cycle_features": 1.5}, "loss.cycle_features is 1.5, expected a share"),
         ({"loss__adversarial": "lsgan"}, "loss.adversarial"),
         ({"model__dtype": "float16"}, "model.dtype"),

@@ -38,7 +38,7 @@ def complete(config: ConfigDict, source: Source) -> ConfigDict:
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     """The functions of CycleGAN; `configs/cyclegan.py` documents the fields. Raises ValueError for what cannot work."""
     loss = config.loss
-    if 0 < loss.pool < config.train.batch_size:
+    if loss.pool and loss.pool < config.train.batch_size:
         raise ValueError(
             f"loss.pool is {loss.pool}, expected train.batch_size {config.train.batch_size} or more, or 0."
         )
