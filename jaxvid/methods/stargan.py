@@ -43,15 +43,10 @@ def complete(config: ConfigDict, source: Source) -> ConfigDict:
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     """The functions of StarGAN; `configs/stargan.py` documents the fields. Raises ValueError for what cannot work."""
-    loss, train = config.loss, config.train
     domains = tuple(config.condition.classes)
     if len(domains) < 2:
         raise ValueError("condition.classes has fewer than two domains: stargan takes them from its training data.")
-    if loss.n_critic < 1 or train.batch_size // (jax.device_count() if axis_name else 1) % loss.n_critic:
-        raise ValueError(
-            f"loss.n_critic is {loss.n_critic}, expected at least 1, and a divisor of what a device has of "
-            f"train.batch_size {train.batch_size}."
-        )
+    adversarial.check_shares(config, jax.device_count() if axis_name else 1)
     setup = translation_lib.make_setup(config, axis_name, domains, len(domains))
 
     def apply(state: TrainState, video: jax.Array, target: jax.Array) -> jax.Array:
