@@ -1,6 +1,7 @@
 """CycleGAN: its losses part by part, its history, and what it refuses."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from conftest import recipe
 from ml_collections import ConfigDict
 
-from jaxvid import sample, translation
+from jaxvid import core, parallel, sample, translation
 from jaxvid.core import TrainState
 from jaxvid.data.synthetic import Synthetic
 from jaxvid.methods import cyclegan
@@ -70,6 +71,18 @@ def test_the_loss_of_the_generators_is_the_sum_of_its_parts(bound: float) -> Non
     np.testing.assert_allclose([metrics["cycle"], metrics["identity"]], [cycle, identity], rtol=1e-5)
     np.testing.assert_allclose(fakes[0], to_a, atol=1e-6)
     np.testing.assert_allclose(fakes[1], to_b, atol=1e-6)
+
+
+def test_the_history_draws_by_no_key_of_an_example() -> None:
+    method, state = cyclegan.make(config(train__batch_size=4)), started()
+
+    def drawn(state: TrainState) -> dict:
+        with mock.patch.object(translation, "pooled", lambda pool, fake, key, _: (fake, jax.random.key_data(key))):
+            return method.train_step(state, batch())[0].extra["pool"]
+
+    examples = jax.random.key_data(parallel.example_keys(core.step_key(state), 4)).tolist()
+    found = [key.tolist() for key in jax.jit(drawn)(state).values()]
+    assert len(found) == 2 and found[0] != found[1] and all(key not in examples for key in found)
 
 
 def test_features_replace_a_growing_share_of_the_cycle() -> None:

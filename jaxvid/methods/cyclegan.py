@@ -103,8 +103,9 @@ def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainStat
     grads, (fakes, g_metrics) = learn(state.params[GENERATOR], videos, keys)
     state, g_norm = core.apply_gradients(state, GENERATOR, grads, setup.optimizers[GENERATOR], axis_name)
     if "pool" in state.extra:
+        first = config.train.batch_size  # past the numbers of the examples, which have keys of their own
         found = [
-            translation_lib.pooled(state.extra["pool"][domain], fake, jax.random.fold_in(key, i), axis_name)
+            translation_lib.pooled(state.extra["pool"][domain], fake, jax.random.fold_in(key, first + i), axis_name)
             for i, (domain, fake) in enumerate(zip(DOMAINS, fakes, strict=True))
         ]
         fakes, pools = zip(*found, strict=True)
