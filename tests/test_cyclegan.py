@@ -104,13 +104,22 @@ def test_the_untrained_model_and_the_cycle_are_those_of_the_parameters() -> None
     found = jax.jit(method.eval_step)(state, batch(), jax.random.key(2))
     first = jax.jit(method.init)(jax.random.key(0), batch())
     fresh = jax.jit(method.eval_step)(first, batch(), jax.random.key(2))
-    np.testing.assert_allclose(found.scalars["psnr_of_untrained"], fresh.scalars["psnr"], rtol=1e-5)
+    for name in ("psnr", "cycle_psnr"):
+        np.testing.assert_allclose(found.scalars[f"{name}_of_untrained"], fresh.scalars[name], rtol=1e-5)
     assert np.abs(found.scalars["psnr"] - fresh.scalars["psnr"]).min() > 0.005
     made = jax.jit(method.reconstruct)(state, batch())
     np.testing.assert_allclose(found.panels["translation"], made, atol=1e-5)
     to_a = method.translation.apply(state, translation.rounded(made), jnp.zeros(4, int))
     np.testing.assert_allclose(found.panels["way back"], to_a, atol=1e-3)
     assert {"input", "translation", "way back", "truth"} == {*found.panels}
+
+
+@pytest.mark.parametrize("layout", ["two_sides", "pairs", "side_by_side"])
+def test_the_other_half_of_a_pair_is_the_truth(layout: str) -> None:
+    method = cyclegan.make(config(data__layout=layout))
+    given = {name: video for name, video in batch().items() if name != "truth"}
+    found = jax.eval_shape(method.eval_step, started(), given, jax.random.key(0))
+    assert ("psnr" in found.scalars) == ("truth" in found.panels) == (layout != "two_sides")
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -71,6 +71,13 @@ def test_an_evaluation_asks_for_the_target_of_the_batch_or_else_for_the_next_dom
     expected = stargan.generate(setup, state.ema["generator"], video, target)
     np.testing.assert_allclose(found.panels["translation"], expected, atol=1e-5)
     assert {"psnr", "psnr_of_input", "psnr_of_untrained", "change_error"} <= {*found.scalars}
+    bound = setup.discriminator.bind({"params": state.params["discriminator"]})
+    fresh = jax.jit(stargan.make(config()).init)(jax.random.key(0), batch()).params["generator"]
+    for end, judged in {"_of_input": video, "_of_untrained": stargan.generate(setup, fresh, video, target)}.items():
+        (critique,) = bound(judged, None, False)
+        right = np.asarray(critique.classes[:, 0]).argmax(1) == np.asarray(target)
+        np.testing.assert_array_equal(found.scalars[f"domain_accuracy{end}"], right)
+    assert (found.scalars["cycle_psnr_of_untrained"] != found.scalars["cycle_psnr"]).all()
     values = np.asarray(found.profiles["accuracy_by_domain"].values)
     np.testing.assert_array_equal(np.isnan(values), np.arange(3) != np.asarray(target)[:, None])
     unknown = step(state, given, jax.random.key(0))
