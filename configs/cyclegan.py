@@ -19,8 +19,8 @@ discriminators; hinge losses with R1.
 `:improved`: with the losses and augmentations that keep videos steady. All losses were finite in 100 steps of an older
 form with a direct output: 21.6 dB.
 `:folder`: videos or images of one's own, in trainA/ and trainB/ (data.path=DIR), 8 frames of 64x64; data.frames=1 for
-images. Tried with model.generator.widths=(16,32,64), 150 steps of 4 at a rate of 1e-3, on two horses and two zebras:
-horses stay where they are, blurred and darker, on paler grass; the way back reaches 16.8 dB.
+images. Tried with model.generator.widths=(16,32,64), 300 steps of 4 on two horses and two zebras: dark and white parts
+where the horses are, on paler grass; the way back reaches 16.8 dB.
 `:256`: for accelerators, 256x256. Nobody has run it to its end yet.
 `:tiny`: seconds, for tests.
 """

@@ -13,8 +13,8 @@ how light a frame is (28.8 dB after 2000); no norms, and rates of 1e-3 for both 
 `:folder`: pairs of one's own, matched by name (data.path=DIR with A/ and B/; data.layout=side_by_side for halves of one
 picture; data.direction=BtoA for translating to A), 8 frames of 64x64; images with data.frames=1. Tried with
 model.generator.widths=(16,32,64): a video to its optical flow, 36.9 dB of held-out frames after 100 steps of 4
-(untrained: 33.7), a blur of the right color on the nearest person; two or three facades, 150 steps of 4: photos become
-blue and red without the shapes of the drawing, drawings become gray fronts with rows of windows in their places.
+(untrained: 33.7), a blur of the right color on the nearest person; two or three facades: photos become blue and red
+without the shapes of the drawing (150 steps of 4), drawings become fronts with rows of dark windows (300 steps).
 `:256`: for accelerators, 256x256. Nobody has run it to its end yet.
 `:tiny`: seconds, for tests.
 """
@@ -33,7 +33,7 @@ GENERATOR = {
     "taps": True,  # a convolution over three frames in each block
     "window": 0,  # frames to each side of axial attention in the middle; 0: none
     "heads": 4,  # of that attention
-    "output": "direct",  # or "masked": a mask between new colors and the input
+    "output": "direct",  # or "residual": added to the input; or "masked": a mask between new colors and it
 }
 PATCHES = {
     "frames": 1,  # judged together

@@ -16,7 +16,7 @@ has run it to its end yet.
 `:folder`: videos or images of one's own, a sub-folder for each domain (data.path=DIR), 8 frames of 64x64; data.frames=1
 for images, data.layout=attributes and data.attributes for a folder like CelebA's. Tried with
 model.generator.widths=(16,32,64), 150 steps of 4 on 28 animals of AFHQ and 46 faces of CelebA-HQ: heads stay where they
-are and take on light and tint of another domain, under a fine checkerboard; the way back reaches 17.1 and 15.0 dB.
+are and take on light and tint of another domain; the way back reaches 17.1 and 15.0 dB.
 `:256`: for accelerators, 256x256. Nobody has run it to its end yet.
 `:tiny`: seconds, for tests.
 """
@@ -35,7 +35,7 @@ GENERATOR = {
     "taps": False,  # a convolution over three frames in each block
     "window": 1,  # frames to each side of axial attention in the middle; 0: none
     "heads": 4,  # of that attention
-    "output": "masked",  # a mask between new colors and the input; or "direct"
+    "output": "masked",  # a mask between new colors and the input; or "residual": added to it; or "direct"
 }
 PATCHES = {
     "frames": 1,  # judged together

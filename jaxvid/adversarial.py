@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 from jaxvid import losses, parallel
 from jaxvid.core import Metrics
@@ -63,6 +64,29 @@ def make_game(options: Mapping[str, Any]) -> Game:
     if game.smoothing >= 0.5:
         raise ValueError(f"loss.smoothing is {game.smoothing}, expected less than 0.5.")
     return game
+
+
+def check_shares(config: ConfigDict, devices: int) -> None:
+    """Raises ValueError where a batch has no equal shares: every n-th video of a device's rows must be that of all.
+
+    It reads `train.batch_size`, `loss.n_critic` and `loss.penalized`.
+    """
+    batch_size, n_critic, penalized = config.train.batch_size, config.loss.n_critic, config.loss.penalized
+    videos = max(1, batch_size // devices)  # train says where a batch is too small for the devices
+    where = f" on each of {devices} devices" if devices > 1 else ""
+    if n_critic < 1:
+        raise ValueError(f"loss.n_critic is {n_critic}, expected at least 1.")
+    if videos % n_critic:
+        steps = f"the loss.n_critic {n_critic} steps of the discriminator{where}"
+        raise ValueError(f"train.batch_size {batch_size} is shared by {steps}: expected a multiple.")
+    if not 1 <= penalized <= videos // n_critic:
+        most = f"as many as the discriminator sees in a step{where}, {videos // n_critic}"
+        raise ValueError(f"loss.penalized is {penalized}, expected at least 1 (every video) and at most {most}.")
+    if devices > 1 and videos // n_critic % penalized:
+        seen = f"the {videos // n_critic} videos that a device's discriminator sees in a step"
+        raise ValueError(
+            f'loss.penalized is {penalized}, expected a divisor of {seen}: set it so, or train.parallel to "jit".'
+        )
 
 
 def augmented(game: Game, video: jax.Array, keys: jax.Array, progress: jax.Array) -> jax.Array:

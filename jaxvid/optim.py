@@ -62,20 +62,24 @@ def make_schedule(options: Mapping[str, Any], steps: int, field: str = "optim.sc
 
     Args:
       options: `learning_rate` (the peak), `schedule` (the name of a function in `optax.schedules`) and
-        `schedule_arguments` for it. Unless given a length, a warm-up takes 1/20 of the run, and a decay ends with it.
-        Lengths and beginnings between 0 and 1 are shares of the run.
+        `schedule_arguments` for it; those that only other schedules have are left out, so that a recipe's schedule can
+        be changed by its name alone (--config.optim.schedule=constant_schedule). Unless given a length, a warm-up takes
+        1/20 of the run, and a decay ends with it. Lengths and beginnings between 0 and 1 are shares of the run.
       steps: optimizer steps of the run.
       field: where the schedule stands in the config, for errors.
 
     Raises ValueError: optax has no such schedule or argument.
     """
-    rate, name = options["learning_rate"], options["schedule"]
+    rate, name, known = options["learning_rate"], options["schedule"], _schedules()
+    taken = {each: inspect.signature(function).parameters for each, function in known.items()}
+    foreign = {argument for each in taken.values() for argument in each} - {*taken.get(name, ())}
     arguments = {
         argument: round(value * steps) if argument.endswith(("_steps", "_begin")) and is_share(value) else value
         for argument, value in options["schedule_arguments"].items()
+        if argument not in foreign
     }
     return _call(
-        _schedules(),
+        known,
         field,
         name,
         arguments,

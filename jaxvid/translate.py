@@ -119,6 +119,8 @@ def translator(run: Run, to: str | None = None, origin: str | None = None) -> tu
         to = translation.targets[0]
     number = translation.targets.index(choice("to", to, translation.targets))
     needed = translation.origins[number]
+    if origin:
+        choice("from", origin, dict.fromkeys(name for name in translation.targets + translation.origins if name))
     if origin and needed and origin != needed:
         alone = f"this model translates to {to} from {needed} alone"
         raise ValueError(f'from is "{origin}", and {alone}: pass videos of {needed}, or name another target (--to).')
@@ -247,13 +249,17 @@ def places(videos: Mapping[str, VideoInfo], root: str, output: str) -> dict[str,
 
 
 def check_apart(path: str, videos: Mapping[str, VideoInfo], targets: Mapping[str, Sequence[str]], output: str) -> None:
-    """Raises ValueError where results would overwrite what they are made of, or lie in the folder that is read."""
+    """Raises ValueError where results would overwrite what they are made of or each other, or lie in what is read."""
     if os.path.isdir(path) and Path(os.path.realpath(output)).is_relative_to(os.path.realpath(path)):
         raise ValueError(f"The output {output} lies in {path}, which is read: name a folder outside of it.")
     read = {os.path.realpath(each) for info in videos.values() for each in info.images or [info.path]}
     for each in (each for files in targets.values() for each in files):
         if os.path.realpath(each) in read:
             raise ValueError(f"{each} would be overwritten by its translation: name another folder for the output.")
+    written = Counter(each for files in targets.values() for each in files)
+    for each in (each for each, count in written.items() if count > 1):  # a.mov beside a.mkv, and a.mov.mp4
+        names = " and ".join(name for name, files in targets.items() if each in files)
+        raise ValueError(f"{each} would hold the translations of both {names}: rename one of them.")
 
 
 def _translate_one(job: Job, info: VideoInfo, targets: Sequence[str]) -> Iterator[int]:

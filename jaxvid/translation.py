@@ -24,7 +24,7 @@ DOMAINS = ("A", "B")  # of two: `input` shows the first, `video` the second, unl
 MARGIN = 1 / 16  # of height and width, by which frames move at most
 SAME = 1.0  # gray levels, up to which a translation is its input
 INVERTED = -0.2  # correlation of a translation with its input, from which down light and dark have changed places
-FOREIGN = 0.15  # error of the identity in [-1, 1], from which on colors of the target domain change
+LARGE_IDENTITY_ERROR = 0.15  # in [-1, 1], from which on colors of the target domain change
 
 
 class Setup(NamedTuple):
@@ -240,7 +240,7 @@ def rounded(video: jax.Array) -> jax.Array:
 
 
 def remember_start(key: jax.Array) -> dict[str, jax.Array]:
-    """What `TrainState.extra` needs so that `untrained` can make the first parameters again."""
+    """What `TrainState.extra` needs so that an evaluation can make the first parameters again, by `start_key`."""
     return {"start": jax.random.key_data(key)}
 
 
@@ -300,7 +300,7 @@ def warnings(loss: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]
             f"translations correlate with their inputs by {metrics['correlation_with_input']:.2f}: light and dark may "
             f"have changed places; raise {holding[-1]}, or set model.generator.output to masked."
         )
-    if holding and metrics.get("identity_error", 0.0) > FOREIGN:
+    if holding and metrics.get("identity_error", 0.0) > LARGE_IDENTITY_ERROR:
         found.append(
             f"videos of the target domain change by {metrics['identity_error']:.2f} of 2 when they are translated to "
             f"it: colors may be exchanged; train longer, or raise {holding[-1]}."

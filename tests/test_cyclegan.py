@@ -1,6 +1,7 @@
 """CycleGAN: its losses part by part, its history, and what it refuses."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from conftest import recipe
 from ml_collections import ConfigDict
 
-from jaxvid import sample, translation
+from jaxvid import core, parallel, sample, translation
 from jaxvid.core import TrainState
 from jaxvid.data.synthetic import Synthetic
 from jaxvid.methods import cyclegan
@@ -86,6 +87,18 @@ def test_discriminators_also_reject_the_other_domain() -> None:
     assert abs(found["fakes", True] - found["fakes", False]) > 1e-4
 
 
+def test_the_history_draws_by_no_key_of_an_example() -> None:
+    method, state = cyclegan.make(config(train__batch_size=4)), started()
+
+    def drawn(state: TrainState) -> dict:
+        with mock.patch.object(translation, "pooled", lambda pool, fake, key, _: (fake, jax.random.key_data(key))):
+            return method.train_step(state, batch())[0].extra["pool"]
+
+    examples = jax.random.key_data(parallel.example_keys(core.step_key(state), 4)).tolist()
+    found = [key.tolist() for key in jax.jit(drawn)(state).values()]
+    assert len(found) == 2 and found[0] != found[1] and all(key not in examples for key in found)
+
+
 def test_features_replace_a_growing_share_of_the_cycle() -> None:
     made = config(loss__cycle_features=1.0, loss__pool=0)
     setup, videos = made_setup(made), [batch()[name].astype(jnp.float32) / 127.5 - 1 for name in ("input", "video")]
@@ -105,13 +118,22 @@ def test_the_untrained_model_and_the_cycle_are_those_of_the_parameters() -> None
     found = jax.jit(method.eval_step)(state, batch(), jax.random.key(2))
     first = jax.jit(method.init)(jax.random.key(0), batch())
     fresh = jax.jit(method.eval_step)(first, batch(), jax.random.key(2))
-    np.testing.assert_allclose(found.scalars["psnr_of_untrained"], fresh.scalars["psnr"], rtol=1e-5)
+    for name in ("psnr", "cycle_psnr"):
+        np.testing.assert_allclose(found.scalars[f"{name}_of_untrained"], fresh.scalars[name], rtol=1e-5)
     assert np.abs(found.scalars["psnr"] - fresh.scalars["psnr"]).min() > 0.005
     made = jax.jit(method.reconstruct)(state, batch())
     np.testing.assert_allclose(found.panels["translation"], made, atol=1e-5)
     to_a = method.translation.apply(state, translation.rounded(made), jnp.zeros(4, int))
     np.testing.assert_allclose(found.panels["way back"], to_a, atol=1e-3)
     assert {"input", "translation", "way back", "truth"} == {*found.panels}
+
+
+@pytest.mark.parametrize("layout", ["two_sides", "pairs", "side_by_side"])
+def test_the_other_half_of_a_pair_is_the_truth(layout: str) -> None:
+    method = cyclegan.make(config(data__layout=layout))
+    given = {name: video for name, video in batch().items() if name != "truth"}
+    found = jax.eval_shape(method.eval_step, started(), given, jax.random.key(0))
+    assert ("psnr" in found.scalars) == ("truth" in found.panels) == (layout != "two_sides")
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -131,6 +153,7 @@ def test_translations_go_to_the_domain_that_is_asked_for(shared: bool) -> None:
     ("fields", "sentence"),
     [
         ({"loss__pool": 7}, "loss.pool is 7, expected train.batch_size 8 or more, or 0"),
+        ({"loss__pool": -5}, "loss.pool is -5, expected train.batch_size 8 or more, or 0"),
         ({"loss__cycle_features": 1.5}, "loss.cycle_features is 1.5, expected a share"),
         ({"loss__adversarial": "lsgan"}, "loss.adversarial"),
         ({"model__dtype": "float16"}, "model.dtype"),

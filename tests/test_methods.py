@@ -141,8 +141,8 @@ GOLDEN = {
     "gan-penalized": 4.129413,
     "autoregressive": 3.000720,
     "maskgit": 3.499562,
-    "pix2pix": 2.455565,
-    "cyclegan": 2.168333,
+    "pix2pix": 2.413099,
+    "cyclegan": 2.168070,
     "stargan": 1.938696,
 }
 

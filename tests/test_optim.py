@@ -32,6 +32,12 @@ def test_lengths_between_0_and_1_are_shares_of_the_run() -> None:
     np.testing.assert_allclose([schedule(s) for s in (0, 100, 150, 200)], [0.1, 0.1, 0.05, 0.0], atol=1e-7)
 
 
+def test_a_schedule_takes_the_place_of_another_by_its_name() -> None:
+    arguments = {"end_value": 0.0, "transition_begin": 0.5}  # of linear_schedule
+    schedule = optim.make_schedule(options(schedule="constant_schedule", schedule_arguments=arguments), steps=200)
+    np.testing.assert_allclose([schedule(0), schedule(200)], [0.1, 0.1])
+
+
 def test_accumulation_over_two_halves_equals_one_step_on_the_whole() -> None:
     params = jnp.array([1.0, -2.0])
     halves = [jnp.array([1.0, 0.0]), jnp.array([0.0, 3.0])]
@@ -74,6 +80,7 @@ def test_ema_decay_is_per_optimizer_step() -> None:
         ({"arguments": {"beta1": 0.9}}, 'optim.name adam has no argument "beta1"; the nearest is "b1"'),
         ({"arguments": {"b1": "x"}}, "optim.name adam needs more than gradients.*or other arguments than {'b1': 'x'}"),
         ({"schedule": "cosine_decay_schedule", "schedule_arguments": {"decay_steps": "x"}}, "cannot work with the arg"),
+        ({"schedule_arguments": {"end_valu": 0.0}}, 'constant_schedule has no argument "end_valu"'),
         ({"accumulate": 0}, "optim.accumulate is 0"),
         ({"learning_rate": float("nan")}, "optim.learning_rate is nan"),
         ({"learning_rate": float("inf")}, "optim.learning_rate is inf"),

@@ -1,6 +1,7 @@
 """Pix2Pix: its losses part by part, pairs that are augmented alike, and what it refuses."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +77,13 @@ def test_a_pair_is_augmented_alike_and_so_l1_of_equal_halves_stays() -> None:
     same = {"input": batch()["video"], "video": batch()["video"]}
     _, metrics = jax.jit(method.train_step)(state, same)
     assert float(metrics["l1"]) < 1e-6
+
+
+def test_judging_draws_by_other_keys_than_augmenting() -> None:
+    with mock.patch.object(pix2pix, "fold_keys", wraps=pix2pix.fold_keys) as folded:
+        jax.eval_shape(pix2pix.make(config(loss__features=1.0)).train_step, started(), batch())
+    numbers = [call.args[1] for call in folded.call_args_list]
+    assert numbers and not {*numbers} & {0, 1, 2}  # of `translation.augmented`
 
 
 def test_clips_that_are_no_pairs_are_refused() -> None:

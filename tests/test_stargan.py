@@ -71,6 +71,13 @@ def test_an_evaluation_asks_for_the_target_of_the_batch_or_else_for_the_next_dom
     expected = stargan.generate(setup, state.ema["generator"], video, target)
     np.testing.assert_allclose(found.panels["translation"], expected, atol=1e-5)
     assert {"psnr", "psnr_of_input", "psnr_of_untrained", "change_error"} <= {*found.scalars}
+    bound = setup.discriminator.bind({"params": state.params["discriminator"]})
+    fresh = jax.jit(stargan.make(config()).init)(jax.random.key(0), batch()).params["generator"]
+    for end, judged in {"_of_input": video, "_of_untrained": stargan.generate(setup, fresh, video, target)}.items():
+        (critique,) = bound(judged, None, False)
+        right = np.asarray(critique.classes[:, 0]).argmax(1) == np.asarray(target)
+        np.testing.assert_array_equal(found.scalars[f"domain_accuracy{end}"], right)
+    assert (found.scalars["cycle_psnr_of_untrained"] != found.scalars["cycle_psnr"]).all()
     values = np.asarray(found.profiles["accuracy_by_domain"].values)
     np.testing.assert_array_equal(np.isnan(values), np.arange(3) != np.asarray(target)[:, None])
     unknown = step(state, given, jax.random.key(0))
@@ -94,7 +101,8 @@ def test_any_domain_is_reached_from_any_other() -> None:
     ("fields", "sentence"),
     [
         ({"condition__classes": ("red",)}, "fewer than two domains"),
-        ({"loss__n_critic": 3}, "loss.n_critic is 3, .* train.batch_size 8"),
+        ({"loss__n_critic": 3}, "train.batch_size 8 is shared by the loss.n_critic 3 steps .*: expected a multiple"),
+        ({"loss__penalized": 0}, "loss.penalized is 0, expected at least 1"),
         ({"loss__n_critic": 0}, "loss.n_critic is 0"),
         ({"loss__adversarial": "hing"}, "did you mean hinge"),
     ],
@@ -102,6 +110,13 @@ def test_any_domain_is_reached_from_any_other() -> None:
 def test_what_cannot_work_is_one_sentence(fields: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         stargan.make(config(**fields))
+
+
+def test_on_several_devices_the_same_videos_are_penalized_as_on_one() -> None:
+    made = config(train__batch_size=3 * jax.device_count(), loss__penalized=2)
+    stargan.make(made)
+    with pytest.raises(ValueError, match="loss.penalized is 2, expected a divisor of the 3 videos"):
+        stargan.make(made, "data")
 
 
 def test_data_of_fewer_than_two_domains_are_refused() -> None:

@@ -410,7 +410,8 @@ def test_what_cannot_work_is_one_sentence(tmp_path: Path, command) -> None:
     for source, words, run, sentence in (
         (clip, ("--to", "negativ"), two, 'to is "negativ", expected one of same, negative; did you mean negative?'),
         (clip, (), two, "This model translates to same, negative: name one of them (--to)."),
-        (clip, ("--to", "negative", "--from", "night"), two, 'from is "night", and this model translates to negative'),
+        (clip, ("--to", "negative", "--from", "same"), two, 'from is "same", and this model translates to negative'),
+        (clip, ("--to", "same", "--from", "dai"), two, 'from is "dai", expected one of same, negative, day; did you'),
         (clip, (), make_run(targets=()), "This model, own, translates no videos: expected the run of a translator."),
         (sound_alone, (), None, "sound.mp4: it contains no video stream"),
         (folder, (), None, f"Nothing in {folder} can be translated: it holds no video and no image."),
@@ -418,7 +419,7 @@ def test_what_cannot_work_is_one_sentence(tmp_path: Path, command) -> None:
         code, printed = command(source, *words, run=run)
         assert code == 2 and sentence in printed and printed.count("\n") == 1, printed
     assert command(clip, "--to", "negative", "--from", "day", run=two)[0] == 0
-    assert command(clip, "--to", "same", "--from", "night", run=two)[0] == 0
+    assert command(clip, "--to", "same", "--from", "negative", run=two)[0] == 0
     for words, sentence in {
         ("--size", "big"): "big is none of trained, original and a number of pixels",
         ("--size", "0"): "0 is none of",
@@ -448,3 +449,13 @@ def test_nothing_that_is_read_is_overwritten(tmp_path: Path, command) -> None:
     write_video(source / "a.mp4", 3)  # clips/clips/a.mp4 would become clips/a.mp4
     code, printed = command(source, out=".")
     assert code == 2 and "a.mp4 would be overwritten" in printed
+
+
+def test_no_two_results_have_one_name(tmp_path: Path, command) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("a.mov", "a.mkv", "a.mov.mp4"):
+        write_video(source / name, 3)
+    code, printed = command(source)
+    assert code == 2 and "a.mov.mp4 would hold the translations of both a.mov and a.mov.mp4: rename" in printed
+    assert not (tmp_path / "out").exists()

@@ -24,6 +24,7 @@ from jaxvid.parallel import fold_keys
 from jaxvid.translation import DISCRIMINATOR, DOMAINS, GENERATOR, Setup
 
 KEYS = ("input", "video")  # in a batch, of the two domains
+PAIRED = ("pairs", "side_by_side")  # layouts of data whose `video` is the true translation of the input
 
 
 def complete(config: ConfigDict, source: Source) -> ConfigDict:
@@ -38,7 +39,7 @@ def complete(config: ConfigDict, source: Source) -> ConfigDict:
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     """The functions of CycleGAN; `configs/cyclegan.py` documents the fields. Raises ValueError for what cannot work."""
     loss = config.loss
-    if 0 < loss.pool < config.train.batch_size:
+    if loss.pool and loss.pool < config.train.batch_size:
         raise ValueError(
             f"loss.pool is {loss.pool}, expected train.batch_size {config.train.batch_size} or more, or 0."
         )
@@ -90,6 +91,12 @@ def generate(setup: Setup, params: Any, video: jax.Array, origin: int, target: i
     return setup.generator.bind({"params": params})(video, origin, target)
 
 
+def there_and_back(setup: Setup, params: Any, video: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The translation A -> B of videos, and the way back from it in 8 bits."""
+    made = generate(setup, params, video, 0, 1)
+    return made, generate(setup, params, translation_lib.rounded(made), 1, 0)
+
+
 def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """`Method.train_step`."""
     config, axis_name = setup.config, setup.axis_name
@@ -103,8 +110,9 @@ def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainStat
     grads, (fakes, g_metrics) = learn(state.params[GENERATOR], videos, keys)
     state, g_norm = core.apply_gradients(state, GENERATOR, grads, setup.optimizers[GENERATOR], axis_name)
     if "pool" in state.extra:
+        first = config.train.batch_size  # past the numbers of the examples, which have keys of their own
         found = [
-            translation_lib.pooled(state.extra["pool"][domain], fake, jax.random.fold_in(key, i), axis_name)
+            translation_lib.pooled(state.extra["pool"][domain], fake, jax.random.fold_in(key, first + i), axis_name)
             for i, (domain, fake) in enumerate(zip(DOMAINS, fakes, strict=True))
         ]
         fakes, pools = zip(*found, strict=True)
@@ -199,17 +207,16 @@ def reconstruct(setup: Setup, state: TrainState, batch: Batch) -> jax.Array:
 def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> Evaluated:
     """`Method.eval_step`: translations A -> B and back, beside the truth where there is one."""
     source, other = normalize(batch["input"]), normalize(batch["video"])
-    truth = normalize(batch["truth"]) if "truth" in batch else None
+    paired = other if setup.config.data.layout in PAIRED else None
+    truth = normalize(batch["truth"]) if "truth" in batch else paired
     params = core.sampled_params(state, GENERATOR)
-    made, untrained = (
-        generate(setup, each, source, 0, 1)
-        for each in (params, start(setup, translation_lib.start_key(state), source[:1]))
-    )
-    cycled = generate(setup, params, translation_lib.rounded(made), 1, 0)
+    first = start(setup, translation_lib.start_key(state), source[:1])
+    (made, cycled), (untrained, untrained_cycled) = (there_and_back(setup, each, source) for each in (params, first))
     scalars = {
         **translation_lib.measures({"": made, "_of_input": source, "_of_untrained": untrained}, source, truth),
         **translation_lib.health(made, source),
         "cycle_psnr": psnr(cycled, source),
+        "cycle_psnr_of_untrained": psnr(untrained_cycled, source),
         "identity_error": mean_absolute_error(generate(setup, params, other, 1, 1), other),
     }
     panels = {"input": source, "translation": made, "way back": cycled}

@@ -67,7 +67,7 @@ def check(config: ConfigDict, axis_name: str | None) -> None:
             "loss.classes makes the generator show a class that it is not conditioned on: set it to 0, or condition.on "
             "to ('label',)."
         )
-    check_shares(config, jax.device_count() if axis_name else 1)
+    adversarial.check_shares(config, jax.device_count() if axis_name else 1)
     conditions_lib.check(config.condition, config.data.frames)
     judged = ("first_frames", "label") if loss.classes else ("first_frames",)
     ignored = [name for name in config.condition.on if name not in judged]
@@ -77,26 +77,6 @@ def check(config: ConfigDict, axis_name: str | None) -> None:
         raise ValueError(
             f'model.conditioning is "none", so that the discriminator ignores the {ignored[0]}, and the generator '
             f'need not obey it: set it to "projection"{both}.'
-        )
-
-
-def check_shares(config: ConfigDict, devices: int) -> None:
-    """Raises ValueError where a batch has no equal shares: every n-th video of a device's rows must be that of all."""
-    batch_size, n_critic, penalized = config.train.batch_size, config.loss.n_critic, config.loss.penalized
-    videos = max(1, batch_size // devices)  # train says where a batch is too small for the devices
-    where = f" on each of {devices} devices" if devices > 1 else ""
-    if n_critic < 1:
-        raise ValueError(f"loss.n_critic is {n_critic}, expected at least 1.")
-    if videos % n_critic:
-        steps = f"the loss.n_critic {n_critic} steps of the discriminator{where}"
-        raise ValueError(f"train.batch_size {batch_size} is shared by {steps}: expected a multiple.")
-    if not 1 <= penalized <= videos // n_critic:
-        most = f"as many as the discriminator sees in a step{where}, {videos // n_critic}"
-        raise ValueError(f"loss.penalized is {penalized}, expected at least 1 (every video) and at most {most}.")
-    if devices > 1 and videos // n_critic % penalized:
-        seen = f"the {videos // n_critic} videos that a device's discriminator sees in a step"
-        raise ValueError(
-            f'loss.penalized is {penalized}, expected a divisor of {seen}: set it so, or train.parallel to "jit".'
         )
 
 
@@ -228,7 +208,7 @@ def discriminator_loss(
     extra = state.extra
     if game.lecam:
         extra = {"lecam": adversarial.update_averages(extra["lecam"], of_real, of_fake, setup.axis_name)}
-    subset = slice(None, None, game.penalized)  # as the shares of `train_step`, see `check_shares`
+    subset = slice(None, None, game.penalized)  # as the shares of `train_step`, see `adversarial.check_shares`
     penalized = jax.tree.map(lambda rows: rows[subset], conditions)
 
     def critic(video: jax.Array) -> jax.Array:

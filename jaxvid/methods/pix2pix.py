@@ -79,14 +79,14 @@ def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainStat
 
     def judged(video: jax.Array, number: int) -> jax.Array:
         """A pair as it is judged: each half augmented by itself, since colors are averaged over channels, but alike."""
-        own = fold_keys(keys, number)
+        own = fold_keys(keys, number)  # from 3 on: those before augment the clips
         return joined(*(adversarial.augmented(game, each, own, progress) for each in (source, video)))
 
     def critiques(params: Any, pairs: jax.Array) -> adversarial.Panel:
         return setup.discriminator.bind({"params": params})(pairs, None, True)
 
     def d_objective(params: Any) -> tuple[jax.Array, Metrics]:
-        pairs, penalized = (judged(video, 1), judged(fake, 2)), fold_keys(keys, 3)
+        pairs, penalized = (judged(video, 3), judged(fake, 4)), fold_keys(keys, 5)
         return translation_lib.discriminator_loss(game, lambda x: critiques(params, x), *pairs, penalized)
 
     grads, d_metrics = jax.grad(d_objective, has_aux=True)(state.params[DISCRIMINATOR])
@@ -94,12 +94,12 @@ def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainStat
 
     def g_objective(fake: jax.Array) -> tuple[jax.Array, Metrics]:
         params = state.params[DISCRIMINATOR]
-        of_fake = critiques(params, judged(fake, 4))
+        of_fake = critiques(params, judged(fake, 6))
         total, metrics = adversarial.generator_loss(game, of_fake)
         metrics["l1"] = mean_absolute_error(fake, video)
         total += config.loss.l1 * metrics["l1"]
         if config.loss.features:
-            metrics["features"] = translation_lib.feature_error(critiques(params, judged(video, 4)), of_fake)
+            metrics["features"] = translation_lib.feature_error(critiques(params, judged(video, 6)), of_fake)
             total += config.loss.features * metrics["features"]
         return total.mean(), {name: value.mean() for name, value in metrics.items()}
 

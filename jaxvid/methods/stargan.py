@@ -43,15 +43,10 @@ def complete(config: ConfigDict, source: Source) -> ConfigDict:
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     """The functions of StarGAN; `configs/stargan.py` documents the fields. Raises ValueError for what cannot work."""
-    loss, train = config.loss, config.train
     domains = tuple(config.condition.classes)
     if len(domains) < 2:
         raise ValueError("condition.classes has fewer than two domains: stargan takes them from its training data.")
-    if loss.n_critic < 1 or train.batch_size // (jax.device_count() if axis_name else 1) % loss.n_critic:
-        raise ValueError(
-            f"loss.n_critic is {loss.n_critic}, expected at least 1, and a divisor of what a device has of "
-            f"train.batch_size {train.batch_size}."
-        )
+    adversarial.check_shares(config, jax.device_count() if axis_name else 1)
     setup = translation_lib.make_setup(config, axis_name, domains, len(domains))
 
     def apply(state: TrainState, video: jax.Array, target: jax.Array) -> jax.Array:
@@ -88,6 +83,14 @@ def start(setup: Setup, key: jax.Array, video: jax.Array) -> Any:
 def generate(setup: Setup, params: Any, video: jax.Array, target: jax.Array) -> jax.Array:
     """Videos [B,T,H,W,3] in the domains `target` [B]."""
     return setup.generator.bind({"params": params})(video, jax.nn.one_hot(target, len(setup.domains)))
+
+
+def there_and_back(
+    setup: Setup, params: Any, video: jax.Array, label: jax.Array, target: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The translation of videos of the domains `label` [B] to `target` [B], and the way back from it in 8 bits."""
+    made = generate(setup, params, video, target)
+    return made, generate(setup, params, translation_lib.rounded(made), label)
 
 
 def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -171,19 +174,26 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
     """`Method.eval_step`: translations and the way back, beside the truth where there is one."""
     source, target, params = normalize(batch["video"]), target_of(setup, batch), core.sampled_params(state, GENERATOR)
     truth = normalize(batch["truth"]) if "truth" in batch else None
-    made = generate(setup, params, source, target)
-    untrained = generate(setup, start(setup, translation_lib.start_key(state), source[:1]), source, target)
-    cycled = generate(setup, params, translation_lib.rounded(made), batch["label"])
-    critiques = setup.discriminator.bind({"params": state.params[DISCRIMINATOR]})(made, None, False)
-    _, found = adversarial.classified(critiques, target)
+    first = start(setup, translation_lib.start_key(state), source[:1])
+    (made, cycled), (untrained, untrained_cycled) = (
+        there_and_back(setup, each, source, batch["label"], target) for each in (params, first)
+    )
+    videos = {"": made, "_of_input": source, "_of_untrained": untrained}
+    critiques = setup.discriminator.bind({"params": state.params[DISCRIMINATOR]})
+    found = {
+        f"domain_accuracy{end}": adversarial.classified(critiques(video, None, False), target)[1]
+        for end, video in videos.items()
+    }
     scalars = {
-        **translation_lib.measures({"": made, "_of_input": source, "_of_untrained": untrained}, source, truth),
+        **translation_lib.measures(videos, source, truth),
         **translation_lib.health(made, source),
         "cycle_psnr": psnr(cycled, source),
+        "cycle_psnr_of_untrained": psnr(untrained_cycled, source),
         "identity_error": mean_absolute_error(generate(setup, params, source, batch["label"]), source),
-        "domain_accuracy": found,
+        **found,
     }
     asked = jax.nn.one_hot(target, len(setup.domains), dtype=bool)
-    profiles = {"accuracy_by_domain": Profile(jnp.where(asked, found[:, None], jnp.nan), setup.domains)}
+    values = jnp.where(asked, found["domain_accuracy"][:, None], jnp.nan)
+    profiles = {"accuracy_by_domain": Profile(values, setup.domains)}
     panels = {"input": source, "translation": made, "way back": cycled, **({} if truth is None else {"truth": truth})}
     return Evaluated(scalars, profiles=profiles, panels=panels)

@@ -22,8 +22,8 @@ from jaxvid.nn.conv import Conv, Triple
 from jaxvid.shapes import expect
 
 HALF: Triple = (1, 2, 2)  # the factor of a stage
-FEW = -2.0  # logit of the mask before training: an eighth of a frame is new
-SMALL = 1e-3  # variance of the colors before training
+INITIAL_MASK = -2.0  # its logit before training: an eighth of a frame is new
+INITIAL_VARIANCE = 1e-3  # of the colors, and of what taps in time add, before training
 COLOR_FEATURES = 16  # of mean colors, which a discriminator judges by themselves
 NORMS = ("frame", "none")  # those that look at no other frame
 OUTPUTS = ("direct", "masked", "residual")
@@ -71,7 +71,7 @@ class Block(nn.Module):
         h = convolve(x, (1, 3, 3))
         h = Activation(norm=self.norm, dtype=self.dtype)(h, codes, train)
         if self.taps:
-            h = h + convolve(h, (3, 1, 1), SMALL)
+            h = h + convolve(h, (3, 1, 1), INITIAL_VARIANCE)
         return x + convolve(h, (1, 3, 3), 0.1)
 
 
@@ -136,13 +136,15 @@ class Decoder(nn.Module):
         if self.skips:
             x = jnp.concatenate([x, video.astype(x.dtype)], -1)
         shape: Triple = (1, self.kernel, self.kernel)
-        pixels = Conv(3 + (self.output == "masked"), shape, dtype=self.dtype, kernel_init=variance_preserving(SMALL))(x)
+        pixels = Conv(
+            3 + (self.output == "masked"), shape, dtype=self.dtype, kernel_init=variance_preserving(INITIAL_VARIANCE)
+        )(x)
         pixels = pixels.astype(jnp.float32)
         if self.output == "direct":
             return nn.tanh(pixels)
         if self.output == "residual":
             return (video + pixels).clip(-1, 1)
-        mask = nn.sigmoid(pixels[..., 3:] + FEW)
+        mask = nn.sigmoid(pixels[..., 3:] + INITIAL_MASK)
         return mask * nn.tanh(pixels[..., :3]) + (1 - mask) * video
 
 
@@ -217,8 +219,8 @@ class PatchDiscriminator(nn.Module):
     frame on. With `classes` the features, averaged over all patches, are classified as well.
 
     Convolutions see each frame without its mean color, which layers of their own judge. Where it differs much from
-    video to video (day and night, exposure) it hides all else: to tell outlines from filled shapes on random grounds,
-    200 steps led to 59 % right with it, to 89 % so.
+    video to video (day and night, exposure) it hides all else: of outlines and filled shapes
+    on random backgrounds 59 % were told apart after 200 steps, and 89 % without it.
     """
 
     stages: Stages
