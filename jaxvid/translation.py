@@ -19,7 +19,7 @@ from jaxvid.names import choice
 from jaxvid.nn.augment import color
 from jaxvid.parallel import fold_keys
 
-GENERATOR, DISCRIMINATOR = PLAYERS = ("generator", "discriminator")
+GENERATOR, DISCRIMINATOR = ("generator", "discriminator")
 DOMAINS = ("A", "B")  # of two: `input` shows the first, `video` the second, unless data.direction is BtoA
 MARGIN = 1 / 16  # of height and width, by which frames move at most
 SAME = 1.0  # gray levels, up to which a translation is its input
