@@ -19,6 +19,7 @@ from jaxvid import core, translate
 from jaxvid import run as run_lib
 from jaxvid.core import Method, Translation
 from jaxvid.data.video import probe, read_clip
+from jaxvid.models.translator import make_generator
 from jaxvid.run import Run
 from jaxvid.translate import translate_video, translated
 
@@ -70,6 +71,30 @@ def test_chunks_equal_the_whole(frames: int, radius: int) -> None:
         made = translate_video(run, video, "negative", chunk=chunk)
         assert made.dtype == np.float32 and made.shape == video.shape
         np.testing.assert_allclose(made, whole, atol=1e-5, err_msg=f"chunk {chunk}")
+
+
+@pytest.mark.parametrize("frames", [7, 16])
+def test_chunks_equal_the_whole_of_a_network_with_taps_and_attention(frames: int) -> None:
+    options = {"name": "unet", "norm": "frame", "output": "residual", "widths": (4, 8), "blocks": 1, "kernel": 3}
+    generator = make_generator({**options, "taps": True, "window": 1, "heads": 2})
+    radius, video = generator.trunk.radius, noise(frames, 6, 8, 3)
+    assert radius == 2
+    params = generator.init(jax.random.key(0), core.normalize(jnp.asarray(video))[None])["params"]
+    # Away from the first parameters, of which some are zero.
+    params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+
+    def apply(state: core.TrainState, video: jax.Array, target: jax.Array) -> jax.Array:
+        return generator.apply({"params": state.params["generator"]}, video)
+
+    run = make_run()
+    translation = Translation(apply, ("B",), ("A",), radius)
+    run = run._replace(
+        method=run.method._replace(translation=translation),
+        state=run.state.replace(params={"generator": params}),
+    )
+    whole = apply(run.state, core.normalize(jnp.asarray(video))[None], jnp.array([0]))[0]
+    for chunk in (3, 5):
+        np.testing.assert_allclose(translate_video(run, video, "B", chunk=chunk), whole, atol=1e-5)
 
 
 @pytest.mark.parametrize(("radius", "chunk"), [(0, 1), (0, 4), (2, 1), (2, 3), (2, 16)])
