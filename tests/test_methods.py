@@ -50,6 +50,17 @@ def network(fields: dict, **model) -> Callable[[], ConfigDict]:
     return build
 
 
+def judged_as_clips(build: Callable[[], ConfigDict]) -> Callable[[], ConfigDict]:
+    """A translator without the discriminator of single frames: half of what is to be compiled."""
+
+    def built() -> ConfigDict:
+        config = build()
+        del config.model.discriminators.frames
+        return config
+
+    return built
+
+
 def dense_gan() -> ConfigDict:
     """Conditioned on a label: what follows first frames begins as their repetition, hard to tell from real clips."""
     config = recipe("pixel_gan:tiny")
@@ -96,20 +107,21 @@ CASES = {
     "gan-penalized": variant("gan3d:tiny", loss__penalized=2, loss__r1=0.1),
     "autoregressive": variant("transformer:tiny"),
     "maskgit": variant("maskgit:tiny", model__tasks=("generation", "prediction", "inpainting")),
-    "pix2pix": variant(
-        "pix2pix:tiny",
-        **{"loss__features": 1.0, "augment__geometric": True, "loss__augment": ("color",)},
-        **dict.fromkeys(
-            ("model__generator__norm", *(f"model__discriminators__{name}__norm" for name in ("frames", "clips"))),
-            "frame",
-        ),
+    "pix2pix": judged_as_clips(
+        variant(
+            "pix2pix:tiny",
+            **{"loss__features": 1.0, "loss__l1": 10.0, "augment__geometric": True, "loss__augment": ("color",)},
+            **{"model__generator__norm": "frame", "model__discriminators__clips__norm": "frame"},
+        )
     ),
-    "cyclegan": variant(
-        "cyclegan:tiny",
-        model__shared=True,
-        model__generator__taps=True,
-        **{"loss__cycle_features": 0.5, "loss__commuting": 1.0, "loss__differences": 1.0, "loss__stillness": 1.0},
-        **{"loss__reject_source": True, "loss__bound": 2.0, "augment__temporal": True},
+    "cyclegan": judged_as_clips(
+        variant(
+            "cyclegan:tiny",
+            model__shared=True,
+            model__generator__taps=True,
+            **{"loss__cycle_features": 0.5, "loss__commuting": 1.0, "loss__differences": 1.0, "loss__stillness": 1.0},
+            **{"loss__reject_source": True, "loss__bound": 2.0, "augment__temporal": True},
+        )
     ),
     "stargan": variant("stargan:tiny", loss__n_critic=2, loss__r1=1e-4),
 }
@@ -141,8 +153,8 @@ GOLDEN = {
     "gan-penalized": 4.129413,
     "autoregressive": 3.000720,
     "maskgit": 3.499562,
-    "pix2pix": 2.413099,
-    "cyclegan": 2.168070,
+    "pix2pix": 1.035235,
+    "cyclegan": 1.269166,
     "stargan": 1.938696,
 }
 
@@ -233,7 +245,10 @@ def test_eight_devices_take_the_same_steps_as_one(case, mode, reference) -> None
     for metrics, expected in zip(history, expected_history, strict=False):
         assert metrics.keys() == expected.keys()
         for name, value in metrics.items():
-            np.testing.assert_allclose(value, expected[name], atol=1e-5, rtol=1e-4, err_msg=name)
+            vote = (
+                1e-3 if name.endswith("accuracy") else 0.0
+            )  # one of some 1,500 patches, whose logits are nearly equal
+            np.testing.assert_allclose(value, expected[name], atol=max(vote, 1e-5), rtol=1e-4, err_msg=name)
 
 
 def test_evaluation_gives_one_value_per_example_and_sampling_a_video_in_range(case) -> None:
