@@ -274,8 +274,12 @@ class Action(Condition):
 
 
 ENTRIES = (
-    *(Label("label"), Attributes("attributes"), Text("text")),
-    *(FirstFrames("first_frames"), Action("action"), Video("input")),
+    Label("label"),
+    Attributes("attributes"),
+    Text("text"),
+    FirstFrames("first_frames"),
+    Action("action"),
+    Video("input"),
 )
 TABLE: dict[str, Condition] = {entry.name: entry for entry in ENTRIES}
 
@@ -363,8 +367,8 @@ def make_encoder(options: ConfigDict, dtype: Any = None, reads: tuple[str, ...] 
 
     Raises ValueError: the config has not been through `complete`.
     """
-    fields = (("label", "classes"), ("attributes", "attributes"))
-    for name, field in (*fields, ("text", "vocabulary"), ("action", "action_scale")):
+    filled_in = {"label": "classes", "attributes": "attributes", "text": "vocabulary", "action": "action_scale"}
+    for name, field in filled_in.items():
         if name in options.on and not options[field] and not (name == "text" and options.embeddings):
             raise ValueError(f"condition.{field} is empty: fill it in with jaxvid.conditions.complete(config, source).")
     return ConditionEncoder(
@@ -386,14 +390,13 @@ def from_user(config: ConfigDict, count: int, **values: Any) -> Arrays:
       config: of the run, with what `complete` filled in.
       count: N, the number of videos.
       **values: by condition, None for nothing: `label`, names of classes (all of them in turn if not given);
-        `attributes`, for each video the names of those that it has, "Male,Smiling", or an array [K] or
-        [n,K] in [0, 1]; `text`, captions; `embedding` [E] or [n,E] in place of texts, where the model was trained with
-        embeddings; `first_frames` and `input` [k,H,W,3] or [n,k,H,W,3], uint8 or float in [-1, 1], of
-        which frames beyond those that the model takes are left out; `action` [T,A] or [n,T,A].
+        `attributes`, for each video the names of those that it has, "Male,Smiling", or an array [K] or [n,K] in [0, 1];
+        `text`, captions; `embedding` [E] or [n,E] in place of texts, where the model was trained with embeddings;
+        `first_frames` and `input` [k,H,W,3] or [n,k,H,W,3], uint8 or float in [-1, 1], of which frames beyond those
+        that the model takes are left out; `action` [T,A] or [n,T,A].
 
     Returns:
-      Arrays [N, ...] by their names in a batch: label, attributes, words or embedding, first_frames, action,
-      input.
+      Arrays [N, ...] by their names in a batch: label, attributes, words or embedding, first_frames, action, input.
 
     Raises ValueError: something is unknown, lacking, of another shape, or not what the model was trained with.
     """

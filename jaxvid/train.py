@@ -106,6 +106,8 @@ def make_meter(config: ConfigDict, clips: int, truth: bool = True) -> Meter:
     suite.check(metrics, *settings)
     if metrics and jax.process_count() > 1:
         raise ValueError("eval.metrics take one process: leave them out, and run jaxvid.evaluate --workdir afterwards.")
+    if config.eval.optional and jax.process_count() > 1:
+        warnings.warn("eval.optional is left out of the evaluations: such metrics take one process.", stacklevel=2)
     for name in with_weights(config.eval.optional) if jax.process_count() == 1 else ():
         try:
             suite.check([name], *settings)

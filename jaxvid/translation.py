@@ -32,8 +32,8 @@ class Setup(NamedTuple):
 
     config: ConfigDict
     domains: tuple[str, ...]  # their names, in the order of their numbers
-    generator: Any  # a module of `models.translator`
-    discriminator: Any  # of it, too
+    generator: Any  # `models.translator.Generator` or `TwoDomains`
+    discriminator: Any  # a panel of `models.translator.PatchDiscriminator`s
     game: Game
     optimizers: dict[str, optax.GradientTransformation]
     axis_name: str | None
@@ -290,7 +290,7 @@ def warnings(loss: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]
     found = []
     if metrics["difference_from_input"] < SAME:
         advice = [f"lower {' or '.join(holding)}"] if holding else []
-        advice += ["set loss.reject_source"] if "reject_source" in loss else []
+        advice += ["set loss.reject_source"] if not loss.get("reject_source", True) else []
         found.append(
             f"translations differ from their inputs by {metrics['difference_from_input']:.2f} gray levels: nothing "
             f"changes; {', '.join([*advice, 'or train longer'] if advice else ['train longer'])}."

@@ -22,8 +22,16 @@ from jaxvid.data.pipeline import (
 )
 from jaxvid.names import choice, left_out
 
-__all__ = ["Batches", "DamagedClip", "Source", "eval_batches", "first_clip", "is_paired", "make_source"]
-__all__ += ["train_batches"]
+__all__ = [
+    "Batches",
+    "DamagedClip",
+    "Source",
+    "eval_batches",
+    "first_clip",
+    "is_paired",
+    "make_source",
+    "train_batches",
+]
 
 # The module of each source, its class there, and the fields that it reads besides frames and resolution.
 SOURCES = {

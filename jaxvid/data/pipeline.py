@@ -4,6 +4,7 @@ Every clip of a stream is a pure function of (source, seed, position), so that b
 worker processes nor on the number of hosts, and a run resumes at step k without reading the clips before it.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -63,12 +64,10 @@ def first_clip(source: Source) -> Clip:
 
     Raises DamagedClip where none of them can be read.
     """
-    for index in range(min(ATTEMPTS, len(source))):
-        try:
+    for index in range(min(ATTEMPTS, len(source)) - 1):
+        with contextlib.suppress(DamagedClip):  # training logs it
             return source[index]
-        except DamagedClip as error:  # training logs it
-            last = error
-    raise last
+    return source[min(ATTEMPTS, len(source)) - 1]
 
 
 class Swapped:

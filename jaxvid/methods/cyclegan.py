@@ -19,7 +19,7 @@ from jaxvid.core import Batch, Evaluated, Method, Metrics, TrainState, Translati
 from jaxvid.data import Source, first_clip
 from jaxvid.losses import mean_absolute_error
 from jaxvid.metrics.image import psnr
-from jaxvid.models.translator import TwoDomains
+from jaxvid.models.translator import TwoDomains, make_generator
 from jaxvid.parallel import fold_keys
 from jaxvid.translation import DISCRIMINATOR, DOMAINS, GENERATOR, Setup
 
@@ -46,9 +46,10 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     if not 0 <= loss.cycle_features <= 1:
         raise ValueError(f"loss.cycle_features is {loss.cycle_features}, expected a share from 0 to 1.")
     names = translation_lib.domains(config.data)
-    one, other = (translation_lib.make_setup(config, axis_name, names) for _ in DOMAINS)  # each with its own generator
-    both = TwoDomains(generators=[one.generator, other.generator], shared=config.model.shared)
-    setup = one._replace(generator=both)
+    setup = translation_lib.make_setup(config, axis_name, names)
+    one = setup.generator
+    other = make_generator(config.model.generator, dtype=one.encoder.dtype)
+    setup = setup._replace(generator=TwoDomains(generators=[one, other], shared=config.model.shared))
 
     def apply(state: TrainState, video: jax.Array, target: jax.Array) -> jax.Array:
         params = core.sampled_params(state, GENERATOR)
@@ -58,7 +59,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     bound = core.bind(setup, init=init, train_step=train_step, eval_step=eval_step, reconstruct=reconstruct)
     return Method(
         **bound,
-        translation=Translation(apply, names, names[::-1], radius=one.generator.trunk.radius),
+        translation=Translation(apply, names, names[::-1], radius=one.trunk.radius),
         warnings=functools.partial(translation_lib.warnings, config.loss),
         headline=("d_loss", "g_loss", "cycle"),
     )

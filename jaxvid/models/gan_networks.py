@@ -50,7 +50,8 @@ def make_generator(
     """
     field = "model.generator"
     name = choice(f"{field}.name", options["name"], ("conv", "recurrent", "layered", "dense"))
-    check_positive(field, {**options, "width": options["width"] or 1} if name == "dense" else options)
+    without_hidden_layer = name == "dense" and options["width"] == 0
+    check_positive(field, {**options, "width": 1} if without_hidden_layer else options)
     if name == "dense":
         dense = {"noise": options["noise"], "width": options["width"], "dtype": dtype}
         if first_frames and encoder:
