@@ -201,7 +201,7 @@ def test_a_dict_of_what_is_true_is_a_vector_of_attributes(tmp_path):
     f = tfds.features
     features = {
         "image": f.Image(shape=(20, 20, 1)),
-        "attributes": {"Bald": np.bool_, "Young": np.bool_, "age": np.int32},
+        "attributes": {"Young": np.bool_, "Bald": np.bool_, "age": np.int32},
     }
 
     def face(i):
