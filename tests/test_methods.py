@@ -19,7 +19,7 @@ from jaxvid.data import Source
 
 BATCH = 16
 COMPARED = 3  # steps after which states are compared
-STEPS = 25
+STEPS = 16
 
 
 def variant(name: str = "vqvae:tiny", **overrides) -> Callable[[], ConfigDict]:
