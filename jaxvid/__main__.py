@@ -1,6 +1,6 @@
 """The commands of jaxvid; each says with --help what it takes.
 
-python -m jaxvid.main              train: --config configs/vqvae.py
+python -m jaxvid.main              train: --config vqvae
 python -m jaxvid.tokenize          cache the tokens of a trained tokenizer, for priors: --workdir DIR --output DIR
 python -m jaxvid.sample            make videos with a trained run: --workdir runs/acgan
 python -m jaxvid.translate         translate videos of any size and length: --workdir DIR --input PATH --output DIR

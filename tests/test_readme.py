@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from jaxvid.main import default_workdir, parse
+from jaxvid.config import default_workdir
+from jaxvid.main import parse
 from jaxvid.metrics import features, weights
 from jaxvid.train import train
 
