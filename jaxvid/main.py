@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
 from jaxvid import parallel, recipe
-from jaxvid.command import STOPPED, Parser, interruptible, of_jax
+from jaxvid.command import STOPPED, Parser, as_typed, interruptible, of_jax
 from jaxvid.files import cache_folder
 from jaxvid.names import nearest
 from jaxvid.train import Interrupted, NotFinite, train
@@ -113,11 +113,14 @@ def start_jax(distributed: bool) -> None:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs one command and returns its exit code: 2 if it cannot work, 1 if the run failed, 128 + n after signal n."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 2 if it cannot work, 1 if the run failed, 128 + n after signal n.
+
+    Its arguments, sys.argv by default, begin with the name of the program.
+    """
     try:
         interruptible()
-        values, config = parse(arguments)
+        values, config = parse(arguments or sys.argv)
         if values.help or not config:
             return inform(values, config)
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
@@ -131,7 +134,7 @@ def main(arguments: Sequence[str]) -> int:
         print(STOPPED, file=sys.stderr)
         return 130
     except (ValueError, FileNotFoundError) as error:
-        print(f"jaxvid: {error}", file=sys.stderr)
+        print(f"jaxvid: {as_typed(str(error))}", file=sys.stderr)
         return 2
     except (NotFinite, OSError, MemoryError) as error:
         print(f"jaxvid: {error}", file=sys.stderr)
@@ -143,4 +146,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main())
