@@ -1,6 +1,6 @@
 """Auxiliary-classifier video GAN (Odena et al., 2017): a class and noise to clips.
 
-Command: python -m jaxvid.main --config configs/acgan.py
+Command: jaxvid train --config acgan
 Device: two CPU cores.
 Time and memory: 8 min 44 s in all, 0.9 GB.
 Score: configs/classifier.py finds the asked class in 92.0 % of 512 samples (89.3 to 94.0 %; of another run 91.6 %;
@@ -75,7 +75,7 @@ VARIANTS = ("tiny",)
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/acgan.py", variant or "tiny", VARIANTS)
+    choice("the variant of acgan", variant or "tiny", VARIANTS)
     config = config_lib.base()
     config.method = "gan"
     config.data.update(frames=8, resolution=16, stride=2)

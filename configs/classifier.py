@@ -1,6 +1,6 @@
 """Video classifier: the class of a clip, one of 40. It judges the samples of conditional generators.
 
-Command: python -m jaxvid.main --config configs/classifier.py
+Command: jaxvid train --config classifier
 Device: one of two CPU cores, with other work beside it.
 Time and memory: 3 min 23 s, 0.95 GB.
 Score: 98.9 % of the 1024 evaluation clips, of one run.
@@ -26,7 +26,7 @@ VARIANTS = ("16", "32", "domains", "tiny")
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/classifier.py", variant or "16", VARIANTS)
+    choice("the variant of classifier", variant or "16", VARIANTS)
     config = config_lib.base()
     config.method = "classifier"
     config.data.update(frames=8, resolution=16, stride=2)

@@ -1,6 +1,6 @@
 """CycleGAN for videos: from outlines to filled shapes and back, learned from clips that are no pairs.
 
-Command: python -m jaxvid.main --config configs/cyclegan.py
+Command: jaxvid train --config cyclegan
 Device: two CPU cores.
 Time and memory: 24 min on one core, busy with other work, and 13 by its rate before that began; 2.2 GB.
 Score: 23.1 dB from A to the truth in B (the input: 20.7 dB; the goal, 24, is not met), 21.6 dB from B to A, change
@@ -67,7 +67,7 @@ VARIANTS = ("shared", "improved", "folder", "256", "tiny")
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/cyclegan.py", variant or "tiny", VARIANTS)
+    choice("the variant of cyclegan", variant or "tiny", VARIANTS)
     config = config_lib.base()
     config.method = "cyclegan"
     config.data.update(frames=8, resolution=32, stride=2, layout="two_sides")

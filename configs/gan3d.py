@@ -1,6 +1,6 @@
 """Video GAN of 3-D convolutions: a class and noise to clips, in the layout of DCGAN.
 
-Command: python -m jaxvid.main --config configs/gan3d.py
+Command: jaxvid train --config gan3d
 Device: two CPU cores.
 Time and memory: 6 min 34 s, 0.9 GB.
 Score: configs/classifier.py finds the asked class in 93.9 % of 512 samples (91.5 to 95.7 %; 99.0 % of held-out clips,
@@ -77,7 +77,7 @@ LOSS = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/gan3d.py", variant or "tiny", VARIANTS)
+    choice("the variant of gan3d", variant or "tiny", VARIANTS)
     config = config_lib.base()
     config.method = "gan"
     config.data.update(frames=8, resolution=16, stride=2)

@@ -1,6 +1,6 @@
 """Recurrent video GAN: a content code for the clip, a motion code for each frame (MoCoGAN), any number of frames.
 
-Command: python -m jaxvid.main --config configs/gan_rnn.py
+Command: jaxvid train --config gan_rnn
 Device: one CPU core beside other work.
 Time and memory: 14 min 55 s, 1.6 GB; two cores alone make 326 clips/s, so that 4500 steps take 7 min 22 s and
     evaluations.
@@ -82,7 +82,7 @@ VARIANTS = ("rendered", "tiny")
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/gan_rnn.py", variant or "rendered", VARIANTS)
+    choice("the variant of gan_rnn", variant or "rendered", VARIANTS)
     config = config_lib.base()
     config.method = "gan"
     config.data.update(frames=8, resolution=16, stride=2)

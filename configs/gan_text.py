@@ -1,6 +1,6 @@
 """Text-to-video GAN: a caption and noise to clips, the text encoder trained with it on the data's own captions.
 
-Command: python -m jaxvid.main --config configs/gan_text.py
+Command: jaxvid train --config gan_text
 Device: two CPU cores.
 Time and memory: 9 min 21 s, 1.0 GB.
 Score: configs/classifier.py finds the class of the caption in 95.9 % of 512 samples (93.8 to 97.3 %; 99.0 % of held-out
@@ -72,7 +72,7 @@ VARIANTS = ("tiny",)
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/gan_text.py", variant or "tiny", VARIANTS)
+    choice("the variant of gan_text", variant or "tiny", VARIANTS)
     config = config_lib.base()
     config.method = "gan"
     config.data.update(frames=8, resolution=16, stride=2)

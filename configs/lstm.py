@@ -1,10 +1,10 @@
 """An LSTM with attention over frames, and a PixelCNN within them, over the tokens of a VQ-VAE: new clips of a class.
 
-Command: python -m jaxvid.main --config configs/lstm.py, after its tokenizer, configs/vqvae.py:prior
+Command: jaxvid train --config lstm, after its tokenizer, vqvae:prior
 Device: two CPU cores.
 Time and memory: some 7 min by its rate of 73 clips/s on quiet cores, after the tokenizer's 3.
     Memory was not measured.
-Score: 1.45 bits a token of 64 held-out clips. configs/classifier.py:32 finds the asked class in 29 % of 120 samples
+Score: 1.45 bits a token of 64 held-out clips. classifier:32 finds the asked class in 29 % of 120 samples
     with --guidance 2, the motion in 59 %.
 Samples: half of them a ragged shape that moves, grows or shrinks, often of two colors; in others the ground breaks.
 
@@ -23,7 +23,7 @@ VARIANTS = ("class", "tiny")
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/lstm.py", variant or "class", VARIANTS)
+    choice("the variant of lstm", variant or "class", VARIANTS)
     config = config_lib.base()
     config.method = "autoregressive"
     config.tokenizer = pretrained.reference("runs/vqvae_prior")

@@ -1,11 +1,11 @@
 """MaskGIT over the tokens of a VQ-VAE: new clips of a class in a few steps, many tokens at once.
 
-Command: python -m jaxvid.main --config configs/maskgit.py, after its tokenizer, configs/vqvae.py:prior
+Command: jaxvid train --config maskgit, after its tokenizer, vqvae:prior
 Device: two CPU cores.
 Time and memory: some 10 min by its rate of 49 clips/s on quiet cores (20 min on one core, other work beside it), after
     the tokenizer's 3. Memory was not measured.
 Score: 1.73 bits a token of 64 held-out clips, in random order one by one, and 1.65 in the 24 steps of sampling, where
-    transformer.py has 1.23; half of the way it was 1.88. configs/classifier.py:32 finds the asked class in
+    transformer.py has 1.23; half of the way it was 1.88. classifier:32 finds the asked class in
     8 % of 120 samples with --guidance 2, the motion in 28 %.
 Samples: a shape on a steady ground, often of several colors, and in pieces.
 
@@ -28,7 +28,7 @@ VARIANTS = ("class", "tasks", "tiny")
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/maskgit.py", variant or "class", VARIANTS)
+    choice("the variant of maskgit", variant or "class", VARIANTS)
     config = config_lib.base()
     config.method = "maskgit"
     config.tokenizer = pretrained.reference("runs/vqvae_prior")

@@ -1,6 +1,6 @@
 """Pix2Pix for videos: from outlines to filled shapes, learned from pairs.
 
-Command: python -m jaxvid.main --config configs/pix2pix.py
+Command: jaxvid train --config pix2pix
 Device: two CPU cores.
 Time and memory: 13 min 11 s on one core with other work on the second; 1.4 GB.
 Score: 31.4 dB to the truth (the input: 20.7 dB), change error 2.46 gray levels (the input 6.02, a still video 3.43), of
@@ -47,7 +47,7 @@ VARIANTS = ("folder", "256", "tiny")
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/pix2pix.py", variant or "tiny", VARIANTS)
+    choice("the variant of pix2pix", variant or "tiny", VARIANTS)
     config = config_lib.base()
     config.method = "pix2pix"
     config.data.update(frames=8, resolution=32, stride=2)

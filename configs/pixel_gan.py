@@ -1,6 +1,6 @@
 """Pixel-wise GAN: one dense layer from the noise, one from the condition, and one from both to every pixel of the clip.
 
-Command: python -m jaxvid.main --config configs/pixel_gan.py
+Command: jaxvid train --config pixel_gan
 Device: two CPU cores.
 Time and memory: 8 min 50 s in all, 1.5 GB.
 Score: mean absolute error (of values in [-1, 1]) on held-out clips 0.0340, the first frames included; to repeat the
@@ -64,7 +64,7 @@ VARIANTS = ("cgan", "celeba", "celeba_conditional", "tiny")
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/pixel_gan.py", variant or "cgan", VARIANTS)
+    choice("the variant of pixel_gan", variant or "cgan", VARIANTS)
     config = config_lib.base()
     config.method = "gan"
     config.data.update(frames=8, resolution=16, stride=2)

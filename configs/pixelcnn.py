@@ -1,10 +1,10 @@
 """A gated PixelCNN over the tokens of a VQ-VAE: new clips of a class.
 
-Command: python -m jaxvid.main --config configs/pixelcnn.py, after its tokenizer, configs/vqvae.py:prior
+Command: jaxvid train --config pixelcnn, after its tokenizer, vqvae:prior
 Device: two CPU cores.
 Time and memory: some 6 min by its rate of 53 clips/s on quiet cores (13 min on one core, other work beside it), after
     the tokenizer's 3. Memory was not measured.
-Score: 1.62 bits a token of 64 held-out clips. configs/classifier.py:32 finds the asked class in 6 % of 120 samples with
+Score: 1.62 bits a token of 64 held-out clips. classifier:32 finds the asked class in 6 % of 120 samples with
     --guidance 2, the motion in 23 %.
 Samples: a ragged blot on a steady ground, often of several colors, that drifts and changes its form.
 
@@ -25,7 +25,7 @@ VARIANTS = ("gated", "plain", "tiny")
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/pixelcnn.py", variant or "gated", VARIANTS)
+    choice("the variant of pixelcnn", variant or "gated", VARIANTS)
     config = config_lib.base()
     config.method = "autoregressive"
     config.tokenizer = pretrained.reference("runs/vqvae_prior")

@@ -1,10 +1,10 @@
 """StarGAN for videos: one generator that changes the color of a moving shape to any of eight.
 
-Command: python -m jaxvid.main --config configs/stargan.py
+Command: jaxvid train --config stargan
 Device: two CPU cores.
 Time and memory: 12 min 14 s on one core with other work on the second; 1.8 GB.
 Score: 26.3 dB to the true scene in the asked color (the input: 20.3 dB), change error 2.70 gray levels (the input
-    3.25, a still video 3.41), of 64 held-out clips. Of 256 a classifier of real clips, configs/classifier.py:domains,
+    3.25, a still video 3.41), of 64 held-out clips. Of 256 a classifier of real clips, classifier:domains,
     assigns 100 % (98.5 to 100) to the asked color, and none of an untrained model's.
 Samples: shapes take the asked color and keep their place, size and motion; a rim of the old color stays, and the small
     hole in them is often painted over.
@@ -62,7 +62,7 @@ VARIANTS = ("paper", "folder", "256", "tiny")
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/stargan.py", variant or "tiny", VARIANTS)
+    choice("the variant of stargan", variant or "tiny", VARIANTS)
     config = config_lib.base()
     config.method = "stargan"
     config.data.update(frames=8, resolution=32, stride=2, layout="domains", label="color")

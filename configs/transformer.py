@@ -1,10 +1,10 @@
 """A transformer over the tokens of a VQ-VAE: new clips of a class.
 
-Command: python -m jaxvid.main --config configs/transformer.py, after its tokenizer, configs/vqvae.py:prior
+Command: jaxvid train --config transformer, after its tokenizer, vqvae:prior
 Device: two CPU cores.
 Time and memory: some 9 min by its rate of 53 clips/s on quiet cores, after the tokenizer's 3; 2.1 GB.
 Score: 1.20 bits a token of 64 held-out clips, where codes independent of each other have 7.34. A classifier
-    (configs/classifier.py:32, stopped at half of its steps) finds the asked class in 60 % of 240 samples with
+    (classifier:32, stopped at half of its steps) finds the asked class in 60 % of 240 samples with
     --guidance 2 (the motion in 93 %), in 47 % without; in 76 % of the tokenizer's reconstructions, and in all of 240
     held-out clips.
 Samples: steady grounds; what moves, grows and shrinks does so as asked. Outlines are ragged, so that shapes are told
@@ -43,7 +43,7 @@ VARIANTS = (*CONDITIONS, "tiny", "ucf101")
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/transformer.py", variant or "class", VARIANTS)
+    choice("the variant of transformer", variant or "class", VARIANTS)
     config = config_lib.base()
     config.method = "autoregressive"
     config.tokenizer = pretrained.reference("runs/vqvae_prior")

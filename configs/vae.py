@@ -1,6 +1,6 @@
 """Video VAE: clips to continuous latents and back, and new clips from its prior.
 
-Command: python -m jaxvid.main --config configs/vae.py
+Command: jaxvid train --config vae
 Device: two CPU cores.
 Time and memory: 6 min 55 s in all, 1.6 GB.
 Score: over the 64 evaluation clips an ELBO of 22.9 thousand nats per clip (of 8x32x32x3 values in [-1, 1]), of which
@@ -54,7 +54,7 @@ VARIANTS = (*NETWORKS, "turns", "mnist", "tiny")
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/vae.py", variant or "layered", VARIANTS)
+    choice("the variant of vae", variant or "layered", VARIANTS)
     config = config_lib.base()
     config.method = "vae"
     config.model = ConfigDict()

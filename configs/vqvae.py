@@ -1,6 +1,6 @@
 """Video VQ-VAE: clips to a small grid of codes and back.
 
-Command: python -m jaxvid.main --config configs/vqvae.py
+Command: jaxvid train --config vqvae
 Device: two CPU cores.
 Time and memory: 3 min 5 s with an empty compilation cache, 1.1 GB.
 Score: PSNR 27.8 dB over the 64 evaluation clips, on which 92 % of the codes are in use. No step trained on these clips,
@@ -42,7 +42,7 @@ VARIANTS = (*QUANTIZERS, "prior", "tiny", "ucf101")
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/vqvae.py", variant or "ema", VARIANTS)
+    choice("the variant of vqvae", variant or "ema", VARIANTS)
     config = config_lib.base()
     config.method = "vqvae"
     config.model = ConfigDict()

@@ -1,6 +1,6 @@
 """Video VQ-VAE behind invertible flows, which fold time into channels: clips to a small grid of codes and back.
 
-Command: python -m jaxvid.main --config configs/vqvae_flow.py
+Command: jaxvid train --config vqvae_flow
 Device: two CPU cores.
 Time and memory: some 6 min by its rate of 53 clips/s on quiet cores. Memory was not measured.
 Score: PSNR 26.6 dB over 64 evaluation clips, on which 97 % of the codes are in use, run to its end on an H200 (26.5
@@ -22,7 +22,7 @@ VARIANTS = ("tiny",)
 
 def get_config(variant: str = "") -> ConfigDict:
     """The default, or one of the variants above."""
-    choice("the variant of configs/vqvae_flow.py", variant or "tiny", VARIANTS)
+    choice("the variant of vqvae_flow", variant or "tiny", VARIANTS)
     config = config_lib.base()
     config.method = "vqvae"
     config.model = ConfigDict()

@@ -4,6 +4,7 @@ import argparse
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -15,6 +16,28 @@ from typing import Any, NoReturn
 
 STOPPED = "Stopped; what was written before stays."
 
+# By the word behind `jaxvid`: the module, which is the same behind `python -m`, and what it does.
+COMMANDS = {
+    "train": ("jaxvid.main", "train a recipe: --config vqvae, or --config list"),
+    "data": ("jaxvid.data", "check a folder of videos, or convert it: PATH"),
+    "tokenize": ("jaxvid.tokenize", "cache the tokens of a tokenizer, for priors: --workdir DIR --output DIR"),
+    "sample": ("jaxvid.sample", "make videos with a trained run: --workdir runs/acgan"),
+    "translate": ("jaxvid.translate", "translate videos of any size: --workdir DIR --input PATH --output DIR"),
+    "evaluate": ("jaxvid.evaluate", "score videos, or a run: --real PATH --fake PATH, or --workdir DIR"),
+    "weights": ("jaxvid.metrics.weights", "fetch the weights that FVD, FID and their kin need: URL"),
+}
+
+
+def as_typed(text: str) -> str:
+    """The text with its commands in the user's form: `jaxvid data` for `python -m jaxvid.data` if he typed `jaxvid`.
+
+    In which form he did is in sys.argv[0], see `jaxvid/__main__.py`.
+    """
+    if typed := re.fullmatch(r"((python -m )?jaxvid) \w+", sys.argv[0]):
+        for name, (module, _) in COMMANDS.items():
+            text = re.sub(rf"python -m {re.escape(module)}(?!\.?\w)", f"{typed[1]} {name}", text)
+    return text
+
 
 class _Help(argparse.RawDescriptionHelpFormatter):
     """`about` as it stands, and lines that break between words alone, not within names."""
@@ -24,11 +47,11 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """The command line of `python -m MODULE`, which reports in one line what is wrong with it."""
+    """The command line of a module, one of COMMANDS, which reports in one line what is wrong with it."""
 
     def __init__(self, module: str, about: str | None, **settings: Any):
         settings["formatter_class"] = _Help
-        super().__init__(prog=f"python -m {module}", description=about, **settings)
+        super().__init__(prog=as_typed(f"python -m {module}"), description=about and as_typed(about), **settings)
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with exit code 2."""
@@ -82,7 +105,7 @@ class _Lasting(io.TextIOWrapper):
 
 
 def start() -> None:
-    """What a command does before anything else is imported, see `jaxvid/__init__.py`.
+    """What a command does before anything else is imported, see `jaxvid/__init__.py` and `jaxvid/__main__.py`.
 
     Its streams take every character and outlive their reader, warnings of logs are plain lines, and Ctrl-C ends the
     program while it imports, where an exception would be printed at length, or swallowed.
@@ -124,7 +147,7 @@ def attempt(work: Callable[[], None]) -> int:
             interruptible()
             work()
         except (ValueError, OSError) as error:
-            print(f"jaxvid: {error}", file=sys.stderr)
+            print(f"jaxvid: {as_typed(str(error))}", file=sys.stderr)
             return 2
         except RuntimeError as error:
             print(f"jaxvid: {of_jax(error)}", file=sys.stderr)

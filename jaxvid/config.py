@@ -1,13 +1,23 @@
-"""The fields that all recipes share, and checks of a config before it runs."""
+"""Recipes as configs, the fields that all of them share, and checks of a config before it runs."""
 
 import ast
 import json
-from collections.abc import Mapping
-from typing import Any
+import traceback
+from collections.abc import Callable, Mapping
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from jaxvid.names import choice
+from jaxvid.names import choice, nearest
+
+Result = TypeVar("Result")
+
+# The recipes of jaxvid: in an installed package, or beside it in a clone.
+_PLACES = Path(__file__).with_name("configs"), Path(__file__).parents[1] / "configs"
+RECIPES = _PLACES[0] if _PLACES[0].is_dir() else _PLACES[1]
 
 # A run can resume under another value of these; all others would make it another run.
 MAY_CHANGE = (
@@ -28,6 +38,77 @@ AT_LEAST_ONE = (
     *("data.frames", "data.resolution", "data.stride", "train.steps", "train.batch_size", "train.log_every"),
     *("train.save_every", "train.keep", "eval.every", "eval.examples", "eval.videos"),
 )
+
+
+def recipe(name: str) -> ConfigDict:
+    """The config of a recipe: of jaxvid's by name, "vqvae:tiny", or of any file, "configs/vqvae.py:tiny".
+
+    What stands behind the colon is the variant, one of the recipe's `VARIANTS`; without one it is the default.
+
+    Raises ValueError, in one sentence: there is no such recipe or variant, or the recipe fails.
+    """
+    path, module = recipe_path(name), recipe_module(name)
+    if not callable(getattr(module, "get_config", None)):
+        raise ValueError(f"--config {path} is no recipe: it has no function get_config(variant).")
+    variant = name.partition(":")[2]
+    config = _attempted(path, lambda: module.get_config(variant) if variant else module.get_config())
+    if not isinstance(config, ConfigDict):
+        raise ValueError(f"--config {path} is a recipe whose get_config returns no ConfigDict.")
+    return config
+
+
+def recipes() -> dict[str, str]:
+    """The paths of jaxvid's recipes, by name: {"acgan": ".../acgan.py", ...}."""
+    return {path.stem: str(path) for path in sorted(RECIPES.glob("*.py"))}
+
+
+def recipe_path(name: str) -> str:
+    """The path of the file of a recipe, whatever its variant. Raises ValueError where there is none."""
+    known, path = recipes(), name.partition(":")[0]
+    if path in known or Path(path).is_file():
+        return known.get(path, path)
+    near = nearest(Path(path).stem, known)
+    raise ValueError(f"--config {path} is no recipe and no file: did you mean {near}? --config list shows all.")
+
+
+def recipe_module(name: str) -> ModuleType:
+    """The file of a recipe as a module, with its `VARIANTS`. Raises ValueError as `recipe`."""
+    path = recipe_path(name)
+    module = ModuleType(Path(path).stem)
+    module.__file__ = path
+    _attempted(path, lambda: SourceFileLoader(module.__name__, path).exec_module(module))
+    return module
+
+
+def default_workdir(name: str) -> Path:
+    """Where a recipe's runs lie unless told otherwise: vqvae:tiny and configs/vqvae.py:tiny -> runs/vqvae_tiny."""
+    path, _, variant = name.partition(":")
+    return Path("runs") / "_".join(filter(None, (Path(path).stem, variant)))
+
+
+def recipe_of(workdir: str) -> str:
+    """The name of jaxvid's recipe that has this default work folder, runs/vqvae_tiny -> vqvae:tiny, or ""."""
+    for name in recipes():
+        for variant in ("", *getattr(recipe_module(name), "VARIANTS", ())):
+            if default_workdir(f"{name}:{variant}") == Path(workdir):
+                return f"{name}:{variant}".rstrip(":")
+    return ""
+
+
+def _attempted(path: str, work: Callable[[], Result]) -> Result:
+    """What the recipe's code returns; a ValueError in one sentence where it fails. Its own ones it words itself."""
+    try:
+        return work()
+    except SyntaxError as error:
+        where = f"line {error.lineno}, {error.msg}"
+        raise ValueError(f"--config {error.filename} is no recipe in Python: {where}.") from error
+    except ValueError:
+        raise
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        where = f", line {lines[-1]}," if lines else ""
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(" .:")
+        raise ValueError(f"--config {path}{where} is a recipe that fails with {what}.") from error
 
 
 def base() -> ConfigDict:

@@ -68,11 +68,12 @@ class Evaluated(NamedTuple):
 class Translation(NamedTuple):
     """How a method translates videos.
 
-    apply: (state, video [B,T,H,W,3] in [-1, 1] of any T, H and W, target int [B]) -> video of the same shape; a target
-      is an index into `targets`, the same for all videos of a call.
-    targets: names of the domains that it translates to.
-    origins: for each of them the domain that the videos must come from; "" for any.
-    radius: frame t of a translation depends on no frames of the video further away than this.
+    Attributes:
+      apply: (state, video [B,T,H,W,3] in [-1, 1] of any T, H and W, target int [B]) -> video of the same shape; a
+        target is an index into `targets`, the same for all videos of a call.
+      targets: names of the domains that it translates to.
+      origins: for each of them the domain that the videos must come from; "" for any.
+      radius: frame t of a translation depends on no frames of the video further away than this.
     """
 
     apply: Callable[[TrainState, jax.Array, jax.Array], jax.Array]

@@ -65,7 +65,7 @@ def fill_in(codec: Codec, first: jax.Array, last: jax.Array, frames: int) -> Lat
     Raises ValueError: a latent grid, or fewer than two frames.
     """
     if "grid" in codec.latents:
-        raise ValueError("A latent grid has no latents of single frames to fill in: train configs/vae.py or :frame.")
+        raise ValueError("A latent grid has no latents of single frames to fill in: train the recipe vae or vae:frame.")
     if frames < 2:
         raise ValueError(f"frames is {frames}, expected at least 2: the first and the last.")
     images = jnp.stack([normalize(first), normalize(last)], 1)
@@ -100,7 +100,7 @@ def swap(content: Latents, motion: Latents) -> Latents:
     """
     if content.keys() != {"content", "motion"}:
         names = ", ".join(content)
-        raise ValueError(f"The latents of this model are {names}: only configs/vae.py separates content from motion.")
+        raise ValueError(f"The latents of this model are {names}: only the recipe vae separates content from motion.")
     return {"content": content["content"], "motion": motion["motion"]}
 
 

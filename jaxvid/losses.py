@@ -120,10 +120,11 @@ LIKELIHOODS = {
 class Adversarial(NamedTuple):
     """An adversarial objective: three elementwise losses of logits of any shape; the discriminator's is `real + fake`.
 
-    real: (logits of real videos, target) -> loss; the target is 1, or less for one-sided label smoothing (Salimans et
-      al., 2016, section 3.4), which hinge and Wasserstein losses ignore.
-    fake: logits of generated videos -> the discriminator's loss.
-    generator: logits of generated videos -> the generator's loss.
+    Attributes:
+      real: (logits of real videos, target) -> loss; the target is 1, or less for one-sided label smoothing (Salimans et
+        al., 2016, section 3.4), which hinge and Wasserstein losses ignore.
+      fake: logits of generated videos -> the discriminator's loss.
+      generator: logits of generated videos -> the generator's loss.
     """
 
     real: Callable[[jax.Array, float], jax.Array]

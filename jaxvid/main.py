@@ -1,4 +1,4 @@
-"""Trains: `python -m jaxvid.main --config configs/vqvae.py [--workdir DIR] [--config.train.steps=500 ...]`."""
+"""Trains a recipe: python -m jaxvid.main --config vqvae [--workdir DIR] [--config.train.steps=500 ...]."""
 
 import argparse
 import contextlib
@@ -12,17 +12,19 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from jaxvid import config as config_lib
 from jaxvid import parallel, recipe
-from jaxvid.command import STOPPED, Parser, interruptible, of_jax
+from jaxvid.command import STOPPED, Parser, as_typed, interruptible, of_jax
 from jaxvid.files import cache_folder
 from jaxvid.names import nearest
 from jaxvid.train import Interrupted, NotFinite, train
 
+LIST = "list"  # in place of a recipe
 OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigDict]:
-    """The options of a command line, program name first, and the config that it asks for.
+    """The options of a command line, program name first, and the config that it asks for, empty where it names none.
 
     Fields of the config may stand before or behind --config, as --config.train.steps=5 or --config.train.steps 5.
 
@@ -33,11 +35,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigDict]:
     options, surplus = make_parser().parse_known_args([word for word in words if not OVERRIDE.fullmatch(word)])
     if surplus:
         raise not_understood(surplus[0])
-    if options.help and not options.config:
+    if options.config in (None, LIST):
         return options, ConfigDict()
-    if not options.config:
-        raise ValueError("--config is missing; name a recipe, say --config configs/vqvae.py.")
-    config = recipe.load(options.config)
+    config = config_lib.recipe(options.config)
     for name, text in fields:
         recipe.set_field(config, name, text, options.config)
     return options, config.lock()
@@ -46,7 +46,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigDict]:
 def make_parser() -> Parser:
     """The options, less the fields of the config."""
     parser = Parser("jaxvid.main", __doc__, add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", metavar="RECIPE", help="configs/vqvae.py, or configs/vqvae.py:tiny with a variant")
+    named = f"vqvae, vqvae:tiny with a variant, or a file, configs/vqvae.py:tiny; {LIST} shows what there is"
+    parser.add_argument("--config", metavar="RECIPE", help=named)
     parser.add_argument("--workdir", metavar="DIR", help="receives what is written (default: runs/NAME_OF_THE_RECIPE)")
     parser.add_argument("--distributed", action="store_true", help="this is one of several processes")
     parser.add_argument("-h", "--help", action="store_true", help="show this; with --config, the recipe's fields too")
@@ -56,7 +57,7 @@ def make_parser() -> Parser:
 def not_understood(word: str) -> ValueError:
     """The error about a word of the command line that means nothing."""
     name = word.partition("=")[0].lstrip("-")
-    if Path(word.partition(":")[0]).is_file():
+    if Path(word.partition(":")[0]).is_file() or word.partition(":")[0] in config_lib.recipes():
         return ValueError(f"{word} is given without its option: write --config {word}.")
     if name.partition(".")[0] in ("train", "data", "model", "optim", "loss", "condition", "sample", "eval"):
         return ValueError(f"{word} is not understood: did you mean --config.{word.lstrip('-')}?")
@@ -79,10 +80,16 @@ def joined(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def default_workdir(name: str) -> Path:
-    """configs/vqvae.py -> runs/vqvae, configs/vqvae.py:tiny -> runs/vqvae_tiny."""
-    path, _, variant = name.partition(":")
-    return Path("runs") / "_".join(filter(None, (Path(path).stem, variant)))
+def inform(options: argparse.Namespace, config: ConfigDict) -> int:
+    """Prints the help, or the recipes, which are the answer to a line without one too; returns the exit code."""
+    if options.help:
+        print(make_parser().format_help())
+        print(recipe.described(config, options.config) if config else "")
+        return 0
+    print(recipe.listed())
+    if options.config is None:  # a script whose line lacks it has failed
+        print("jaxvid: --config is missing: name one of these recipes.", file=sys.stderr)
+    return 0 if options.config else 2
 
 
 def start_jax(distributed: bool) -> None:
@@ -106,19 +113,20 @@ def start_jax(distributed: bool) -> None:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs one command and returns its exit code: 2 if it cannot work, 1 if the run failed, 128 + n after signal n."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 2 if it cannot work, 1 if the run failed, 128 + n after signal n.
+
+    Its arguments, sys.argv by default, begin with the name of the program.
+    """
     try:
         interruptible()
-        values, config = parse(arguments)
-        if values.help:
-            print(make_parser().format_help())
-            print(recipe.described(config, values.config) if values.config else "")
-            return 0
+        values, config = parse(arguments or sys.argv)
+        if values.help or not config:
+            return inform(values, config)
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
         parallel.keep_memory()
         start_jax(values.distributed)
-        train(config, values.workdir or default_workdir(values.config))
+        train(config, values.workdir or config_lib.default_workdir(values.config))
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.signal_number
@@ -126,7 +134,7 @@ def main(arguments: Sequence[str]) -> int:
         print(STOPPED, file=sys.stderr)
         return 130
     except (ValueError, FileNotFoundError) as error:
-        print(f"jaxvid: {error}", file=sys.stderr)
+        print(f"jaxvid: {as_typed(str(error))}", file=sys.stderr)
         return 2
     except (NotFinite, OSError, MemoryError) as error:
         print(f"jaxvid: {error}", file=sys.stderr)
@@ -138,4 +146,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main())

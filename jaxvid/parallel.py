@@ -71,7 +71,7 @@ def check_devices() -> None:
         raise ValueError(
             f"{asked}JAX finds no such device here{why and f' ({why})'}: set "
             f"JAX_PLATFORMS=cpu{' and unset JAX_PLATFORM_NAME' if 'JAX_PLATFORM_NAME' in names else ''}, or install "
-            "jaxvid[cuda] or jaxvid[tpu]."
+            "jaxvid[cuda12], jaxvid[cuda13] or jaxvid[tpu]."
         ) from error
 
 

@@ -14,6 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxvid import checkpoint, conditions, core
+from jaxvid import config as config_lib
 from jaxvid import run as run_lib
 from jaxvid.core import Batch, TrainState, sampled_params
 from jaxvid.data import Source
@@ -24,11 +25,8 @@ def reference(path: str) -> ConfigDict:
     return ConfigDict({"path": path, "config": {}, "step": 0, "sha256": ""})
 
 
-def complete(config: ConfigDict, source: Source, player: str, recipe: str = "") -> ConfigDict:
+def complete(config: ConfigDict, source: Source, player: str) -> ConfigDict:
     """A copy of the config with the config, step and SHA-256 of the run at `config[player].path`, and its conditions.
-
-    Args:
-      recipe: one that trains such a player, for the error where there is none: "configs/vqvae.py:prior".
 
     Raises:
       FileNotFoundError: there is no trained run.
@@ -39,7 +37,7 @@ def complete(config: ConfigDict, source: Source, player: str, recipe: str = "") 
     entry = config[player]
     if entry.config:  # from the run that resumes, see `recall`
         return config
-    run = _load(player, entry.path, recipe)
+    run = _load(player, entry.path)
     step, steps = int(run.state.step), run.config.train.steps
     if step < steps and not entry.step:
         raise ValueError(
@@ -118,10 +116,11 @@ def _is_reference(entry: Any) -> bool:
     return isinstance(entry, ConfigDict) and {"path", "config", "step", "sha256"} <= set(entry)
 
 
-def _load(player: str, path: str, recipe: str = "") -> run_lib.Run:
+def _load(player: str, path: str) -> run_lib.Run:
     try:
         return run_lib.load(path)
     except FileNotFoundError as error:
+        recipe = config_lib.recipe_of(path)
         train = f" with `python -m jaxvid.main --config {recipe}`" if recipe else ""
         raise FileNotFoundError(
             f"{player}.path is {path or 'empty'}, and no trained run is there: train one{train}, or name another with "

@@ -53,7 +53,7 @@ class Inputs(NamedTuple):
 
 def complete(config: ConfigDict, source: Source) -> ConfigDict:
     """`pretrained.complete` of the tokenizer. Raises ValueError, too, where clips to learn from have another length."""
-    config = pretrained.complete(config, source, TOKENIZER, recipe="configs/vqvae.py:prior")
+    config = pretrained.complete(config, source, TOKENIZER)
     entry, frames = config.tokenizer, config.data.frames
     if frames != entry.config.data.frames:
         raise ValueError(

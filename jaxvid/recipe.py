@@ -1,16 +1,14 @@
-"""Recipes: files that make a config, with their variants, their fields set from words, and those fields described."""
+"""Recipes for their users: a list of all, fields set from words, and those fields described."""
 
 import ast
 import io
 import re
 import shlex
+import textwrap
 import tokenize
-import traceback
-from collections.abc import Callable, Mapping
-from importlib.machinery import SourceFileLoader
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -20,48 +18,23 @@ from jaxvid.names import nearest
 # Whose names the recipe need not have: arguments of functions of optax, and what a player has for itself.
 ARGUMENT = re.compile(r"optim\.(players\.\w+\.)?(schedule_)?arguments\.\w+")
 PLAYER = re.compile(r"optim\.players\.(\w+)\.(\w+)(\.\w+)?")
-Result = TypeVar("Result")
 
 
-def load(name: str) -> ConfigDict:
-    """The config of a recipe, "configs/vqvae.py", or "configs/vqvae.py:tiny" with a variant.
-
-    Raises ValueError, in one sentence: there is no such file or variant, or the recipe fails.
-    """
-    path, _, variant = name.partition(":")
-    module = imported(path)
-    if not callable(getattr(module, "get_config", None)):
-        raise ValueError(f"--config {path} is no recipe: it has no function get_config(variant).")
-    config = attempted(path, lambda: module.get_config(variant) if variant else module.get_config())
-    if not isinstance(config, ConfigDict):
-        raise ValueError(f"--config {path} is a recipe whose get_config returns no ConfigDict.")
-    return config
+def listed() -> str:
+    """All recipes of jaxvid: the name of each, what it is, in a line, and its variants."""
+    names = config_lib.recipes()
+    width = max(map(len, names), default=0) + 2
+    lines = ["--config RECIPE, or RECIPE:VARIANT, with RECIPE one of these, or a file of your own:"]
+    for name in names:
+        about = (config_lib.recipe_module(name).__doc__ or "").partition("\n")[0].partition(". ")[0].rstrip(".")
+        lines.append(f"  {name:<{width}}{textwrap.shorten(about, 100, placeholder=' ...')}".rstrip())
+        lines += [f"  {'':<{width}}{variants_of(name)}"] if variants_of(name) else []
+    return "\n".join(lines)
 
 
-def imported(path: str) -> ModuleType:
-    """The module of a recipe. Raises ValueError as `load`."""
-    if not Path(path).is_file():
-        raise ValueError(f"--config {path} is no file; the recipes are in the folder configs/.")
-    module = ModuleType(Path(path).stem)
-    module.__file__ = path
-    attempted(path, lambda: SourceFileLoader(module.__name__, path).exec_module(module))
-    return module
-
-
-def attempted(path: str, work: Callable[[], Result]) -> Result:
-    """What the recipe's code returns; a ValueError in one sentence where it fails. Its own ones it words itself."""
-    try:
-        return work()
-    except SyntaxError as error:
-        where = f"line {error.lineno}, {error.msg}"
-        raise ValueError(f"--config {error.filename} is no recipe in Python: {where}.") from error
-    except ValueError:
-        raise
-    except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        where = f", line {lines[-1]}," if lines else ""
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(" .:")
-        raise ValueError(f"--config {path}{where} is a recipe that fails with {what}.") from error
+def variants_of(name: str) -> str:
+    """The variants that a recipe names, as they are written behind it: ":vq, :fsq, :tiny"."""
+    return ", ".join(f":{variant}" for variant in getattr(config_lib.recipe_module(name), "VARIANTS", ()))
 
 
 def set_field(config: ConfigDict, name: str, text: str | None, recipe: str) -> None:
@@ -134,8 +107,8 @@ def spelled(text: str | None, present: Any) -> Any:
 def unknown(name: str, config: ConfigDict, recipe: str) -> ValueError:
     """The error about a field that the recipe does not have: who has it, or else the nearest that there is."""
     section, path = name.partition(".")[0], recipe.partition(":")[0]
-    lacking = section not in config
-    for other in (path, *sorted(map(str, Path(path).parent.glob("*.py")))):
+    lacking, known = section not in config, config_lib.recipes()
+    for other in (path, *(known if path in known else sorted(map(str, Path(path).parent.glob("*.py"))))):
         for holder, fields in alternatives(other):
             if has(fields, name) and (lacking or fields.get("method") == config.get("method")):
                 why = f": its method, {config.get('method')}, has no config.{section}" if lacking else ""
@@ -144,13 +117,13 @@ def unknown(name: str, config: ConfigDict, recipe: str) -> ValueError:
     return ValueError(f"--config.{name}: no such field; the nearest is --{nearest(f'config.{name}', fields)}.")
 
 
-def alternatives(path: str) -> list[tuple[str, ConfigDict]]:
+def alternatives(name: str) -> list[tuple[str, ConfigDict]]:
     """A recipe and its variants, those that it lists as VARIANTS, and their configs; none of what is no recipe."""
     try:
-        if "def get_config(" not in Path(path).read_text():  # nothing else is run
+        if "def get_config(" not in Path(config_lib.recipe_path(name)).read_text():  # nothing else is run
             return []
-        names = [path, *(f"{path}:{variant}" for variant in getattr(imported(path), "VARIANTS", ()))]
-        return [(name, load(name)) for name in names]
+        variants = getattr(config_lib.recipe_module(name), "VARIANTS", ())
+        return [(each, config_lib.recipe(each)) for each in (name, *(f"{name}:{variant}" for variant in variants))]
     except (OSError, ValueError):
         return []
 
@@ -166,9 +139,7 @@ def has(config: Any, name: str) -> bool:
 
 def described(config: ConfigDict, recipe: str) -> str:
     """The fields of a recipe, as they are set on the command line, with their values and comments."""
-    path = recipe.partition(":")[0]
-    notes = comments(path)
-    variants = ", ".join(f":{variant}" for variant in getattr(imported(path), "VARIANTS", ()))
+    notes, variants = comments(recipe), variants_of(recipe)
     lines = [f"{recipe}" + (f" (variants: {variants})" if variants else "")]
     for name, value in config_lib.flatten(config).items():
         several = isinstance(value, ConfigDict)  # and none as yet
@@ -177,10 +148,11 @@ def described(config: ConfigDict, recipe: str) -> str:
     return "\n".join(lines)
 
 
-def comments(path: str) -> dict[str, str]:
+def comments(recipe: str) -> dict[str, str]:
     """By dotted name, the comments beside or above the fields of a recipe in its source, and in jaxvid/config.py."""
     shared = Source(Path(config_lib.__file__).read_text(), {})
-    return Source(Path(path).read_text(), {name: shared.of_function(name) for name in shared.functions}).of_all()
+    text = Path(config_lib.recipe_path(recipe)).read_text()
+    return Source(text, {name: shared.of_function(name) for name in shared.functions}).of_all()
 
 
 class Source:

@@ -55,7 +55,7 @@ def make_tokenizer(config: ConfigDict) -> Tokenizer:
     if make is None:
         raise ValueError(
             f"tokenizer.path is {entry.path}, a run of the method {entry.config.method}, which makes no tokens: name a "
-            "run of configs/vqvae.py:prior."
+            "run of the recipe vqvae:prior."
         )
     for field in ("resolution", "stride", "fps"):
         if config.data[field] != entry.config.data[field]:

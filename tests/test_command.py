@@ -1,11 +1,15 @@
 """What the commands share: lines about what is wrong, and exit codes."""
 
 import argparse
+import subprocess
+import sys
 import warnings
 
 import pytest
 
-from jaxvid.command import Parser, attempt, names
+import jaxvid
+from jaxvid.__main__ import main
+from jaxvid.command import COMMANDS, Parser, attempt, names
 
 
 def error_of(check, capsys) -> str:
@@ -66,3 +70,43 @@ def test_help_breaks_between_words_and_not_within_names(monkeypatch) -> None:
     parser.add_argument("--x", help="some of a-name-with-hyphens, another-name-of-more-than-a-line, third")
     lines = [line.strip() for line in parser.format_help().splitlines()]
     assert "a-name-with-hyphens," in " ".join(lines) and "another-name-of-more-than-a-line," in lines
+
+
+def test_a_command_is_called_by_its_name_and_answers_in_the_form_that_was_typed(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["a program of tests"])
+    assert main("jaxvid", ["train", "--config", "vqvea"]) == 2
+    assert capsys.readouterr().err.startswith("jaxvid: --config vqvea is no recipe")
+    for program in ("jaxvid", "python -m jaxvid"):
+        for name in COMMANDS:
+            try:
+                assert main(program, [name, "--help"]) == 0
+            except SystemExit as stop:
+                assert stop.code == 0
+            out = capsys.readouterr().out
+            assert out.startswith(f"usage: {program} {name} [")
+            assert not any(f"python -m {module}" in out for module, _ in COMMANDS.values()), out
+
+
+def test_a_command_that_is_not_there_is_answered_with_the_nearest(capsys) -> None:
+    assert main("jaxvid", ["trian"]) == 2
+    assert capsys.readouterr().err == 'jaxvid: there is no command "trian"; did you mean jaxvid train?\n'
+    assert main("jaxvid", ["--version"]) == 0 and capsys.readouterr().out == f"jaxvid {jaxvid.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "advice"), [("jaxvid train", "jaxvid data DIR"), ("/bin/jaxvid train", "python -m jaxvid.data DIR")]
+)
+def test_advice_names_a_command_in_the_form_that_was_typed(typed: str, advice: str, monkeypatch, capsys) -> None:
+    def fail() -> None:
+        raise ValueError("use `python -m jaxvid.data DIR`, not python -m jaxvid.data.folder, in jaxvid.data")
+
+    monkeypatch.setattr(sys, "argv", [typed])
+    assert attempt(fail) == 2
+    expected = f"jaxvid: use `{advice}`, not python -m jaxvid.data.folder, in jaxvid.data\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_the_commands_are_named_at_once() -> None:
+    code = "import sys; from jaxvid.__main__ import main; main('jaxvid', []); print('jax' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split()[0] for line in out[2:-1]] == [*COMMANDS] and out[-1] == "False"

@@ -66,9 +66,13 @@ def test_what_a_stream_cannot_encode_is_escaped() -> None:
     assert (done.returncode, done.stdout) == (0, "\\u0416 \\udcff\n")
 
 
-def test_ctrl_c_while_a_command_imports_ends_it_in_a_line() -> None:
+INSTALLED = "import sys; from jaxvid.__main__ import console; sys.exit(console())"  # as the script `jaxvid` does
+
+
+@pytest.mark.parametrize("words", [("-m", "jaxvid.main"), ("-m", "jaxvid", "train"), ("-c", INSTALLED, "train")])
+def test_ctrl_c_while_a_command_imports_ends_it_in_a_line(words: tuple[str, ...]) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-v", "-m", "jaxvid.main", "--help"],
+        [sys.executable, "-v", *words, "--help"],
         env=PYTHON, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None

@@ -167,8 +167,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(environment, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "--config is missing"),
-        (["--config", "configs/vqvea.py"], "--config configs/vqvea.py is no file"),
+        (["--config", "configs/vqvea.py"], "--config configs/vqvea.py is no recipe and no file"),
         (["--config", "README.md"], "README.md is no recipe in Python"),
         ([*RECIPE, "--config.train.step=5"], "--config.train.step: no such field; the nearest is --config.train.steps"),
         ([*RECIPE, "--config.trian.steps=5"], "the nearest is --config.train.steps"),

@@ -1,5 +1,6 @@
-"""What the README shows runs as it stands."""
+"""What the README and the pages of docs/ show runs as it stands."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -12,25 +13,27 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from jaxvid.main import default_workdir, parse
+from jaxvid.command import COMMANDS
+from jaxvid.config import default_workdir
+from jaxvid.main import parse
 from jaxvid.metrics import features, weights
 from jaxvid.train import train
 
 pytestmark = pytest.mark.xdist_group("readme")
-README = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
+README = PAGES[ROOT / "README.md"]
+ALL = "\n".join(PAGES.values())
+EXAMPLES = list(dict.fromkeys(re.findall(r"```python\n(.*?)```", ALL, re.DOTALL)))  # each once, though it stands twice
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where a reader of the README stands: a clone, in which its commands have trained two runs, here tiny ones."""
+    """Where a reader stands whose commands have trained two runs, here tiny ones."""
     place = tmp_path_factory.mktemp("readme")
-    (place / "configs").symlink_to(ROOT / "configs")
     for name in ("vqvae", "acgan"):
-        (command,) = set(re.findall(rf"python -m jaxvid.main (--config configs/{name}.py)$", README, re.MULTILINE))
+        (recipe,) = set(re.findall(rf"^jaxvid train --config ({name})$", ALL, re.MULTILINE))
         small = [f"--config.{field}" for field in ("train.steps=2", "eval.examples=8")]
-        recipe = command.split()[1]
-        train(parse(["main", "--config", f"{ROOT / recipe}:tiny", *small])[1], place / default_workdir(recipe))
+        train(parse(["main", "--config", f"{recipe}:tiny", *small])[1], place / default_workdir(recipe))
     return place
 
 
@@ -69,21 +72,43 @@ def test_an_example_runs_as_it_is_printed(example: str, folder: Path, monkeypatc
 
 
 def test_every_command_that_is_named_is_there() -> None:
-    """In the README, and in what `python -m jaxvid` says."""
-    listed = subprocess.run([sys.executable, "-m", "jaxvid"], cwd=ROOT, capture_output=True, text=True)
-    commands = {
+    """And the README names them all, as does `jaxvid`."""
+    modules = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
         for path in (ROOT / "jaxvid").rglob("*.py")
         if '__name__ == "__main__"' in path.read_text()
     }
-    assert set(re.findall(r"python -m (jaxvid\.[\w.]*\w)", README)) == commands - {"jaxvid"}
-    assert set(re.findall(r"python -m (jaxvid\.[\w.]*\w)", listed.stdout)) == commands - {"jaxvid"}
-    assert listed.returncode == 0 and "`python -m jaxvid`" in README
+    assert {module for module, _ in COMMANDS.values()} == modules - {"jaxvid"}
+    for text in PAGES.values():
+        lines = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+        named = {*re.findall(r"^jaxvid (\w+)", lines, re.MULTILINE), *re.findall(r"`jaxvid (\w+)[^`]*`", text)}
+        assert named <= set(COMMANDS) and (text != README or named == set(COMMANDS))
 
 
-def test_every_part_the_readme_links_is_there() -> None:
-    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
-    assert links and all((ROOT / link).exists() for link in links)
+def test_every_link_is_there() -> None:
+    for page, text in PAGES.items():
+        links = re.findall(r"\]\((?!http|#)([^)#]+)", text)
+        assert [link for link in links if not (page.parent / link).exists()] == [], page
+    pictures = list((ROOT / "docs" / "pictures").iterdir())
+    assert all(f"pictures/{path.name})" in ALL for path in pictures)
+    assert sum(path.stat().st_size for path in pictures) < 1_000_000
+
+
+def test_scores_in_tables_are_those_of_the_recipes() -> None:
+    """Of a recipe that the row links, or of that of the row before, whose variants follow."""
+    checked = 0
+    for page, text in PAGES.items():
+        docstrings = ""
+        for line in re.findall(r"^\|.*$", text, re.MULTILINE):
+            recipes = re.findall(r"\]\((?:\.\./)?(configs/\w+\.py)\)", line)
+            if recipes:
+                docstrings = "".join(ast.get_docstring(ast.parse((ROOT / path).read_text())) for path in recipes)
+            elif "| `:" not in line:
+                continue
+            scores = re.findall(r"\d+\.\d+", line)
+            assert [score for score in scores if score not in docstrings] == [], (page, line)
+            checked += len(scores)
+    assert checked > 40
 
 
 def test_the_check_of_a_folder_runs(shared: Path) -> None:

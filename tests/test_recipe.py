@@ -94,6 +94,13 @@ def test_a_players_own_arguments_begin_with_those_of_all() -> None:
             ["--config", "configs/gan3d.py", "--config.model.generator.motion=3"],
             "motion: no such field in configs/gan3d.py; configs/acgan.py has it",
         ),
+        (["--config", "gan3d", "--config.model.generator.motion=3"], "motion: no such field in gan3d; acgan has it"),
+        (
+            ["--config", "vqvea:tiny"],
+            r"--config vqvea is no recipe and no file: did you mean vqvae\? --config list shows",
+        ),
+        (["--config", "configs/gan_rn.py"], r"gan_rn.py is no recipe and no file: did you mean gan_rnn\?"),
+        (["vqvae:tiny"], "given without its option: write --config vqvae:tiny."),
     ],
 )
 def test_a_wrong_command_is_one_sentence(words: list[str], sentence: str) -> None:
@@ -127,23 +134,24 @@ def test_a_recipe_that_fails_is_one_sentence(body: str, sentence: str, tmp_path:
     path = tmp_path / "recipe.py"
     path.write_text(f"{HEAD}{body}    return c\n")
     with pytest.raises(ValueError, match=sentence) as error:
-        recipe.load(str(path))
+        config_lib.recipe(str(path))
     assert "\n" not in str(error.value)
 
 
 def test_only_recipes_are_run_where_a_field_is_looked_for(tmp_path: Path) -> None:
-    (tmp_path / "recipe.py").write_text(f"{HEAD}    return c\n")
+    name = str(tmp_path / "recipe.py")
+    Path(name).write_text(f"{HEAD}    return c\n")
     (tmp_path / "a_script.py").write_text("raise SystemExit('It was run.')\n")
     (tmp_path / "broken.py").write_text("def get_config(): 1 / 0\n")
     with pytest.raises(ValueError, match="model.width: no such field; the nearest is"):
-        recipe.set_field(recipe.load(str(tmp_path / "recipe.py")), "model.width", "3", str(tmp_path / "recipe.py"))
+        recipe.set_field(config_lib.recipe(name), "model.width", "3", name)
 
 
 def test_help_lists_the_fields_as_they_are_set_with_their_comments(capsys) -> None:
     assert main.main(["main", "--config", "configs/gan3d.py", "--config.train.steps=7", "--help"]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     settings = [shlex.split(line.split("  ")[0])[0] for line in lines if line.lstrip("'").startswith("--config.")]
-    config = recipe.load("configs/gan3d.py")
+    config = config_lib.recipe("configs/gan3d.py")
     assert len(settings) == len(flatten(config)) and "--config.train.steps=7" in settings
     again = [word for word in settings if not word.endswith("NAME=VALUE") and not word.endswith("steps=7")]
     assert config_of(*again, name="configs/gan3d.py").to_dict() == config.to_dict()
@@ -159,6 +167,40 @@ def test_help_lists_the_fields_as_they_are_set_with_their_comments(capsys) -> No
     assert "configs/gan3d.py (variants: :dcgan, :64, :128, :wgan, :regularized, :tiny)" in lines
     assert recipe.comments("configs/acgan.py")["model.conditioning"].startswith('Of the discriminators: "none"')
     assert recipe.comments("configs/vae.py")["model.network.hidden"] == "features of a frame"
+
+
+def test_a_recipe_has_a_name_wherever_one_stands(tmp_path: Path, monkeypatch) -> None:
+    by_path = config_lib.recipe("configs/vqvae.py:prior").to_dict()
+    monkeypatch.chdir(tmp_path)
+    assert config_lib.recipe("vqvae:prior").to_dict() == by_path
+    assert config_of(name="vqvae:tiny").to_dict() == config_of(name=str(ROOT / TINY)).to_dict()
+    (tmp_path / "vqvae.py").write_text(f"{HEAD}    c.mine = True\n    return c\n")
+    assert config_lib.recipe("vqvae.py").mine and "mine" not in config_lib.recipe("vqvae")
+
+
+@pytest.mark.parametrize(
+    ("name", "workdir"),
+    [("vqvae", "runs/vqvae"), ("vqvae:tiny", "runs/vqvae_tiny"), ("vqvae_flow:tiny", "runs/vqvae_flow_tiny")],
+)
+def test_a_run_lies_where_its_recipe_says(name: str, workdir: str) -> None:
+    assert config_lib.default_workdir(name) == Path(workdir) and config_lib.recipe_of(workdir) == name
+    path, _, variant = name.partition(":")
+    assert config_lib.default_workdir(f"configs/{path}.py:{variant}") == Path(workdir)
+    assert config_lib.recipe_of("elsewhere/vqvae") == ""
+
+
+def test_recipes_are_listed_with_a_line_and_their_variants(capsys) -> None:
+    assert main.main(["main", "--config", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert main.main(["main"]) == 2
+    out, error = capsys.readouterr()
+    assert out == listed and error == "jaxvid: --config is missing: name one of these recipes.\n"
+    names = [path.stem for path in sorted((ROOT / "configs").glob("*.py"))]
+    first, *lines = listed.rstrip().split("\n")
+    assert [line.split()[0] for line in lines[::2]] == names and max(map(len, lines)) <= 120
+    vqvae = names.index("vqvae")
+    assert lines[2 * vqvae].endswith("  Video VQ-VAE: clips to a small grid of codes and back")
+    assert lines[2 * vqvae + 1].split() == [":ema,", ":vq,", ":fsq,", ":lfq,", ":prior,", ":tiny,", ":ucf101"]
 
 
 def test_every_shared_field_has_a_comment() -> None:

@@ -11,14 +11,13 @@ from conftest import ROOT, recipe
 
 from jaxvid import conditions
 from jaxvid import config as config_lib
-from jaxvid import recipe as recipe_lib
 from jaxvid.core import make_method
 from jaxvid.data.synthetic import Synthetic
 
 NAMES = [
     f"{path.stem}:{variant}".rstrip(":")
     for path in sorted((ROOT / "configs").glob("*.py"))
-    for variant in ["", *recipe_lib.imported(str(path)).VARIANTS]
+    for variant in ["", *config_lib.recipe_module(path.stem).VARIANTS]
 ]
 
 
@@ -50,7 +49,7 @@ def test_a_recipe_makes_a_method(name: str) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_the_variants_are_those_that_it_tells_of_and_accepts(path: Path) -> None:
-    variants = set(recipe_lib.imported(str(path)).VARIANTS)
+    variants = set(config_lib.recipe_module(path.stem).VARIANTS)
     with pytest.raises(ValueError, match="expected one of") as error:
         recipe(f"{path.stem}:none")
     accepted = str(error.value).partition("expected one of ")[2].partition(";")[0].split(", ")

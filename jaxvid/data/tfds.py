@@ -31,8 +31,8 @@ class TFDS:
     An item has `video` uint8 [T,h,w,3] with the shorter side resized to `resolution` (gray repeated in three channels),
     `label` int32 [] (0 if the set has no classes), `text` (a caption, else the class name, else ""), `action` float32
     [T,A] if the set has one vector "action" per frame, and `attributes` float32 [K] (1 or 0) if it has a dict of them,
-    as celeb_a; the source's `attributes` are their names, sorted. Shorter videos raise DamagedClip. Evaluation reads the
-    split validation or test; if there is neither, the last tenth of train, which training leaves out.
+    as celeb_a; the source's `attributes` are their names, sorted. Shorter videos raise DamagedClip. Evaluation reads
+    the split validation or test; if there is neither, the last tenth of train, which training leaves out.
 
     Args:
       dataset: name in TFDS, with optional config and version: "ucf101/ucf101_1:2.0.0"; "" if `path` is the folder of a

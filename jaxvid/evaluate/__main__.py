@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--workdir", type=local_path, metavar="DIR", help="the work folder of a run, instead of --real and --fake"
     )
     parser.add_argument(
-        "--classifier", type=local_path, metavar="DIR", help="a run of configs/classifier.py that judges the samples"
+        "--classifier", type=local_path, metavar="DIR", help="a run of the recipe classifier that judges the samples"
     )
     parser.add_argument("--references", action="store_true", help="score untrained samples and other real clips too")
     of_runs = "of a run psnr and ssim where the truth is known, and motion"
@@ -240,7 +240,7 @@ def load_classifier(path: str, config: ConfigDict, classes: Sequence[str]) -> me
     run = run_lib.load(path)
     reader = getattr(core.find_method(run.config.method), "reader", None)
     if reader is None:
-        raise ValueError(f"--classifier {path} is a run of {run.config.method}: train one with configs/classifier.py.")
+        raise ValueError(f"--classifier {path} is a run of {run.config.method}: train one of the recipe classifier.")
     pairs = [(f"data.{name}", run.config.data[name], config.data[name]) for name in ("frames", "resolution", "stride")]
     for name, there, here in [*pairs, ("classes", *map(", ".join, (run.config.condition.classes, classes)))]:
         if there != here:

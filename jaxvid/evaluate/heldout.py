@@ -26,11 +26,12 @@ LAYOUTS = {"scalars": "[B]", "counts": "[B,K]", "profiles": "[B,K]", "panels": "
 class Evaluation(NamedTuple):
     """The result of one pass over held-out clips.
 
-    scalars: {name: mean over the examples}; for each histogram `<name>_used` (the share of its K bins that are not
-      empty), `<name>_entropy` in bits and `<name>_perplexity` (2 to the power of it; K when all are equally full).
-    histograms: {name: counts [K]} over all examples.
-    profiles: {name: Profile} of means [K] over the examples that are not nan there; nan where all are.
-    panels: {name: [N,T,H,W,C]} of the first batch, padding left out.
+    Attributes:
+      scalars: {name: mean over the examples}; for each histogram `<name>_used` (the share of its K bins that are not
+        empty), `<name>_entropy` in bits and `<name>_perplexity` (2 to the power of it; K when all are equally full).
+      histograms: {name: counts [K]} over all examples.
+      profiles: {name: Profile} of means [K] over the examples that are not nan there; nan where all are.
+      panels: {name: [N,T,H,W,C]} of the first batch, padding left out.
     """
 
     scalars: dict[str, float]

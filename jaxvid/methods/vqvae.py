@@ -39,7 +39,7 @@ def make_quantizer(options: ConfigDict, dim: int, axis_name: str | None) -> nn.M
     if unknown := [name for name in fields if name not in known]:
         raise ValueError(
             f"model.quantizer {options.name} has no field {unknown[0]}, only {', '.join(sorted(known))}; "
-            f"--config configs/vqvae.py:{options.name} is the recipe with this quantizer."
+            f"--config vqvae:{options.name} is the recipe with this quantizer."
         )
     shared = {"dim": dim, "axis_name": axis_name}
     return kind(**{name: value for name, value in shared.items() if name in all_fields}, **fields)

@@ -87,7 +87,7 @@ def make_vae(size: Size, options: Options, encoder: ConditionEncoder | None = No
     for field in {*options, *known} - {"name"}:
         choice(f"a field of model.network {name}", field, known)
         if field not in options:
-            raise ValueError(f"model.network {name} needs {field}: --config configs/vae.py:{name} is its recipe.")
+            raise ValueError(f"model.network {name} needs {field}: --config vae:{name} is its recipe.")
         values = options[field] if isinstance(options[field], tuple) else (options[field],)
         if min(values, default=0) < 1:
             raise ValueError(f"model.network.{field} is {options[field]}, expected at least 1.")

@@ -261,7 +261,7 @@ def test_what_a_run_cannot_be_scored_by_is_one_sentence(monkeypatch, capsys) -> 
     config = recipe("vqvae:tiny")
     monkeypatch.setattr(evaluate.run_lib, "load", lambda path: Run(config, TOKENIZER, init(jax.random.key(0), {})))
     for arguments, sentence in (
-        (["--workdir=x", "--classifier=x"], "is a run of vqvae: train one with configs/classifier.py"),
+        (["--workdir=x", "--classifier=x"], "is a run of vqvae: train one of the recipe classifier"),
         (["--workdir=x", "--metrics=asked"], "asked needs a trained classifier"),
         (["--workdir=x", "--references", "--num=40000"], "needs twice 40000 held-out clips: give --num=32768 or less"),
     ):
