@@ -87,7 +87,7 @@ def _in_one_sentence(failure: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        why = " ".join(str(error).split())[:300].rstrip(".")
+        why = " ".join(str(error).split())[:160].rstrip(".")
         raise OSError(f"{failure} ({type(error).__name__}: {why}); `hf auth login` for what is private.") from error
 
 
@@ -265,8 +265,8 @@ def write_arrays(path: Path, state: TrainState) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(_raw(state)))
     # Those that are not contiguous would be written wrongly, without a word.
     arrays = {jax.tree_util.keystr(k, simple=True, separator="/"): np.asarray(x, order="C") for k, x in leaves}
-    about = {"format": "jaxvid", "version": jaxvid.__version__, "sha256": _digest(arrays)}
-    safetensors.numpy.save_file(arrays, path, about)
+    about = {"version": jaxvid.__version__, "sha256": _digest(arrays)}
+    safetensors.numpy.save_file(arrays, path, {"jaxvid": json.dumps(about)})  # one entry, since they have no order
 
 
 def read_arrays(path: Path, abstract: TrainState) -> TrainState:
@@ -280,7 +280,8 @@ def read_arrays(path: Path, abstract: TrainState) -> TrainState:
     again = "export or download it again"
     try:
         with safetensors.safe_open(os.fspath(path), "np") as file:
-            about, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+            about = json.loads((file.metadata() or {}).get("jaxvid", "{}"))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
     except Exception as error:  # of safetensors, whose errors are no subclass of any other
         raise ValueError(f"{path} is damaged ({error}): {again}.") from error
     if "sha256" not in about:
