@@ -8,6 +8,7 @@ python -m jaxvid.evaluate --workdir runs/acgan --classifier runs/classifier --re
 import argparse
 import contextlib
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -183,6 +184,8 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     run = run_lib.load(options.workdir)
     run = run_lib.remake(run, {"data.path": options.path} if options.path else {})
     config, method, mesh = run.config, run.method, parallel.make_mesh(jax.devices()[:1])
+    if config.data.path and not os.path.exists(os.path.expanduser(config.data.path)):
+        raise FileNotFoundError(f"data.path is {config.data.path}, and nothing is there: name where it is with --path.")
     source = conditions.wrap(config, data.make_source(config.data, "eval"))
     run_lib.check_data(located(options.workdir), config, run_lib.account(config.data, {"eval": source}))
     judge = load_classifier(options.classifier, config, source.classes) if options.classifier else None
