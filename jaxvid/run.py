@@ -19,7 +19,7 @@ from jaxvid import checkpoint, parallel, share
 from jaxvid import config as config_lib
 from jaxvid.core import Batch, Method, TrainState, make_method
 from jaxvid.data import Source
-from jaxvid.files import write_json
+from jaxvid.files import local_path, write_json
 from jaxvid.names import plural
 from jaxvid.shapes import expect
 
@@ -139,7 +139,11 @@ def export(
     folder = share.located(workdir)
     run = load(folder)
     state = share.sampled(run.state, run.method)
-    share.write(folder, run.config, run.method, state, str(output), license, media, private)
+    job = share.Export(folder, run.config, run.method, state, license, media)
+    if str(output).startswith(share.HUB):
+        share.upload(job, str(output), private)
+    else:
+        share.write(job, Path(local_path(output)))
 
 
 def remake(run: Run, changes: Mapping[str, Any]) -> Run:
@@ -218,6 +222,15 @@ def _numbers(split: Mapping[str, Any] | None) -> str:
     return f"{plural(split['clips'], 'clip')} ({plural(split['classes'], 'class', 'classes')})"
 
 
+def refuse_exported(workdir: Path) -> None:
+    """Raises ValueError for the folder of an exported run, in which none can be trained."""
+    if share.exported(workdir):
+        raise ValueError(
+            f"{workdir} holds an exported run, without the optimizers' states that training goes on with: name the "
+            "work folder that it was exported from, or another --workdir to begin anew."
+        )
+
+
 def claim(workdir: Path, config: ConfigDict, sources: Mapping[str, Source]) -> None:
     """Makes the work folder, or checks that the run in it has this config, and warns where its data have changed.
 
@@ -234,11 +247,6 @@ def claim(workdir: Path, config: ConfigDict, sources: Mapping[str, Source]) -> N
         raise OSError(f"the work folder {workdir} cannot be made ({error.strerror}): name another one.") from error
     if not os.access(workdir, os.W_OK):
         raise PermissionError(errno.EACCES, "the work folder cannot be written; name another --workdir", str(workdir))
-    if share.exported(workdir):
-        raise ValueError(
-            f"{workdir} holds an exported run, without the optimizers' states that training goes on with: name the "
-            "work folder that it was exported from, or another --workdir to begin anew."
-        )
     found = account(config.data, sources)
     if (workdir / "config.json").is_file():
         saved = saved_config(workdir)

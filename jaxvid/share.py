@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -91,6 +91,17 @@ def _in_one_sentence(failure: str) -> Iterator[None]:
         raise OSError(f"{failure} ({type(error).__name__}: {why}); `hf auth login` for what is private.") from error
 
 
+class Export(NamedTuple):
+    """What is exported."""
+
+    folder: Path  # of the run
+    config: ConfigDict
+    method: Method
+    state: TrainState  # `sampled`
+    license: str
+    media: bool  # whether the report and the pictures are part of it
+
+
 def exported(folder: Path) -> bool:
     """Whether a folder holds an exported run."""
     return (folder / ARRAYS).is_file()
@@ -103,65 +114,60 @@ def sampled(state: TrainState, method: Method) -> TrainState:
     return state.replace(params=params, opt_state={}, ema={}, extra=extra)
 
 
-def write(
-    folder: Path, config: ConfigDict, method: Method, state: TrainState, output: str, license: str, media: bool,
-    private: bool,
-) -> None:  # fmt: skip
-    """Writes an exported run; see `run.export`, whose errors it raises.
+def write(job: Export, target: Path) -> None:
+    """Writes an exported run to a folder, whole or not at all.
 
-    Args:
-      folder: of the run.
-      state: `sampled`.
-      output: a folder, or hf://user/name.
+    Raises ValueError: the folder is not empty, or the run is damaged; OSError: it cannot be written.
     """
-    if not output.startswith(HUB):
-        target = Path(local_path(output))
-        check_new(target)
-        with writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-                whole = Path(scratch) / target.name
-                _write(whole, folder, config, method, state, target.name, license, media)
-                whole.rename(target)
-        return
-    name, revision = parsed(output)
+    check_new(target)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
+            whole = Path(scratch) / target.name
+            _fill(whole, job, target.name)
+            whole.rename(target)
+
+
+def upload(job: Export, address: str, private: bool) -> None:
+    """Writes an exported run to a repository of the hub, hf://user/name, in one commit; makes the repository if needed.
+
+    Raises ValueError: the address is none, or huggingface_hub is not installed; OSError: it cannot be uploaded.
+    """
+    name, revision = parsed(address)
     if revision:
-        raise ValueError(f"{output} names a revision, and an upload makes a new one of its own: leave @{revision} out.")
+        raise ValueError(f"{address} names a revision, but an upload makes a new one: leave @{revision} out.")
     hub = _hub()
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "run"
-        _write(whole, folder, config, method, state, output, license, media)
-        with _in_one_sentence(f"{output} cannot be uploaded"):
+        _fill(whole, job, address)
+        with _in_one_sentence(f"{address} cannot be uploaded"):
             api = hub.HfApi()
             api.create_repo(name, private=private or None, exist_ok=True)
             api.upload_folder(
                 repo_id=name,
                 folder_path=whole,
-                commit_message=f"Step {int(state.step)} of a run of jaxvid {jaxvid.__version__}",
+                commit_message=f"Step {int(job.state.step)} of a run of jaxvid {jaxvid.__version__}",
                 delete_patterns=[*READ, *MEDIA],  # those of an earlier upload that this one lacks
             )
 
 
-def _write(
-    output: Path, folder: Path, config: ConfigDict, method: Method, state: TrainState, name: str, license: str,
-    media: bool,
-) -> None:  # fmt: skip
-    """Writes the files of an exported run to a new folder."""
+def _fill(output: Path, job: Export, name: str) -> None:
+    """Writes the files of an exported run, which others will load by this name, to a new folder."""
     output.mkdir()
-    shutil.copyfile(folder / "batch.json", output / "batch.json")
-    fields = public(config_lib.to_dict(config))
-    if embeddings := (config.get("condition") or {}).get("embeddings", ""):
+    shutil.copyfile(job.folder / "batch.json", output / "batch.json")
+    fields, step = public(config_lib.to_dict(job.config)), int(job.state.step)
+    if embeddings := (job.config.get("condition") or {}).get("embeddings", ""):
         if not os.path.isfile(embeddings):
             raise ValueError(f"condition.embeddings is {embeddings}, which is gone: put it back, it is exported too.")
         shutil.copyfile(embeddings, output / EMBEDDINGS)
         fields["condition"]["embeddings"] = EMBEDDINGS
-    scores, data = _scores(folder, int(state.step)), _data(folder)
+    scores, data = _scores(job.folder, step), _data(job.folder)
     for file, content in {"config": fields, "scores": scores, "data": data}.items():
         write_json(output / f"{file}.json", content)
-    write_arrays(output / ARRAYS, state)
-    picture = _write_media(output, folder, fields, int(state.step)) if media else ""
-    facts = Facts(name, config_lib.from_dict(fields), scores, data, picture, license)
-    (output / "README.md").write_text(card(facts, method, state), encoding="utf-8")
+    write_arrays(output / ARRAYS, job.state)
+    picture = _write_media(output, job.folder, fields, step) if job.media else ""
+    facts = Facts(name, config_lib.from_dict(fields), scores, data, picture, job.license)
+    (output / "README.md").write_text(card(facts, job.method, job.state), encoding="utf-8")
 
 
 def public(value: Any, field: str = "") -> Any:

@@ -11,7 +11,9 @@ from ml_collections import ConfigDict
 # Before JAX starts: simulated CPU devices deadlock on few cores unless NPROC says there are at least twice as many.
 os.environ.setdefault("NPROC", "16")
 # Programs of tests take most of their time to compile: a third of it in this way.
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+QUICK = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+)
 os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {QUICK}")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # there are as many test workers as cores

@@ -226,8 +226,9 @@ def test_it_is_written_whole_or_not_at_all(place: Path, tmp_path: Path, monkeypa
 
 
 def test_training_does_not_go_on_from_an_export(place: Path) -> None:
-    with pytest.raises(ValueError, match="vqvae holds an exported run, without the optimizers' states"):
-        train.train(recipe("vqvae:tiny"), place / "vqvae")
+    for name in ("vqvae", "maskgit"):
+        with pytest.raises(ValueError, match=f"{name} holds an exported run, without the optimizers' states"):
+            train.train(recipe(f"{name}:tiny"), place / name)
 
 
 SECRET = "my secret folder"
@@ -323,18 +324,21 @@ def test_stale_scores_are_left_out_with_a_word(place: Path, tmp_path: Path) -> N
         run_lib.export(tmp_path / "run", tmp_path / "again")
 
 
-def test_embeddings_of_captions_are_part_of_an_export(place: Path, tmp_path: Path) -> None:
-    np.savez(tmp_path / "table.npz", text=["a red square"], embedding=np.ones((1, 3), np.float32))
-    config = recipe("pixel_gan:tiny")
-    config.condition = config_lib.condition(("text",), embeddings=str(tmp_path / "table.npz"))
-    (tmp_path / "out").mkdir()
-    fields = share.public(config_lib.to_dict(config))
-    shutil.copyfile(tmp_path / "table.npz", tmp_path / "out" / share.EMBEDDINGS)
-    fields["condition"]["embeddings"] = share.EMBEDDINGS
-    write_json(tmp_path / "out" / "config.json", fields)
-    (tmp_path / "out" / share.ARRAYS).touch()
+def test_embeddings_of_captions_are_part_of_an_export(runs: dict, place: Path, tmp_path: Path) -> None:
+    table, (_, run) = tmp_path / "table.npz", runs["gan"]
+    np.savez(table, text=["a red square"], embedding=np.ones((1, 3), np.float32))
+    changed = {"condition.on": ("text",), "condition.embeddings": str(table)}
+    config = run.config.copy_and_resolve_references()
+    config.update_from_flattened_dict(changed)
+    job = share.Export(place / "gan", config, run.method, run.state, "unknown", False)
+    share.write(job, tmp_path / "out")
+    table.unlink()
+    assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
     found = conditions.from_user(run_lib.saved_config(tmp_path / "out"), 1, text="a red square")
     np.testing.assert_array_equal(found["embedding"], [[1, 1, 1]])
+    with pytest.raises(ValueError, match="condition.embeddings is .*table.npz, which is gone: put it back"):
+        share.write(job, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 class Hub(types.ModuleType):
@@ -406,7 +410,7 @@ def test_what_is_no_address_is_said(place: Path, monkeypatch) -> None:
     for address in ("hf://", "hf://gan", "hf://me/gan/more", "hf://me/gan@", "hf:// me/gan"):
         with pytest.raises(ValueError, match="is no address of the hub: expected hf://user/name or hf://user/name@rev"):
             run_lib.load(address)
-    with pytest.raises(ValueError, match="names a revision, and an upload makes a new one of its own: leave @v1 out"):
+    with pytest.raises(ValueError, match="names a revision, but an upload makes a new one: leave @v1 out"):
         run_lib.export(place / "vqvae", "hf://me/gan@v1")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for act in (lambda: run_lib.load("hf://me/gan"), lambda: run_lib.export(place / "vqvae", "hf://me/gan")):
