@@ -24,14 +24,15 @@ COMMANDS = {
     "sample": ("jaxvid.sample", "make videos with a trained run: --workdir runs/acgan"),
     "translate": ("jaxvid.translate", "translate videos of any size: --workdir DIR --input PATH --output DIR"),
     "evaluate": ("jaxvid.evaluate", "score videos, or a run: --real PATH --fake PATH, or --workdir DIR"),
+    "export": ("jaxvid.export", "give a run away, as a folder or on the Hugging Face hub: --workdir DIR --output DIR"),
     "weights": ("jaxvid.metrics.weights", "fetch the weights that FVD, FID and their kin need: URL"),
 }
 
 
 def as_typed(text: str) -> str:
-    """The text with its commands in the user's form: `jaxvid data` for `python -m jaxvid.data` if he typed `jaxvid`.
+    """The text with its commands in the user's form: `jaxvid data` for `python -m jaxvid.data` where `jaxvid` was typed.
 
-    In which form he did is in sys.argv[0], see `jaxvid/__main__.py`.
+    The form that was typed is in sys.argv[0], see `jaxvid/__main__.py`.
     """
     if typed := re.fullmatch(r"((python -m )?jaxvid) \w+", sys.argv[0]):
         for name, (module, _) in COMMANDS.items():

@@ -109,6 +109,7 @@ class Method(NamedTuple):
     warnings: an evaluation's averages, by name -> sentences about what looks wrong.
     headline: names of the metrics that the progress line shows.
     tokens_per_frame: how many tokens `sample` draws for a frame of video; 0: it draws none.
+    training_only: names in `TrainState.extra` that `train_step` alone reads; an exported run is without them.
     """
 
     init: Callable[[jax.Array, Batch], TrainState]
@@ -122,6 +123,7 @@ class Method(NamedTuple):
     warnings: Callable[[Mapping[str, float]], list[str]] = no_warnings
     headline: tuple[str, ...] = ("loss",)
     tokens_per_frame: float = 0.0
+    training_only: tuple[str, ...] = ()
 
 
 def bind(setup: Any, **functions: Callable) -> dict[str, Any]:

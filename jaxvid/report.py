@@ -109,6 +109,19 @@ def mark(path: str | Path, status: str) -> None:
             temporary.write_text(after, encoding="utf-8")
 
 
+def published(page: str, title: str, config: Mapping[str, Any]) -> str:
+    """A report for others: with this title and configuration, and without links to files that are not given away."""
+
+    def replaced(pattern: str, content: str, page: str) -> str:
+        return re.sub(pattern, lambda match: f"{match[1]}{content}{match[2]}", page, flags=re.DOTALL)
+
+    settings = _pairs({name: escape(str(value)) for name, value in config.items()})
+    for element in ("title", "h1"):
+        page = replaced(f"(<{element}>).*?(</{element}>)", escape(title), page)
+    page = replaced("(<summary>Configuration</summary>).*?(</details>)", settings, page)
+    return replaced("()<details open><summary>Files</summary>.*?</details>()", "", page)
+
+
 def _header(step: int, total: int, history: Sequence[Mapping[str, Any]]) -> str:
     """Status, progress, and the latest values of the evaluation, or of training before the first one."""
     share, status = step / max(total, 1), "finished" if step == total else "running"

@@ -1,4 +1,4 @@
-"""A trained run as a value: loading it, remaking it under a changed config, and claiming a work folder."""
+"""A trained run as a value: loading, exporting, remaking it under a changed config, and claiming a work folder."""
 
 import argparse
 import errno
@@ -15,7 +15,7 @@ import numpy as np
 from flax.errors import ScopeParamShapeError
 from ml_collections import ConfigDict
 
-from jaxvid import checkpoint, parallel
+from jaxvid import checkpoint, parallel, share
 from jaxvid import config as config_lib
 from jaxvid.core import Batch, Method, TrainState, make_method
 from jaxvid.data import Source
@@ -53,39 +53,48 @@ class Mode(NamedTuple):
 
 
 def saved_config(workdir: str | Path) -> ConfigDict:
-    """The config of the run in a work folder.
+    """The config of the run in a work folder, or an exported one.
 
     Raises:
       FileNotFoundError: there is none.
       ValueError: it is damaged.
+      OSError: it is on the hub, and cannot be downloaded.
     """
-    path = Path(local_path(workdir)) / "config.json"
+    folder = share.located(workdir)
+    path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{workdir} has no config.json; expected the work folder of a run of jaxvid.main.")
     try:
         fields = json.loads(path.read_text())
         if not isinstance(fields, dict) or "method" not in fields:
             raise ValueError("it holds no config")
-        return config_lib.from_dict(fields)
+        return share.embeddings_in(folder, config_lib.from_dict(fields))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: put back what it was, or name another --workdir.") from error
 
 
 def load(workdir: str | Path) -> Run:
-    """Loads the newest whole checkpoint of a run onto one device, whatever it was trained on.
+    """Loads a run onto one device, whatever it was trained on.
 
     Args:
-      workdir: the work folder of `jaxvid.main`.
+      workdir: the work folder of `jaxvid.main`, of which the newest whole checkpoint is taken; or a folder of `export`,
+        or its address on the hub, hf://user/name or hf://user/name@revision, whose state has no optimizers' states, and
+        the averaged parameters in place of those that they average.
 
     Raises:
       FileNotFoundError: there is no config or no checkpoint in it.
-      ValueError: all its checkpoints are damaged, another version wrote them, or a frozen player is not what was loaded
-        when the run began.
+      ValueError: all its checkpoints, or what was exported, are damaged, another version wrote them, or a frozen player
+        is not what was loaded when the run began; or huggingface_hub is needed, and not installed.
+      OSError: it is on the hub, and cannot be downloaded.
     """
-    workdir = Path(local_path(workdir))
+    workdir = share.located(workdir)
     config = saved_config(workdir)
     try:
         described = json.loads((workdir / "batch.json").read_text())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{workdir} has no batch.json: put back that of the run, or export it again."
+        ) from error
     except ValueError as error:
         raise ValueError(f"batch.json in {workdir} is damaged: {error}.") from error
     try:
@@ -95,11 +104,46 @@ def load(workdir: str | Path) -> Run:
             f"config.json in {workdir} is not for this version of jaxvid: {error} Use the version that wrote it, or "
             "train anew."
         ) from error
-    state = checkpoint.restore_newest(workdir, checkpoint.abstract_state(method, described))
-    if state is None:
-        raise FileNotFoundError(f"{workdir} has no checkpoint yet.")
+    abstract = checkpoint.abstract_state(method, described)
+    if share.exported(workdir):
+        state = share.read_arrays(workdir / share.ARRAYS, share.sampled(abstract, method))
+    elif (restored := checkpoint.restore_newest(workdir, abstract)) is not None:
+        state = restored
+    else:
+        raise FileNotFoundError(f"{workdir} has no checkpoint yet, and no {share.ARRAYS} of an exported run.")
     checkpoint.verify(state, method.frozen)
     return Run(config, method, state)
+
+
+def export(
+    workdir: str | Path, output: str | Path, license: str = "unknown", media: bool = True, private: bool = False
+) -> None:
+    """Writes a run to give away, whole or not at all: `load`, and all that takes --workdir, read it like the run.
+
+    It holds the config, the parameters that are sampled with and their collections (`model.safetensors`, no pickle),
+    frozen players too, the scores, the report, pictures of the last evaluation and a model card, README.md. Of paths in
+    them the last name remains. Training cannot go on from it, for want of the optimizers' states.
+
+    Args:
+      workdir: of the run, or of one that was exported.
+      output: a folder, which must not exist, or be empty; or hf://user/name, a repository of the hub, which is made
+        where there is none.
+      license: of the parameters, as the hub spells it: "apache-2.0", "cc-by-4.0".
+      media: whether the report and the pictures are part of it, which show clips of the data.
+      private: whether a new repository is.
+
+    Raises:
+      FileNotFoundError, ValueError: as `load`; or `output` is not empty, or scores.json in `workdir` is damaged.
+      OSError: the folder cannot be written, or the hub not be reached.
+    """
+    folder = share.located(workdir)
+    run = load(folder)
+    state = share.sampled(run.state, run.method)
+    job = share.Export(folder, run.config, run.method, state, license, media)
+    if str(output).startswith(share.HUB):
+        share.upload(job, str(output), private)
+    else:
+        share.write(job, Path(local_path(output)))
 
 
 def remake(run: Run, changes: Mapping[str, Any]) -> Run:
@@ -176,6 +220,15 @@ def _numbers(split: Mapping[str, Any] | None) -> str:
     if split is None:
         return "a number of clips that was not kept"
     return f"{plural(split['clips'], 'clip')} ({plural(split['classes'], 'class', 'classes')})"
+
+
+def refuse_exported(workdir: Path) -> None:
+    """Raises ValueError for the folder of an exported run, in which none can be trained."""
+    if share.exported(workdir):
+        raise ValueError(
+            f"{workdir} holds an exported run, without the optimizers' states that training goes on with: name the "
+            "work folder that it was exported from, or another --workdir to begin anew."
+        )
 
 
 def claim(workdir: Path, config: ConfigDict, sources: Mapping[str, Source]) -> None:

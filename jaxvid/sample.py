@@ -37,6 +37,7 @@ from jaxvid.pixels import to_uint8
 from jaxvid.progress import counted
 from jaxvid.run import Mode, Output, Run
 from jaxvid.shapes import expect
+from jaxvid.share import HUB, RUN, place
 
 BATCH_SIZE = 16
 PICTURED = 16  # videos in the pictures; the array holds all
@@ -221,7 +222,7 @@ def parse(words: Sequence[str] | None) -> tuple[argparse.Namespace, Mode]:
     What a run takes is up to its method: the modes that its module exports, and the fields of `config.sample`.
     """
     first = Parser("jaxvid.sample", None, add_help=False)
-    first.add_argument("--workdir", type=local_path)
+    first.add_argument("--workdir", type=place)
     workdir = first.parse_known_args(words)[0].workdir
     config = run_lib.saved_config(workdir) if workdir else ConfigDict()
     modes = {**MODES, **modes_of(config.method)} if workdir else MODES
@@ -247,7 +248,8 @@ def parse(words: Sequence[str] | None) -> tuple[argparse.Namespace, Mode]:
     for path in arguments.video:
         if not os.path.exists(path):
             parser.error(f"there is no {path}")
-    arguments.output = arguments.output or os.path.join(arguments.workdir, "generated")
+    here = "" if arguments.workdir.startswith(HUB) else arguments.workdir
+    arguments.output = arguments.output or os.path.join(here, "generated")
     parser.check_writable("output", arguments.output, folder=True)
     return arguments, mode
 
@@ -263,7 +265,7 @@ def modes_of(method: str) -> Mapping[str, Mode]:
 def make_parser(modes: Mapping[str, Mode], config: ConfigDict) -> Parser:
     """The options of all modes, of all conditions, and of `config.sample`."""
     parser = Parser("jaxvid.sample", __doc__)
-    parser.add_argument("--workdir", type=local_path, metavar="DIR", required=True, help="the work folder of a run")
+    parser.add_argument("--workdir", type=place, metavar="DIR", required=True, help=RUN)
     parser.add_argument("--mode", default="sample", help=f"{', '.join(modes)}; with --workdir all those of the run")
     parser.add_argument("--num", type=int, help="videos (default: 16)")
     parser.add_argument("--seed", type=int, help="of the noise: video i depends on it, on i and on its condition alone")
@@ -274,7 +276,10 @@ def make_parser(modes: Mapping[str, Mode], config: ConfigDict) -> Parser:
     video = "video, image, folder or array"
     parser.add_argument("--video", type=local_path, metavar="PATH", action="append", default=[], help=video)
     parser.add_argument(
-        "--output", type=local_path, metavar="DIR", help="receives what is written (default: WORKDIR/generated)"
+        "--output",
+        type=local_path,
+        metavar="DIR",
+        help="receives what is written (default: WORKDIR/generated; of the hub: generated)",
     )
     conditions_lib.add_arguments(parser)
     for name, value in config.get("sample", {}).items():

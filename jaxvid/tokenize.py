@@ -30,6 +30,7 @@ from jaxvid.files import local_path
 from jaxvid.names import plural
 from jaxvid.progress import counted
 from jaxvid.run import Run
+from jaxvid.share import RUN, place
 from jaxvid.tokens import PLAYER, make_tokenizer
 
 DRAWN = 2**14  # clips of synthetic data, of which there are as many as one likes, unless --clips says
@@ -131,7 +132,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the program where it cannot work."""
     parser = Parser("jaxvid.tokenize", __doc__)
-    parser.add_argument("--workdir", type=local_path, metavar="DIR", required=True, help="the run of a tokenizer")
+    parser.add_argument("--workdir", type=place, metavar="DIR", required=True, help=f"of a tokenizer, {RUN}")
     parser.add_argument("--output", type=local_path, metavar="DIR", required=True, help="receives the tokens")
     parser.add_argument(
         "--clips",

@@ -29,7 +29,7 @@ from jaxvid.evaluate.meter import Meter, with_weights
 from jaxvid.evaluate.suite import Score
 from jaxvid.files import local_path, locked
 from jaxvid.recorder import Recorder
-from jaxvid.run import claim
+from jaxvid.run import claim, refuse_exported
 from jaxvid.shapes import expect
 
 AHEAD = 2  # batches on the device before they are needed
@@ -134,6 +134,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
       Interrupted: a signal came.
     """
     workdir = Path(local_path(workdir))
+    refuse_exported(workdir)
     job = prepare(pretrained.recall(config, workdir))
     config = job.config
     size, rows = config.data.resolution, config.train.batch_size // jax.process_count()

@@ -42,6 +42,7 @@ from jaxvid.progress import counted
 from jaxvid.rewrite import Write, writing_images, writing_video
 from jaxvid.run import Run
 from jaxvid.shapes import expect, expect_equal
+from jaxvid.share import RUN, place
 
 CHUNK = 16  # frames translated at once: most videos are longer, and share one compiled program
 PIXELS = CHUNK * 256 * 256  # of a chunk: of larger frames, fewer
@@ -324,7 +325,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the program where it cannot work."""
     parser = Parser("jaxvid.translate", __doc__)
-    parser.add_argument("--workdir", type=local_path, metavar="DIR", required=True, help="the run of a translator")
+    parser.add_argument("--workdir", type=place, metavar="DIR", required=True, help=f"of a translator, {RUN}")
     parser.add_argument("--input", type=local_path, metavar="PATH", required=True, help="video, image, or folder")
     parser.add_argument("--output", type=local_path, metavar="DIR", required=True, help="receives the translations")
     parser.add_argument("--to", help="the domain to translate to; may be left out where there is only one")

@@ -19,9 +19,10 @@ ORDER = [
     *("data", "metrics"),
     *("images", "rewrite", "report", "progress", "writer"),
     *("conditions", "models", "adversarial", "translation"),
-    *("checkpoint", "run", "pretrained", "latents", "latent_modes", "tokens", "cache", "priors", "completion"),
+    *("checkpoint", "card", "share", "run", "pretrained"),
+    *("latents", "latent_modes", "tokens", "cache", "priors", "completion"),
     "methods",
-    *("evaluate", "recorder", "train", "sample", "translate", "tokenize", "recipe", "main", "__main__"),
+    *("evaluate", "recorder", "train", "sample", "translate", "tokenize", "export", "recipe", "main", "__main__"),
 ]
 ALONE = {"data", "metrics"}  # taken by other research code without the rest
 FILES = sorted(ROOT.rglob("*.py"))

@@ -123,5 +123,14 @@ def test_training_and_evaluation_compare_the_data(config: ConfigDict, tmp_path: 
     (tmp_path / "moved" / "dogs" / "e.mp4").unlink()
     with pytest.warns(UserWarning, match=r"train had 3 clips \(2 classes\) and has 2 clips \(1 class\)"):
         train.train(config, workdir)
-    assert evaluate.main([f"--workdir={workdir}", "--metrics=psnr"]) == 0
+    files = [tmp_path / f"{name}.json" for name in ("run", "exported")]
+    assert evaluate.main([f"--workdir={workdir}", "--metrics=psnr", f"--output={files[0]}"]) == 0
     assert "warning: the data have changed" in capsys.readouterr().err
+    run_lib.export(workdir, tmp_path / "exported")
+    words = [f"--workdir={tmp_path / 'exported'}", "--metrics=psnr"]
+    assert evaluate.main(words) == 2
+    assert "data.path is moved, and nothing is there: name where it is with --path" in capsys.readouterr().err
+    assert evaluate.main([*words, f"--path={tmp_path / 'moved'}", f"--output={files[1]}"]) == 0
+    assert "warning: the data have changed since the run" in capsys.readouterr().err
+    here, there = (json.loads(file.read_text()) for file in files)
+    assert here["heldout"] == there["heldout"] and here["scores"][0]["value"] == there["scores"][0]["value"]

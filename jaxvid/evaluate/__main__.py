@@ -8,6 +8,7 @@ python -m jaxvid.evaluate --workdir runs/acgan --classifier runs/classifier --re
 import argparse
 import contextlib
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from jaxvid.metrics.protocol import PROTOCOLS
 from jaxvid.progress import counted
 from jaxvid.report import environment
 from jaxvid.run import Run
+from jaxvid.share import RUN, located, place
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,11 +57,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     sets = "folder of videos, images or .npy files; .npy or .npz array [N,T,H,W,3] or [N,H,W,3]; or .npz statistics"
     parser.add_argument("--real", type=local_path, metavar="PATH", help=sets)
     parser.add_argument("--fake", type=local_path, metavar="PATH", help="the same, of what was generated")
+    parser.add_argument("--workdir", type=place, metavar="DIR", help=f"{RUN}; instead of --real and --fake")
+    parser.add_argument("--path", type=local_path, metavar="PATH", help="where the data of the run lie now")
     parser.add_argument(
-        "--workdir", type=local_path, metavar="DIR", help="the work folder of a run, instead of --real and --fake"
-    )
-    parser.add_argument(
-        "--classifier", type=local_path, metavar="DIR", help="a run of the recipe classifier that judges the samples"
+        "--classifier", type=place, metavar="DIR", help="a run of the recipe classifier that judges the samples"
     )
     parser.add_argument("--references", action="store_true", help="score untrained samples and other real clips too")
     of_runs = "of a run psnr and ssim where the truth is known, and motion"
@@ -83,7 +84,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if bool(options.workdir) == bool(options.real or options.fake) or bool(options.real) != bool(options.fake):
         parser.error("name --real and --fake, or else --workdir")
-    for name in ("frames", "stride", "size", "save_real") if options.workdir else ("classifier", "references"):
+    for name in ("frames", "stride", "size", "save_real") if options.workdir else ("path", "classifier", "references"):
         if getattr(options, name):
             parser.error(f"--{name} goes with {'--real and --fake' if options.workdir else '--workdir'}")
     parser.check_least(options, frames=1, stride=1, size=1, num=0, seed=0)
@@ -181,9 +182,12 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     FileNotFoundError where there is no run.
     """
     run = run_lib.load(options.workdir)
+    run = run_lib.remake(run, {"data.path": options.path} if options.path else {})
     config, method, mesh = run.config, run.method, parallel.make_mesh(jax.devices()[:1])
+    if config.data.path and not os.path.exists(os.path.expanduser(config.data.path)):
+        raise FileNotFoundError(f"data.path is {config.data.path}, and nothing is there: name where it is with --path.")
     source = conditions.wrap(config, data.make_source(config.data, "eval"))
-    run_lib.check_data(Path(options.workdir), config, run_lib.account(config.data, {"eval": source}))
+    run_lib.check_data(located(options.workdir), config, run_lib.account(config.data, {"eval": source}))
     judge = load_classifier(options.classifier, config, source.classes) if options.classifier else None
     truth = heldout.has_truth(method, source)
     metrics = metrics_of_run(options.metrics, run, judge is not None, truth)

@@ -62,6 +62,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         translation=Translation(apply, names, names[::-1], radius=one.trunk.radius),
         warnings=functools.partial(translation_lib.warnings, config.loss),
         headline=("d_loss", "g_loss", "cycle"),
+        training_only=("pool",),
     )
 
 

@@ -112,7 +112,7 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
         axis_name=axis_name,
     )
     bound = core.bind(setup, init=init, train_step=train_step, eval_step=eval_step, sample=sample)
-    return Method(**bound, warnings=warnings, headline=("d_loss", "g_loss"))
+    return Method(**bound, warnings=warnings, headline=("d_loss", "g_loss"), training_only=("lecam",))
 
 
 def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
