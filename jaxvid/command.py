@@ -30,7 +30,7 @@ COMMANDS = {
 
 
 def as_typed(text: str) -> str:
-    """The text with its commands in the user's form: `jaxvid data` for `python -m jaxvid.data` where `jaxvid` was typed.
+    """The text with its commands in the form that was typed: `jaxvid data` for `python -m jaxvid.data` after `jaxvid`.
 
     The form that was typed is in sys.argv[0], see `jaxvid/__main__.py`.
     """
