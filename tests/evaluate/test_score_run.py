@@ -134,7 +134,7 @@ def test_a_method_may_be_asked_for_other_labels_than_those_of_its_clips(scored, 
 def test_means_of_the_method_are_printed_and_written(scored, clips, capsys) -> None:
     scores, written = scored(GENERATOR)
     expected = (clips["video"][:COUNT] / 127.5 - 1).mean()
-    assert written["heldout"] == {"brightness": pytest.approx(expected, rel=1e-5)} and list(scores) == ["motion"]
+    assert written["heldout"] == {"brightness": pytest.approx(expected, rel=1e-4)} and list(scores) == ["motion"]
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["brightness", f"{written['heldout']['brightness']:.5g}"] in rows and ["held-out", "mean"] in rows
 
