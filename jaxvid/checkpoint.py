@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -53,16 +54,33 @@ def described(tree: Any) -> dict[str, list]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): [list(x.shape), str(x.dtype)] for path, x in leaves}
 
 
-def _digests(state: TrainState) -> dict[str, int]:
-    """The CRC-32 of every leaf's bytes. A state is replicated, so this process's first copy stands for all."""
-    raw = jax.tree.map(
-        lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x, state
-    )
-    local = jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), raw))
-    leaves = jax.tree_util.tree_leaves(local)
-    # bfloat16 offers no buffer of its own; its bytes do.
-    digests = (zlib.crc32(np.ascontiguousarray(x).view(np.uint8)) for x in leaves)
-    return dict(zip(described(state), digests, strict=True))
+@jax.jit
+def sums(tree: Any) -> jax.Array:
+    """Two sums of the words of each leaf, uint32 [leaves,2], of its bits alone: no devices, no sharding decide them.
+
+    A word is a value's bits as an unsigned number; a value of 64 bits is two. The first sum is plain; in the second the
+    word at position i, in C order, counts 2 i + 1 times. Both are modulo 2^32. A flipped bit changes both, and words
+    that change places change the second, unless difference times distance is a multiple of 2^31.
+    """
+    return jnp.stack([_sums(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def _sums(leaf: jax.Array) -> jax.Array:
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    leaf = leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
+    unsigned = {1: jnp.uint8, 2: jnp.uint16}.get(leaf.dtype.itemsize, jnp.uint32)
+    words = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
+    place = jnp.uint32(0)
+    for axis, length in enumerate(words.shape):  # of counters alone, so that no device needs the words of another
+        place = place * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    # One reduction each: XLA would gather what it reduces to two numbers at once.
+    return jnp.stack([jnp.sum(each, dtype=jnp.uint32) for each in (words, words * (2 * place + 1))])
+
+
+def _digests(state: TrainState) -> dict[str, list[int]]:
+    found = jax.device_get(sums(state))
+    return {name: pair.tolist() for name, pair in zip(described(state), found, strict=True)}
 
 
 def _digest(*values: Any) -> int:

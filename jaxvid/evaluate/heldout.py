@@ -227,9 +227,10 @@ def noise_key(index: jax.Array) -> jax.Array:
 
 
 def _over(mesh: Mesh, step: Callable, out: Any) -> Callable:
-    """A function of (state, batch, batch's index), compiled."""
+    """A function of (state, batch, batch's index), compiled for states of any sharding."""
     whole, rows, options = parallel.replicated(mesh), parallel.sharded(mesh), parallel.compiler_options()
-    return jax.jit(step, in_shardings=(whole, rows, whole), out_shardings=out, compiler_options=options)
+    step = parallel.with_whole_state(step, mesh)
+    return jax.jit(step, in_shardings=(None, rows, whole), out_shardings=out, compiler_options=options)
 
 
 def _without_padding(batch: dict) -> dict:
