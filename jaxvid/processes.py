@@ -54,18 +54,21 @@ def of_all(value: Any) -> list[Any]:
 
 
 def rows_of_all(rows: Tree) -> Tree:
-    """The rows of all processes, in their order, on each of them: NumPy arrays [n, ...], whose n may differ."""
+    """The rows of all processes, in their order, on each of them: NumPy arrays [n, ..., d], whose n may differ."""
     if jax.process_count() == 1:
         return rows
     counts = of_all(len(jax.tree.leaves(rows)[0]))
 
-    def padded(part: np.ndarray) -> np.ndarray:
-        return np.concatenate([part, np.zeros((max(counts) - len(part), *part.shape[1:]), part.dtype)])
+    def padded(part: np.ndarray) -> np.ndarray:  # bytes, since JAX has no 64 bits
+        raw = np.zeros((max(counts), *part.shape[1:]), part.dtype)
+        raw[: len(part)] = part
+        return raw.view(np.uint8)
 
-    def whole(parts: np.ndarray) -> np.ndarray:
-        return np.concatenate([part[:count] for part, count in zip(parts, counts, strict=True)])
+    def whole(parts: np.ndarray, part: np.ndarray) -> np.ndarray:
+        raw = np.concatenate([each[:count] for each, count in zip(parts, counts, strict=True)])
+        return np.ascontiguousarray(raw).view(part.dtype)
 
-    return jax.tree.map(whole, multihost_utils.process_allgather(jax.tree.map(padded, rows)))
+    return jax.tree.map(whole, multihost_utils.process_allgather(jax.tree.map(padded, rows)), rows)
 
 
 def wait_for(shown: Callable[[], bool]) -> bool:

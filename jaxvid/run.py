@@ -24,6 +24,7 @@ from jaxvid.names import plural
 from jaxvid.shapes import expect
 
 TRANSLATES = ": it translates those of others (python -m jaxvid.translate)"
+DATA = "data.json"  # in the work folder: the account of the data, the first file that a run writes
 PLACES = ("path", "tokens")  # fields of `config.data` that say where data lie, which may move
 
 
@@ -192,7 +193,7 @@ def check_data(workdir: Path, saved: ConfigDict, found: Mapping[str, Any]) -> di
     Returns the account of the run, without the splits if it has none.
     Raises ValueError: the data lie elsewhere, and the numbers are others or unknown; or the account is damaged.
     """
-    file, before = workdir / "data.json", account(saved.data, {})
+    file, before = workdir / DATA, account(saved.data, {})
     try:
         before |= json.loads(file.read_text()) if file.is_file() else {}
         now = {name: split for name, split in found.items() if name not in PLACES and split != before.get(name)}
@@ -257,8 +258,7 @@ def claim(workdir: Path, config: ConfigDict, sources: Mapping[str, Source]) -> N
         found = {**found, **check_data(workdir, saved, found), **{name: found[name] for name in PLACES}}
     elif any((workdir / "checkpoints").glob("[0-9]*")):
         raise ValueError(f"{workdir} has checkpoints but no config.json to compare with: name another --workdir.")
-    if jax.process_index() == 0:
-        write_json(workdir / "data.json", found)
+    write_json(workdir / DATA, found)
 
 
 def samples(

@@ -43,9 +43,11 @@ def save(workdir: Path, *states: TrainState, devices: int = 1, keep: int = 5) ->
             checkpointer.save(jax.device_put(state, parallel.replicated(mesh_of(devices))))
 
 
-def restore(workdir: Path, devices: int = 1, like: TrainState | None = None) -> TrainState | None:
+def restore(workdir: Path, devices: int = 1, shard: bool = False, like: TrainState | None = None) -> TrainState | None:
     with contextlib.closing(checkpoint.Checkpointer(workdir, 5)) as checkpointer:
-        return checkpointer.restore(jax.eval_shape(lambda: like or state_at(0)), mesh_of(devices))
+        abstract = jax.eval_shape(lambda: like or state_at(0))
+        shardings = parallel.state_sharding(abstract, mesh_of(devices), shard)
+        return checkpointer.restore(checkpoint.placed(abstract, shardings))
 
 
 def largest_file(folder: Path) -> Path:
