@@ -25,6 +25,8 @@ from absl import logging
 from jaxvid import processes
 from jaxvid.core import Method, TrainState
 
+SUMS = "sums"  # in a checkpoint's summary; versions before had other "digests"
+
 
 class DamagedCheckpoint(Exception):
     """A checkpoint that cannot be read, or whose arrays are not those that were saved."""
@@ -107,7 +109,7 @@ def _read(
     # Orbax raises bare Exceptions for truncated files, ValueErrors for missing ones, nothing at all for flipped bits.
     try:
         saved = manager.restore(step, args=ocp.args.Composite(summary=ocp.args.JsonRestore()))["summary"]
-        leaves, digests = saved["leaves"], saved["sums" if "sums" in saved else "digests"]
+        leaves, digests = saved["leaves"], saved.get(SUMS) or saved["digests"]
         intact = saved["digest"] == _digest(leaves, digests)
     except Exception as error:
         raise DamagedCheckpoint("its summary cannot be read") from error
@@ -124,7 +126,7 @@ def _read(
         state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
     except Exception as error:
         raise DamagedCheckpoint("its arrays cannot be read") from error
-    return state, saved.get("sums")
+    return state, saved.get(SUMS)
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, abstract: TrainState, shared: bool) -> TrainState:
@@ -194,7 +196,7 @@ class Checkpointer:
         if step == self._last:
             return
         leaves, found = described(state), _digests(state)
-        summary = {"leaves": leaves, "sums": found, "digest": _digest(leaves, found)}
+        summary = {"leaves": leaves, SUMS: found, "digest": _digest(leaves, found)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), summary=ocp.args.JsonSave(summary))
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         with self._writing():
