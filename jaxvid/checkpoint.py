@@ -59,9 +59,9 @@ def described(tree: Any) -> dict[str, list]:
 def sums(tree: Any) -> jax.Array:
     """Two sums of the words of each leaf, uint32 [leaves,2], of its bits alone: no devices, no sharding decide them.
 
-    A word is a value's bits as an unsigned number; a value of 64 bits is two. The first sum is plain; in the second the
-    word at position i, in C order, counts 2 i + 1 times. Both are modulo 2^32. A flipped bit changes both, and words
-    that change places change the second, unless difference times distance is a multiple of 2^31.
+    A word is a value's bits as an unsigned number; a value of 64 bits is two. The first sum is plain. In the second a
+    word w counts as w xor w >> 15, since a sign, the highest bit, would not show in it, and the one at position i, in C
+    order, 2 i + 1 times. Both are modulo 2^32. A flipped bit changes both, and words that change places the second.
     """
     return jnp.stack([_sums(leaf) for leaf in jax.tree.leaves(tree)])
 
@@ -76,7 +76,8 @@ def _sums(leaf: jax.Array) -> jax.Array:
     for axis, length in enumerate(words.shape):  # of counters alone, so that no device needs the words of another
         place = place * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
     # One reduction each: XLA would gather what it reduces to two numbers at once.
-    return jnp.stack([jnp.sum(each, dtype=jnp.uint32) for each in (words, words * (2 * place + 1))])
+    weighted = (words ^ words >> 15) * (2 * place + 1)
+    return jnp.stack([jnp.sum(each, dtype=jnp.uint32) for each in (words, weighted)])
 
 
 @functools.lru_cache(maxsize=4)

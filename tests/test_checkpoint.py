@@ -165,7 +165,7 @@ LEAVES = {
 def summed(leaf: np.ndarray) -> list[int]:
     """The two sums in Python's own integers."""
     words = [int.from_bytes(np.asarray(value).tobytes(), sys.byteorder) for value in np.asarray(leaf).reshape(-1)]
-    return [sum(words) % 2**32, sum(word * (2 * i + 1) for i, word in enumerate(words)) % 2**32]
+    return [sum(words) % 2**32, sum((word ^ word >> 15) * (2 * i + 1) for i, word in enumerate(words)) % 2**32]
 
 
 def test_the_sums_are_those_of_the_words_however_they_are_distributed() -> None:
@@ -196,7 +196,8 @@ def test_the_sums_notice_flipped_bits_and_swapped_words() -> None:
         raw = damaged[name].reshape(-1).view(np.uint8)
         raw[rng.integers(len(raw))] ^= 1 if name == "bool" else 1 << rng.integers(8)
         assert ((np.asarray(program(damaged)) != whole).all(1) == [each == name for each in sorted(LEAVES)]).all()
-    swapped = {**LEAVES, "float32": LEAVES["float32"][::-1].copy()}
+    # Numbers of both signs, the other way around: every word changes places with one that differs in its sign alone.
+    swapped = {**LEAVES, "float32": LEAVES["float32"][::-1, ::-1, ::-1].copy()}
     assert (np.asarray(program(swapped)) != whole).sum() == 1
 
 
