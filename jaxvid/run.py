@@ -264,7 +264,7 @@ def claim(workdir: Path, config: ConfigDict, sources: Mapping[str, Source]) -> N
 def samples(
     run: Run, conditions: Mapping[str, np.ndarray], num: int, seed: int, batch_size: int
 ) -> Iterator[np.ndarray]:
-    """New videos in batches, float32 [n,T,H,W,3] in [-1, 1], under conditions [num,...].
+    """New videos in batches, float32 [n,T,H,W,3] in [-1, 1], under conditions [num,...], by all devices of the process.
 
     Conditions are as `conditions.from_user` makes them. Video i depends on the run, the seed, i and its condition; the
     last batch is filled up, and cut.
@@ -279,10 +279,11 @@ def samples(
     except ScopeParamShapeError as error:
         frames = run.config.data.frames
         raise ValueError(f"This model makes videos of its training length alone, and none of {frames}.") from error
-    program, key = sampler(run.method.sample), jax.random.key(seed)
+    program, key, mesh = sampler(run.method.sample), jax.random.key(seed), parallel.local_mesh(batch_size)
+    state = jax.device_put(run.state, parallel.replicated(mesh))
     for numbers, count in batches_of(num, batch_size):
         rows = {name: value[numbers % num] for name, value in conditions.items()}
-        video = program(run.state, rows, key, numbers)
+        video = program(state, *jax.device_put((rows, numbers), parallel.sharded(mesh)), key)
         size = run.config.data.resolution
         expect(f"[{batch_size},{run.config.data.frames},{size},{size},1|3]", float, sample=video)
         yield np.asarray(video)[:count]
@@ -298,7 +299,7 @@ def batches_of(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
 def sampler(sample: Callable) -> Callable:
     """A method's `sample`, compiled, where video `number` is drawn from `fold_in(key, number)`."""
 
-    def step(state: TrainState, batch: Batch, key: jax.Array, numbers: jax.Array) -> jax.Array:
+    def step(state: TrainState, batch: Batch, numbers: jax.Array, key: jax.Array) -> jax.Array:
         return sample(state, batch, jax.vmap(jax.random.fold_in, (None, 0))(key, numbers))
 
     return compiled(step)

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -59,24 +60,39 @@ class Ended(NamedTuple):
     outputs: list[str]
 
 
-def together(workdirs: list[Path], settings: dict, act: Callable = lambda running: None, patch: str = "") -> Ended:
+def places(cluster: str) -> list[dict[str, str]]:
+    """The variables by which two processes of this machine find each other: of JAX, or those that Slurm sets."""
+    with contextlib.ExitStack() as tried:
+        while True:  # Slurm's port follows from the number of the job
+            free = tried.enter_context(socket.socket())
+            port = random.randrange(61440, 65536)
+            with contextlib.suppress(OSError):
+                free.bind(("localhost", port))
+                break
+    if cluster == "slurm":
+        job = {"SLURM_JOB_ID": str(port - 61440), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+        return [job | {"SLURM_PROCID": place, "SLURM_LOCALID": place} for place in "01"]
+    job = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
+    return [job | {"JAX_PROCESS_ID": place} for place in "01"]
+
+
+def together(
+    workdirs: list[Path],
+    settings: dict,
+    act: Callable = lambda running: None,
+    patch: str = "",
+    cluster: str = "",
+) -> Ended:
     """Runs two processes of two devices to their end; `act` may send them signals. Both are dead afterwards."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
     fields = [f"--config.{name}={value}" for name, value in settings.items()]
-    command = [sys.executable, "-c", START + patch + RUN, "--config", "tests/pixel_method.py", "--distributed"]
-    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2")
-    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "NPROC": "16", "XLA_FLAGS": flags}
+    command = [sys.executable, "-c", START + patch + RUN, "--config", "tests/pixel_method.py", "--distributed", *fields]
+    shared = {"NPROC": "16", "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2")}
     logs = [workdir.with_name(f"{workdir.name}.{number}.log") for number, workdir in enumerate(workdirs)]
     running = []
-    for number, (workdir, log) in enumerate(zip(workdirs, logs, strict=True)):
-        options = [*fields, "--workdir", str(workdir)]
+    for place, workdir, log in zip(places(cluster), workdirs, logs, strict=True):
         with log.open("w") as file:
-            environment = os.environ | shared | {"JAX_PROCESS_ID": str(number)}
-            running.append(
-                subprocess.Popen(command + options, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
-            )
+            options = {"cwd": ROOT, "env": os.environ | shared | place, "stdout": file, "stderr": subprocess.STDOUT}
+            running.append(subprocess.Popen([*command, "--workdir", str(workdir)], **options))
     until = time.monotonic() + DEADLINE
     try:
         act(running)
@@ -235,7 +251,7 @@ def test_both_resume_from_the_whole_checkpoint_and_evaluate_what_the_first_owes(
 
 
 def test_one_that_fails_ends_both_with_its_sentence(tmp_path, stepped) -> None:
-    ended = together([tmp_path / "run"] * 2, {"train.parallel": "pmap"}, patch=FAIL)
+    ended = together([tmp_path / "run"] * 2, {"train.parallel": "pmap"}, patch=FAIL, cluster="slurm")
     assert ended.codes == [2, 2], ended.outputs
     assert "jaxvid: its disk is gone." in ended.outputs[1]
     assert "Ended with process 1, which says: jaxvid: its disk is gone." in ended.outputs[0]
