@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "data.tokens",
     "train.steps",
     "train.parallel",
+    "train.shard",
     "train.workers",
     "train.log_every",
     "train.save_every",
@@ -135,6 +136,7 @@ def base() -> ConfigDict:
     config.train.batch_size = 8  # over all devices
     config.train.seed = 0  # of parameters, noise and the order of clips
     config.train.parallel = "jit"  # or "pmap"
+    config.train.shard = False  # distribute optimizer states and averaged parameters over the devices, to save memory
     config.train.workers = 0  # processes that load data; 0: threads alone
     config.train.log_every = 10  # steps
     config.train.save_every = 100  # steps
@@ -204,6 +206,8 @@ def check(config: ConfigDict, devices: int) -> None:
         raise ValueError(f"train.workers is {config.train.workers}, expected 0 (threads alone) or more.")
     if not 0 <= config.train.seed < 2**32:
         raise ValueError(f"train.seed is {config.train.seed}, expected at least 0 and below 2^32.")
+    if config.train.shard and config.train.parallel == "pmap":
+        raise ValueError('train.shard needs train.parallel "jit": under pmap every device keeps a whole state.')
     if config.data.fps < 0:
         raise ValueError(f"data.fps is {config.data.fps}, expected 0 (by stride) or more.")
     if not 0 < config.data.holdout < 1:

@@ -232,10 +232,13 @@ def new_state(
 def apply_gradients(
     state: TrainState, player: str, grads: Any, tx: optax.GradientTransformation, axis_name: str | None
 ) -> tuple[TrainState, jax.Array]:
-    """One optimizer step of one player; returns the new state and the global norm of the averaged gradient."""
-    grads = parallel.pmean(grads, axis_name)
+    """One optimizer step of one player; returns the new state and the global norm of the averaged gradient.
+
+    Where the optimizer's state is distributed over the devices, each of them computes its part of the new parameters.
+    """
+    grads = parallel.scattered(parallel.pmean(grads, axis_name))
     updates, opt_state = tx.update(grads, state.opt_state[player], state.params[player])
-    params = optax.apply_updates(state.params[player], updates)
+    params = parallel.gathered(optax.apply_updates(state.params[player], updates))
     state = state.replace(
         params={**state.params, player: params},
         opt_state={**state.opt_state, player: opt_state},
@@ -249,7 +252,7 @@ def update_ema(state: TrainState, player: str, decay: float) -> TrainState:
     The bound lets the average forget the initial parameters within the first steps.
     """
     bounded = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
-    ema = optax.incremental_update(state.params[player], state.ema[player], step_size=1 - bounded)
+    ema = optax.incremental_update(parallel.scattered(state.params[player]), state.ema[player], step_size=1 - bounded)
     return state.replace(ema={**state.ema, player: ema})
 
 

@@ -13,7 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
-from jaxvid import parallel, recipe
+from jaxvid import parallel, processes, recipe
 from jaxvid.command import STOPPED, Parser, as_typed, interruptible, of_jax
 from jaxvid.files import cache_folder
 from jaxvid.names import nearest
@@ -113,6 +113,22 @@ def start_jax(distributed: bool) -> None:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+def ending(error: BaseException) -> tuple[int, str]:
+    """The exit code, and the sentence to print; raises again what is an error of the program, or SystemExit."""
+    match error:
+        case Interrupted():
+            return 128 + error.signal_number, str(error)
+        case KeyboardInterrupt():
+            return 130, STOPPED
+        case ValueError() | FileNotFoundError():
+            return 2, f"jaxvid: {as_typed(str(error))}"
+        case NotFinite() | OSError() | MemoryError():
+            return 1, f"jaxvid: {error}"
+        case RuntimeError():
+            return 2, f"jaxvid: {of_jax(error)}"
+    raise error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 2 if it cannot work, 1 if the run failed, 128 + n after signal n.
 
@@ -126,22 +142,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
         parallel.keep_memory()
         start_jax(values.distributed)
-        train(config, values.workdir or config_lib.default_workdir(values.config))
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return 128 + stop.signal_number
-    except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
-        return 130
-    except (ValueError, FileNotFoundError) as error:
-        print(f"jaxvid: {as_typed(str(error))}", file=sys.stderr)
-        return 2
-    except (NotFinite, OSError, MemoryError) as error:
-        print(f"jaxvid: {error}", file=sys.stderr)
-        return 1
-    except RuntimeError as error:
-        print(f"jaxvid: {of_jax(error)}", file=sys.stderr)
-        return 2
+        with processes.together(ending, alike=(Interrupted, NotFinite)):
+            train(config, values.workdir or config_lib.default_workdir(values.config))
+    except BaseException as error:
+        code, sentence = ending(error)
+        print(sentence, file=sys.stderr)
+        return code
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import re
 import sys
@@ -76,18 +77,92 @@ def check_devices() -> None:
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A one-dimensional mesh over `devices` (default: all, of every process)."""
-    return Mesh(np.asarray(devices or jax.devices()), (AXIS,), axis_types=(AxisType.Auto,))
+    """A one-dimensional mesh over `devices` (default: all, of every process).
+
+    The devices of a process are neighbors in it, in the order in which a TPU's torus connects them, and processes come
+    in the order of their numbers, as their rows of a batch do.
+    """
+    devices = list(devices or jax.devices())
+    ring = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices).devices.flat
+    ordered = sorted(ring, key=lambda device: device.process_index)
+    return Mesh(np.asarray(ordered), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def local_mesh(rows: int) -> Mesh:
+    """A mesh over as many devices of this process as can share batches of so many rows equally."""
+    devices = jax.local_devices()
+    count = next(count for count in range(min(rows, len(devices)), 0, -1) if rows % count == 0)
+    return make_mesh(devices[:count])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of a state: the same on every device."""
+    """The sharding of what is the same on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
     """The sharding of a batch: its first axis over the devices."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def state_sharding(abstract: Any, mesh: Mesh, shard: bool) -> Any:
+    """The shardings of a `core.TrainState` of these shapes: all replicated, or as in the first stage of ZeRO.
+
+    With `shard`, optimizer states and averaged parameters are distributed over the devices, each along its largest axis
+    that they can share equally (Rajbhandari et al. 2020, section 5.1); what every device needs in each step is not.
+    """
+    whole = jax.tree.map(lambda _: replicated(mesh), abstract)
+    if not shard:
+        return whole
+    parts = {
+        field: jax.tree.map(lambda leaf: NamedSharding(mesh, _largest(leaf.shape, mesh.size)), getattr(abstract, field))
+        for field in ("opt_state", "ema")
+    }
+    return whole.replace(**parts)
+
+
+def _largest(shape: tuple[int, ...], devices: int) -> PartitionSpec:
+    """The largest axis that the devices can share equally, on the mesh's axis; none where there is no such axis."""
+    axes = [axis for axis, length in enumerate(shape) if length and length % devices == 0]
+    axis = max(axes, key=lambda axis: shape[axis], default=None)
+    return PartitionSpec() if axis is None else PartitionSpec(*(None,) * axis, AXIS)
+
+
+def scattered(tree: Tree) -> Tree:
+    """Gradients or parameters, distributed as `state_sharding` distributes their averages: of each a device has a part.
+
+    It holds within a step from `make_step` whose state is sharded, and is the identity elsewhere, as `gathered` is.
+    """
+    # Whole before: otherwise XLA distributes what gradients are computed from too, and moves it to and fro.
+    return _constrained(gathered(tree), _largest)
+
+
+def gathered(tree: Tree) -> Tree:
+    """Arrays of which parts were computed, whole on every device again: the inverse of `scattered`."""
+    return _constrained(tree, lambda shape, devices: PartitionSpec())
+
+
+def _constrained(tree: Tree, spec: Callable[[tuple[int, ...], int], PartitionSpec]) -> Tree:
+    mesh = jax.sharding.get_abstract_mesh()  # empty but within `_under`; pmap maps the axis by hand
+    if dict(zip(mesh.axis_names, mesh.axis_types, strict=True)).get(AXIS) != AxisType.Auto:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec(x.shape, mesh.size)), tree)
+
+
+def _under(mesh: Mesh, function: Callable) -> Callable:
+    """The function, traced where `scattered` and `gathered` find the mesh."""
+
+    @functools.wraps(function)
+    def traced(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
+
+
+def with_whole_state(function: Callable, mesh: Mesh) -> Callable:
+    """The function, to be compiled, which finds its first argument whole on every device, sharded or not before."""
+    return _under(mesh, lambda state, *others: function(gathered(state), *others))
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, mode: str = "jit") -> dict[str, jax.Array]:
@@ -153,27 +228,28 @@ def free_memory() -> int | None:
     return stats["bytes_limit"] - stats["bytes_in_use"] if {"bytes_limit", "bytes_in_use"} <= stats.keys() else None
 
 
-def make_init(init: Callable, mesh: Mesh) -> Callable:
-    """A compiled init (key, batch) -> state, the same on every device of the mesh."""
+def make_init(init: Callable, mesh: Mesh, state: Any = None) -> Callable:
+    """A compiled init (key, batch) -> state, with the shardings `state`, by default the same on every device."""
     # It runs once: XLA:CPU would spend 20 times longer on optimizing the random numbers than on drawing them.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(init, out_shardings=replicated(mesh), compiler_options=options)
+    return jax.jit(init, out_shardings=state or replicated(mesh), compiler_options=options)
 
 
-def make_step(train_step: Callable, mesh: Mesh, mode: str = "jit") -> jax.stages.Wrapped:
+def make_step(train_step: Callable, mesh: Mesh, mode: str = "jit", state: Any = None) -> jax.stages.Wrapped:
     """A compiled step (state, batch) -> (state, metrics) over the mesh; the state passed in is donated.
 
     Args:
       train_step: from a method that was made with `axis_name(mode)`.
       mesh: from `make_mesh`.
       mode: "jit" (one program over global arrays) or "pmap" (one program per device; the batch comes from `put_batch`
-        with the same mode). The state is replicated and has the same shape in both: checkpoints are exchangeable.
+        with the same mode). The state has the same shape in both: checkpoints are exchangeable.
+      state: its shardings, from `state_sharding`; None for one that is replicated, as pmap needs it.
     """
     if axis_name(mode) is None:
         return jax.jit(
-            train_step,
-            in_shardings=(replicated(mesh), sharded(mesh)),
-            out_shardings=replicated(mesh),
+            _under(mesh, train_step) if state else train_step,
+            in_shardings=(state or replicated(mesh), sharded(mesh)),
+            out_shardings=(state or replicated(mesh), replicated(mesh)),
             donate_argnums=0,
             compiler_options=compiler_options(),
         )

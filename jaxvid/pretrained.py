@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvid import checkpoint, conditions, core
@@ -91,7 +92,7 @@ def adopt(state: TrainState, frozen: Mapping[str, ConfigDict]) -> TrainState:
         run = _load(player, entry.path)
         found = {"params": _sampled(run.state), "collections": run.state.collections}
         present = {"params": state.params[player], "collections": state.collections[player]}
-        arrays = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), found, present)
+        arrays = jax.tree.map(_put_as, found, present)
         state = state.replace(
             params={**state.params, player: arrays["params"]},
             collections={**state.collections, player: arrays["collections"]},
@@ -110,6 +111,11 @@ def state_of(state: TrainState, player: str) -> TrainState:
 def _sampled(state: TrainState) -> dict[str, Any]:
     """The parameters of all players, averaged where averages are kept."""
     return {player: sampled_params(state, player) for player in state.params}
+
+
+def _put_as(new: jax.Array, old: jax.Array) -> jax.Array:
+    """An array of one device where another array is; by the host, since devices of other processes are out of reach."""
+    return jax.make_array_from_process_local_data(old.sharding, np.asarray(new), old.shape)
 
 
 def _is_reference(entry: Any) -> bool:

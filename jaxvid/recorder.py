@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
-from jaxvid import images
+from jaxvid import images, processes
 from jaxvid.core import TrainState
 from jaxvid.evaluate.heldout import Evaluation
 from jaxvid.files import write_json
@@ -85,10 +85,10 @@ class Recorder:
         self._active = jax.process_index() == 0
         self._workdir, self._config, self._headline = workdir, config, headline
         self.clock = Clock(config.train.batch_size)
-        at_start = [line for line in read_history(workdir) if line["step"] == start]
-        self._evaluated = any(name.startswith("eval/") for line in at_start for name in line)
         if not self._active:
             return
+        at_start = [line for line in read_history(workdir) if line["step"] == start]
+        self._evaluated = any(name.startswith("eval/") for line in at_start for name in line)
         write_json(workdir / "config.json", config_lib.to_dict(config))
         write_json(workdir / "batch.json", batch)
         fields = config_lib.flatten(config_lib.to_dict(config))
@@ -145,7 +145,7 @@ class Recorder:
 
     def owes_evaluation(self, start: int) -> bool:
         """Whether the run was ended between the checkpoint that it resumes from and the evaluation due there."""
-        return self.evaluates(start) and not self._evaluated
+        return self.evaluates(start) and processes.of_first(lambda: not self._evaluated)
 
     def evaluation(self, step: int, found: Evaluation, warnings: Sequence[str] = ()) -> None:
         """Logs an evaluation, draws its videos, prints what looks wrong, and rewrites the report.

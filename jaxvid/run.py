@@ -24,6 +24,7 @@ from jaxvid.names import plural
 from jaxvid.shapes import expect
 
 TRANSLATES = ": it translates those of others (python -m jaxvid.translate)"
+DATA = "data.json"  # in the work folder: the account of the data, the first file that a run writes
 PLACES = ("path", "tokens")  # fields of `config.data` that say where data lie, which may move
 
 
@@ -192,7 +193,7 @@ def check_data(workdir: Path, saved: ConfigDict, found: Mapping[str, Any]) -> di
     Returns the account of the run, without the splits if it has none.
     Raises ValueError: the data lie elsewhere, and the numbers are others or unknown; or the account is damaged.
     """
-    file, before = workdir / "data.json", account(saved.data, {})
+    file, before = workdir / DATA, account(saved.data, {})
     try:
         before |= json.loads(file.read_text()) if file.is_file() else {}
         now = {name: split for name, split in found.items() if name not in PLACES and split != before.get(name)}
@@ -257,14 +258,13 @@ def claim(workdir: Path, config: ConfigDict, sources: Mapping[str, Source]) -> N
         found = {**found, **check_data(workdir, saved, found), **{name: found[name] for name in PLACES}}
     elif any((workdir / "checkpoints").glob("[0-9]*")):
         raise ValueError(f"{workdir} has checkpoints but no config.json to compare with: name another --workdir.")
-    if jax.process_index() == 0:
-        write_json(workdir / "data.json", found)
+    write_json(workdir / DATA, found)
 
 
 def samples(
     run: Run, conditions: Mapping[str, np.ndarray], num: int, seed: int, batch_size: int
 ) -> Iterator[np.ndarray]:
-    """New videos in batches, float32 [n,T,H,W,3] in [-1, 1], under conditions [num,...].
+    """New videos in batches, float32 [n,T,H,W,3] in [-1, 1], under conditions [num,...], by all devices of the process.
 
     Conditions are as `conditions.from_user` makes them. Video i depends on the run, the seed, i and its condition; the
     last batch is filled up, and cut.
@@ -279,10 +279,11 @@ def samples(
     except ScopeParamShapeError as error:
         frames = run.config.data.frames
         raise ValueError(f"This model makes videos of its training length alone, and none of {frames}.") from error
-    program, key = sampler(run.method.sample), jax.random.key(seed)
+    program, key, mesh = sampler(run.method.sample), jax.random.key(seed), parallel.local_mesh(batch_size)
+    state = jax.device_put(run.state, parallel.replicated(mesh))
     for numbers, count in batches_of(num, batch_size):
         rows = {name: value[numbers % num] for name, value in conditions.items()}
-        video = program(run.state, rows, key, numbers)
+        video = program(state, *jax.device_put((rows, numbers), parallel.sharded(mesh)), key)
         size = run.config.data.resolution
         expect(f"[{batch_size},{run.config.data.frames},{size},{size},1|3]", float, sample=video)
         yield np.asarray(video)[:count]
@@ -298,7 +299,7 @@ def batches_of(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
 def sampler(sample: Callable) -> Callable:
     """A method's `sample`, compiled, where video `number` is drawn from `fold_in(key, number)`."""
 
-    def step(state: TrainState, batch: Batch, key: jax.Array, numbers: jax.Array) -> jax.Array:
+    def step(state: TrainState, batch: Batch, numbers: jax.Array, key: jax.Array) -> jax.Array:
         return sample(state, batch, jax.vmap(jax.random.fold_in, (None, 0))(key, numbers))
 
     return compiled(step)

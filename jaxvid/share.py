@@ -303,5 +303,5 @@ def read_arrays(path: Path, abstract: TrainState) -> TrainState:
                 f"{expected.get(name, 'absent')}; use jaxvid {about.get('version')}, which wrote it."
             )
     state = jax.tree.unflatten(jax.tree.structure(raw), [arrays[name] for name in expected])
-    state = jax.device_put(state, jax.devices()[0])
+    state = jax.device_put(state, jax.local_devices()[0])
     return jax.tree.map(lambda x, like: jax.random.wrap_key_data(x) if _is_key(like) else x, state, abstract)

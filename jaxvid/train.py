@@ -5,6 +5,7 @@ import contextlib
 import functools
 import itertools
 import math
+import os
 import signal
 import threading
 import warnings
@@ -18,10 +19,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxvid import cache as cache_lib
-from jaxvid import conditions, data, parallel, pretrained
+from jaxvid import conditions, data, parallel, pretrained, processes
 from jaxvid import config as config_lib
 from jaxvid.cache import Cache
-from jaxvid.checkpoint import Checkpointer, abstract_state, described, verify
+from jaxvid.checkpoint import Checkpointer, abstract_state, described, placed, verify
 from jaxvid.core import Method, Metrics, TrainState, find_method, in_32_bits, make_method
 from jaxvid.evaluate import suite
 from jaxvid.evaluate.heldout import Scorer, evaluate, has_truth, make_eval
@@ -29,7 +30,7 @@ from jaxvid.evaluate.meter import Meter, with_weights
 from jaxvid.evaluate.suite import Score
 from jaxvid.files import local_path, locked
 from jaxvid.recorder import Recorder
-from jaxvid.run import claim, refuse_exported
+from jaxvid.run import DATA, PLACES, account, claim, refuse_exported
 from jaxvid.shapes import expect
 
 AHEAD = 2  # batches on the device before they are needed
@@ -104,17 +105,31 @@ def make_meter(config: ConfigDict, clips: int, truth: bool = True) -> Meter:
     metrics, size = suite.named(config.eval.metrics), [config.data.resolution] * 2
     settings = config.data.frames, size, {"held-out": min(clips, config.eval.examples)}, truth
     suite.check(metrics, *settings)
-    if metrics and jax.process_count() > 1:
-        raise ValueError("eval.metrics take one process: leave them out, and run jaxvid.evaluate --workdir afterwards.")
-    if config.eval.optional and jax.process_count() > 1:
-        warnings.warn("eval.optional is left out of the evaluations: such metrics take one process.", stacklevel=2)
-    for name in with_weights(config.eval.optional) if jax.process_count() == 1 else ():
+    able = []
+    for name in with_weights(config.eval.optional):
         try:
             suite.check([name], *settings)
-            metrics.append(name)
+            able.append(name)
         except ValueError as error:
             warnings.warn(f"{name} is left out of the evaluations: {error}", stacklevel=2)
+    everywhere = set.intersection(*map(set, processes.of_all(able)))  # the weights lie in the cache of each host
+    metrics += [name for name in able if name in everywhere]
     return Meter(suite.named(metrics), suite.protocols(config.eval.protocols), intervals=False)
+
+
+def check_alike(config: ConfigDict, sources: Mapping[str, data.Source]) -> None:
+    """Raises ValueError where this process has another config, or other data, than process 0."""
+    found = config_lib.flatten(config_lib.to_dict(config) | account(config.data, sources))
+    mine = {name: value for name, value in found.items() if name.removeprefix("data.") not in PLACES}
+    first = processes.of_first(lambda: mine)
+    for name in sorted(mine.keys() | first.keys()):
+        here, there = (fields.get(name, "(absent)") for fields in (mine, first))
+        if here != there:
+            here, there = map(config_lib.abbreviated, (here, there))
+            raise ValueError(
+                f"process {jax.process_index()} has {name} {here}, and process 0 {there}: give all processes one "
+                "command line, the same data and one --workdir."
+            )
 
 
 @in_32_bits
@@ -126,7 +141,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
       workdir: receives the config, checkpoints, metrics.jsonl, TensorBoard events, pictures and report.html.
 
     Returns:
-      The state after the last step, replicated over all devices.
+      The state after the last step on all devices, sharded as `train.shard` says.
 
     Raises:
       ValueError: the config or the data cannot work, or `workdir` is in use, or holds a run with another config.
@@ -136,7 +151,8 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     workdir = Path(local_path(workdir))
     refuse_exported(workdir)
     job = prepare(pretrained.recall(config, workdir))
-    config = job.config
+    config, sources = job.config, {"train": job.train_source, "eval": job.eval_source}
+    check_alike(config, sources)
     size, rows = config.data.resolution, config.train.batch_size // jax.process_count()
     batches = COPIES * rows * config.data.frames * size * size * 3
     check_memory(f"reading batches of {rows:,} clips", batches, parallel.free_host_memory())
@@ -144,23 +160,34 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         example = {name: value for name, value in next(batches).items() if name != "mask"}
     batch = parallel.put_batch(example, job.mesh)
     abstract = abstract_state(job.plain, described(batch))
-    claim(workdir, config, {"train": job.train_source, "eval": job.eval_source})
-    lock = locked(workdir / ".lock") if jax.process_index() == 0 else contextlib.nullcontext()
-    with lock, contextlib.closing(Checkpointer(workdir, config.train.keep)) as checkpointer:
-        state = checkpointer.restore(abstract, job.mesh)
+    shardings = parallel.state_sharding(abstract, job.mesh, config.train.shard)
+    with contextlib.ExitStack() as held:
+        processes.of_first(lambda: take(workdir, config, sources, held))
+        if not processes.wait_for((workdir / DATA).is_file):
+            raise ValueError(
+                f"{workdir} is not the folder of process 0: give all processes one --workdir, which all see."
+            )
+        checkpointer = held.enter_context(contextlib.closing(Checkpointer(workdir, config.train.keep)))
+        state = checkpointer.restore(placed(abstract, shardings))
         if state is None:
-            state = parallel.make_init(job.plain.init, job.mesh)(jax.random.key(config.train.seed), batch)
+            state = parallel.make_init(job.plain.init, job.mesh, shardings)(jax.random.key(config.train.seed), batch)
             state = pretrained.adopt(state, job.plain.frozen)
         else:
             verify(state, job.plain.frozen)
         record = Recorder(workdir, config, int(state.step), described(batch), job.plain.headline)
-        with contextlib.closing(record):
-            record.introduce(job.mesh, state, [job.train_source.summary(), job.eval_source.summary()])
-            if job.cache:
-                record.log(cache_lib.compare(job.cache, config, state, job.mesh))
-            state = advance(job, state, checkpointer, record)
-            record.finish(int(state.step))
+        held.enter_context(contextlib.closing(record))
+        record.introduce(job.mesh, state, [source.summary() for source in sources.values()])
+        if job.cache:
+            record.log(cache_lib.compare(job.cache, config, state, job.mesh))
+        state = advance(job, state, checkpointer, record)
+        record.finish(int(state.step))
     return state
+
+
+def take(workdir: Path, config: ConfigDict, sources: Mapping[str, data.Source], held: contextlib.ExitStack) -> None:
+    """Claims the work folder, see `run.claim`, and holds it until the stack is closed. Raises ValueError if in use."""
+    claim(workdir, config, sources)
+    held.enter_context(locked(workdir / ".lock"))
 
 
 def advance(job: Job, state: TrainState, checkpointer: Checkpointer, record: Recorder) -> TrainState:
@@ -226,7 +253,9 @@ def compiled(job: Job, state: TrainState, batch: Mapping[str, jax.Array], record
 
     Raises ValueError: it returns what it may not, or needs more memory than there is.
     """
-    step = parallel.make_step(job.method.train_step, job.mesh, job.config.train.parallel)
+    train = job.config.train
+    shardings = parallel.state_sharding(state, job.mesh, True) if train.shard else None
+    step = parallel.make_step(job.method.train_step, job.mesh, train.parallel, shardings)
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # for debugging: then nothing is compiled
         check_step(jax.eval_shape(step, state, batch), state)
         return step
@@ -301,24 +330,26 @@ def signals() -> Iterator[Callable[[int], int]]:
     """Yields a function of the step: the number of the signal that asks for the end of the run, or 0.
 
     A second Ctrl-C is not waited for. What `nohup` and its like have the process ignore stays ignored. Several
-    processes agree on the step through JAX's preemption service, which knows SIGTERM.
+    processes agree on the step through JAX's preemption service, which knows SIGTERM: other signals become one.
     """
-    if jax.process_count() > 1:
-        yield lambda step: signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else 0
-        return
-    received = 0
+    several, received = jax.process_count() > 1, 0
 
     def receive(number: int, _: object) -> None:
         nonlocal received
         received = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    ours = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    def agreed(step: int) -> int:
+        return signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else 0
+
+    ours = (signal.SIGINT, signal.SIGHUP, *(() if several else (signal.SIGTERM,)))
     heard = [number for number in ours if signal.getsignal(number) is not signal.SIG_IGN]
     main_thread = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, receive) for number in (heard if main_thread else ())}
     try:
-        yield lambda step: received
+        yield agreed if several else lambda step: received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,7 +1,10 @@
 import contextlib
 import json
+import re
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,15 +40,17 @@ def mesh_of(count: int) -> jax.sharding.Mesh:
     return parallel.make_mesh(jax.devices()[:count])
 
 
-def save(workdir: Path, *states: TrainState, devices: int = 1, keep: int = 5) -> None:
+def save(workdir: Path, *states: TrainState, devices: int = 1, shard: bool = False, keep: int = 5) -> None:
     with contextlib.closing(checkpoint.Checkpointer(workdir, keep)) as checkpointer:
         for state in states:
-            checkpointer.save(jax.device_put(state, parallel.replicated(mesh_of(devices))))
+            checkpointer.save(jax.device_put(state, parallel.state_sharding(state, mesh_of(devices), shard)))
 
 
-def restore(workdir: Path, devices: int = 1, like: TrainState | None = None) -> TrainState | None:
+def restore(workdir: Path, devices: int = 1, shard: bool = False, like: TrainState | None = None) -> TrainState | None:
     with contextlib.closing(checkpoint.Checkpointer(workdir, 5)) as checkpointer:
-        return checkpointer.restore(jax.eval_shape(lambda: like or state_at(0)), mesh_of(devices))
+        abstract = jax.eval_shape(lambda: like or state_at(0))
+        shardings = parallel.state_sharding(abstract, mesh_of(devices), shard)
+        return checkpointer.restore(checkpoint.placed(abstract, shardings))
 
 
 def largest_file(folder: Path) -> Path:
@@ -56,12 +61,16 @@ def test_nothing_saved_gives_nothing(tmp_path: Path) -> None:
     assert restore(tmp_path) is None
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 1), (8, 1), (1, 8)])
-def test_a_state_comes_back_bit_for_bit_on_other_devices(tmp_path: Path, before: int, after: int) -> None:
-    save(tmp_path, state_at(3), devices=before)
-    restored = restore(tmp_path, devices=after)
+@pytest.mark.parametrize(
+    ("before", "after"), [((1, False), (8, True)), ((8, False), (1, False)), ((8, True), (4, True))]
+)
+def test_a_state_comes_back_bit_for_bit_on_other_devices(tmp_path: Path, before: tuple, after: tuple) -> None:
+    save(tmp_path, state_at(3), devices=before[0], shard=before[1])
+    restored = restore(tmp_path, *after)
     assert restored is not None and bits(restored) == bits(state_at(3))
-    assert len(restored.params["net"]["kernel"].sharding.device_set) == after
+    assert len(restored.params["net"]["kernel"].sharding.device_set) == after[0]
+    assert restored.params["net"]["kernel"].is_fully_replicated
+    assert restored.opt_state["net"][0].is_fully_replicated is not after[1]
 
 
 def test_a_state_may_be_donated_while_it_is_saved(tmp_path: Path) -> None:
@@ -139,6 +148,66 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
             # A flip in bytes that nobody reads harms nobody.
             unnoticed += [trial] if restored is None or bits(restored) != bits(state_at(3)) else []
     assert not unnoticed
+
+
+LEAVES = {
+    "float32": np.linspace(-1, 1, 96, dtype=np.float32).reshape(8, 4, 3),
+    "bfloat16": np.linspace(-1, 1, 40).astype(jnp.bfloat16).reshape(8, 5),
+    "int32": np.arange(-8, 8, dtype=np.int32),
+    "uint32": np.array([2**32 - 1, 5], np.uint32),
+    "uint8": np.arange(16, dtype=np.uint8),
+    "bool": np.array([True, False, True, True]),
+    "scalar": np.float32(np.pi),
+    "empty": np.zeros((0, 3), np.float32),
+}
+
+
+def summed(leaf: np.ndarray) -> list[int]:
+    """The two sums in Python's own integers."""
+    words = [int.from_bytes(np.asarray(value).tobytes(), sys.byteorder) for value in np.asarray(leaf).reshape(-1)]
+    return [sum(words) % 2**32, sum((word ^ word >> 15) * (2 * i + 1) for i, word in enumerate(words)) % 2**32]
+
+
+def test_the_sums_are_those_of_the_words_however_they_are_distributed() -> None:
+    key = jax.random.key(5)
+    leaves = LEAVES | {"key": key}
+    mesh = mesh_of(8)
+    expected = [summed(leaves[name]) if name != "key" else summed(jax.random.key_data(key)) for name in sorted(leaves)]
+
+    def put(leaf: Any, sharded: bool) -> jax.Array:
+        axes = jnp.shape(leaf)
+        spec = jax.sharding.PartitionSpec(*["data"][: int(sharded and bool(axes) and axes[0] in (8, 16))])
+        return jax.device_put(leaf, jax.sharding.NamedSharding(mesh, spec))
+
+    for sharded in (False, True):
+        tree = {name: put(leaf, sharded) for name, leaf in leaves.items()}
+        program = jax.jit(checkpoint.sums, out_shardings=parallel.replicated(mesh)).lower(tree).compile()
+        assert np.asarray(program(tree)).tolist() == expected
+        assert not re.search(r"all-gather|all-to-all|collective-permute", program.as_text())
+    assert "all-reduce" in program.as_text()
+
+
+def test_the_sums_notice_flipped_bits_and_swapped_words() -> None:
+    program, rng = jax.jit(checkpoint.sums), np.random.default_rng(0)
+    whole = np.asarray(program(LEAVES))
+    for trial in range(60):
+        name = sorted(set(LEAVES) - {"empty"})[trial % 7]
+        damaged = {**LEAVES, name: np.array(LEAVES[name])}
+        raw = damaged[name].reshape(-1).view(np.uint8)
+        raw[rng.integers(len(raw))] ^= 1 if name == "bool" else 1 << rng.integers(8)
+        assert ((np.asarray(program(damaged)) != whole).all(1) == [each == name for each in sorted(LEAVES)]).all()
+    # Numbers of both signs, the other way around: every word changes places with one that differs in its sign alone.
+    swapped = {**LEAVES, "float32": LEAVES["float32"][::-1, ::-1, ::-1].copy()}
+    assert (np.asarray(program(swapped)) != whole).sum() == 1
+
+
+def test_a_checkpoint_with_another_digest_is_restored_with_a_warning(tmp_path: Path, monkeypatch, caplog) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "SUMS", "digests")
+        save(tmp_path, state_at(3))
+    restored = restore(tmp_path)
+    assert restored is not None and bits(restored) == bits(state_at(3))
+    assert "Checkpoint 3 was written by a version whose digest is another: it is not verified." in caplog.text
 
 
 def test_all_damaged_is_an_error_with_a_way_out(tmp_path: Path) -> None:

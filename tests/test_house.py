@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "jaxvid"
-LEAVES = ["names", "files", "pixels", "shapes", "command"]  # import no other room: every room may import them
+LEAVES = [
+    "names",
+    "files",
+    "pixels",
+    "shapes",
+    "command",
+    "processes",
+]  # import no other room: every room may import them
 # Each room may import the leaves, and the rooms before it.
 ORDER = [
     *LEAVES,

@@ -240,11 +240,13 @@ def _batches(reader: "_Reader", start: int, workers: int, threads: int | None) -
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     batches = clips.batch(rows, batch_fn=stack).to_iter_dataset(options)
     batches = batches.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=1))
-    return Batches(_ignoring_interrupts(batches), reader.damaged)
+    return Batches(_ignoring_interrupts(batches, reader.process_count > 1), reader.damaged)
 
 
-def _ignoring_interrupts(batches: Iterable[Clip]) -> Iterator[Clip]:
+def _ignoring_interrupts(batches: Iterable[Clip], several: bool) -> Iterator[Clip]:
     """Batches of worker processes that ignore what a terminal sends to them too: this process ends them.
+
+    Where it is one of `several`, which have to agree on their last step, they ignore what a cluster sends as well.
 
     Raises ValueError where one of them dies.
     """
@@ -252,7 +254,7 @@ def _ignoring_interrupts(batches: Iterable[Clip]) -> Iterator[Clip]:
     sys.warnoptions.append("ignore:resource_tracker")  # which counts at length what a dead worker leaves behind
     resource_tracker.ensure_running()  # otherwise it starts with the workers, and unblocks the next signal
     sys.warnoptions.pop()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *([signal.SIGTERM] if several else [])})
     iterator: Any = iter(batches)
     try:
         try:

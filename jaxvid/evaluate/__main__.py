@@ -183,9 +183,10 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     """
     run = run_lib.load(options.workdir)
     run = run_lib.remake(run, {"data.path": options.path} if options.path else {})
-    config, method, mesh = run.config, run.method, parallel.make_mesh(jax.devices()[:1])
+    config, method, mesh = run.config, run.method, parallel.local_mesh(run.config.train.batch_size)
     if config.data.path and not os.path.exists(os.path.expanduser(config.data.path)):
         raise FileNotFoundError(f"data.path is {config.data.path}, and nothing is there: name where it is with --path.")
+    state = jax.device_put(run.state, parallel.replicated(mesh))
     source = conditions.wrap(config, data.make_source(config.data, "eval"))
     run_lib.check_data(located(options.workdir), config, run_lib.account(config.data, {"eval": source}))
     judge = load_classifier(options.classifier, config, source.classes) if options.classifier else None
@@ -213,8 +214,8 @@ def score_run(options: argparse.Namespace) -> tuple[list[Score], dict[str, Any]]
     scorer, step = heldout.Scorer(measure, method, batches, mesh), int(run.state.step)
     print(f"step {step} of {options.workdir}, {source.summary()}")
     with batches() as held_out:
-        means = heldout.evaluate(heldout.make_eval(method.eval_step, mesh), run.state, held_out, mesh).scalars
-    scores = scorer(run.state)
+        means = heldout.evaluate(heldout.make_eval(method.eval_step, mesh), state, held_out, mesh).scalars
+    scores = scorer(state)
     if options.references:
         with batches() as held_out:
             batch = parallel.put_batch(next(held_out), mesh)

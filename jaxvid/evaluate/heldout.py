@@ -103,8 +103,7 @@ def evaluate(step: Callable, state: TrainState, batches: Iterable[dict], mesh: M
     for index, batch in enumerate(batches):
         examples, found = step(state, parallel.put_batch(batch, mesh), np.uint32(index))
         if index == 0:
-            local = global_array_to_host_local_array(found.panels, mesh, PartitionSpec(parallel.AXIS))
-            panels = {name: np.asarray(video)[batch["mask"] > 0] for name, video in local.items()}
+            panels = {name: _own_rows(video, mesh)[batch["mask"] > 0] for name, video in found.panels.items()}
         examples, sums = jax.device_get((examples, found._replace(panels={})))
         sums = jax.tree.map(lambda x: x.astype(np.int64 if x.dtype.kind in "iu" else np.float64), sums)
         total, count = jax.tree.map(np.add, total, sums) if index else sums, count + int(examples)
@@ -137,8 +136,8 @@ class Scorer:
     it makes no samples (a Frechet video distance is then called rFVD). Metrics of pairs compare its reconstructions
     with their originals.
 
-    The method is made without a mapped axis, and the mesh is of one process. `batches` makes the batches of
-    `data.eval_batches` anew; the features of their videos are computed once.
+    The method is made without a mapped axis. `batches` makes the batches of `data.eval_batches` anew, of this process's
+    rows; the features of their videos are computed once. Every process returns the scores of all rows.
 
     Raises ValueError where the method does not make the videos that a metric judges.
     """
@@ -209,7 +208,7 @@ class Scorer:
         """Batches without their padding, and what is drawn for them, uint8."""
         with self._batches() as held_out:
             for index, batch in enumerate(held_out):
-                drawn = np.asarray(draw(state, parallel.put_batch(batch, self._mesh), np.uint32(index)))
+                drawn = _own_rows(draw(state, parallel.put_batch(batch, self._mesh), np.uint32(index)), self._mesh)
                 yield _without_padding(batch), to_uint8(drawn[batch["mask"] > 0])
 
     def _compiled(self, draw: Callable[[TrainState, Batch, jax.Array], jax.Array]) -> Callable:
@@ -227,9 +226,15 @@ def noise_key(index: jax.Array) -> jax.Array:
 
 
 def _over(mesh: Mesh, step: Callable, out: Any) -> Callable:
-    """A function of (state, batch, batch's index), compiled."""
+    """A function of (state, batch, batch's index), compiled for states of any sharding."""
     whole, rows, options = parallel.replicated(mesh), parallel.sharded(mesh), parallel.compiler_options()
-    return jax.jit(step, in_shardings=(whole, rows, whole), out_shardings=out, compiler_options=options)
+    step = parallel.with_whole_state(step, mesh)
+    return jax.jit(step, in_shardings=(None, rows, whole), out_shardings=out, compiler_options=options)
+
+
+def _own_rows(rows: jax.Array, mesh: Mesh) -> np.ndarray:
+    """This process's rows of an array over the mesh."""
+    return np.asarray(global_array_to_host_local_array(rows, mesh, PartitionSpec(parallel.AXIS)))
 
 
 def _without_padding(batch: dict) -> dict:

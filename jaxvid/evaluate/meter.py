@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvid import processes
 from jaxvid.evaluate import suite
 from jaxvid.evaluate.suite import DRAWN, METRICS, PAIRED, Estimate, Interval, Score, Tap
 from jaxvid.files import open_arrays
@@ -139,10 +140,11 @@ class Meter:
     def features(self, batches: Iterable[np.ndarray]) -> Features:
         """Features [N,E,d] of N clips uint8 [B,T,H,W,3]: E is T for those of images, 1 for those of videos.
 
-        Those of the tap CLASSES are the class that the classifier predicts, int [N,1,1]. For a single Frechet distance
+        Each of several processes passes its own rows of as many batches, and all get the features of all rows. Those of
+        the tap CLASSES are the class that the classifier predicts, int [N,1,1]. For a single Frechet distance
         without an interval, their Statistics, so that memory does not grow. Raises ValueError where there is no clip.
         """
-        found = map(self._extract, batches)
+        found = map(processes.rows_of_all, map(self._extract, batches))
         if len(self.of_sets) == 1 and self.of_sets[0] in suite.FRECHET and not self._intervals:
             (tap,) = self.taps
             return {tap: frechet.accumulate(part[tap].reshape(-1, part[tap].shape[-1]) for part in found)}
@@ -152,9 +154,9 @@ class Meter:
         return {tap: np.concatenate([part[tap] for part in parts]) for tap in self.taps}
 
     def _extract(self, clips: np.ndarray) -> dict[Tap, np.ndarray]:
-        used = dict.fromkeys(network for network, _ in self.taps)
-        outputs = {network: self._networks[network].extract(clips) for network in used}
-        return {(network, output): outputs[network][output] for network, output in self.taps}
+        used, some = dict.fromkeys(network for network, _ in self.taps), _not_empty(clips)
+        outputs = {network: self._networks[network].extract(some) for network in used}
+        return {(network, output): outputs[network][output][: len(clips)] for network, output in self.taps}
 
     def details(self, tap: Tap) -> dict[str, Any]:
         """What decides the features of a tap, besides the clips."""
@@ -208,9 +210,17 @@ class Meter:
         margin = (high - low) / 2
         return min(value, max(value - margin, estimate.bounds[0])), max(value, min(value + margin, estimate.bounds[1]))
 
+    def _compare(self, *pair: np.ndarray) -> dict[str, np.ndarray]:
+        some = [_not_empty(side) for side in pair]
+        values = {name: np.asarray(_paired(name, *some), np.float64) for name in self.of_pairs}
+        return {name: value[: len(pair[0]), None] for name, value in values.items()}
+
     def paired_scores(self, pairs: Iterable[tuple[np.ndarray, ...]], **about: Any) -> list[Score]:
-        """Means over clips of the metrics of pairs: batches uint8 [B,T,H,W,3] of originals, and of what is compared."""
-        batches = [{name: np.asarray(_paired(name, *pair), np.float64) for name in self.of_pairs} for pair in pairs]
+        """Means over clips of the metrics of pairs: batches uint8 [B,T,H,W,3] of originals, and of what is compared.
+
+        Each of several processes passes its own rows, as to `features`.
+        """
+        batches = [processes.rows_of_all(self._compare(*pair)) for pair in pairs]
         scores = []
         for name in self.of_pairs:
             values = np.concatenate([batch[name] for batch in batches])
@@ -220,6 +230,11 @@ class Meter:
             details = {"citation": METRICS[name].citation, "std": float(values.std()), **about}
             scores.append(Score(name, mean, interval, count, count, "clips", details))
         return scores
+
+
+def _not_empty(clips: np.ndarray) -> np.ndarray:
+    """The clips, or one in place of none, as where other processes have all of a last batch."""
+    return clips if len(clips) else np.zeros((1, *clips.shape[1:]), clips.dtype)
 
 
 _motion = jax.jit(motion_features)
