@@ -23,6 +23,7 @@ from jaxvid.core import Batch, Evaluated, Metrics, Profile, TrainState, normaliz
 from jaxvid.data import Source
 from jaxvid.models.prior import Grid, Known, Prior
 from jaxvid.names import choice
+from jaxvid.nn.quantize import code_counts
 from jaxvid.parallel import fold_keys
 from jaxvid.tokens import PLAYER as TOKENIZER
 from jaxvid.tokens import Drawing, Tokenizer, make_drawing, make_tokenizer
@@ -260,7 +261,7 @@ def evaluated(
             "bits_uniform": jnp.full_like(bits, math.log2(codes)),  # if all codes were equally likely
             "bits_per_value": bits * rows[0].size / video[0].size,  # of a pixel's channel: a rate
         },
-        counts={"codes": jax.vmap(lambda row: jnp.zeros(codes, jnp.int32).at[row].add(1))(rows)},
+        counts={"codes": code_counts(rows, codes)},
         profiles=profiles,
         panels={"original": video, "reconstruction": decode(setup, state, tokens), **panels},
     )

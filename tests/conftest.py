@@ -36,6 +36,14 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture
+def off_cpu(monkeypatch) -> None:
+    """What is traced in the test has the form of GPUs and TPUs, where `lax.platform_dependent` chooses it."""
+    import jax
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *inputs, cpu, default: default(*inputs))
+
+
 def recipe(name: str) -> ConfigDict:
     """The config of "vqvae" or "vqvae:tiny" from configs/."""
     stem, _, variant = name.partition(":")

@@ -181,7 +181,7 @@ def eval_step(setup: Setup, state: TrainState, batch: Batch, key: jax.Array) -> 
         scalars["log_determinant"] = setup.model.apply(_variables(state), video, method="log_determinant")
     return Evaluated(
         scalars=scalars,
-        counts={"codes": jax.vmap(lambda row: jnp.zeros(size, jnp.int32).at[row].add(1))(codes)},
+        counts={"codes": quantize.code_counts(codes, size)},
         panels={"original": video, "reconstruction": reconstruction},
     )
 

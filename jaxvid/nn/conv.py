@@ -9,6 +9,10 @@ slow for 3-D transposed ones, so neither reaches XLA there. The forms used inste
 * time, on CPU: the sum over the kernel's time taps of 2-D convolutions of the frames that the tap meets;
 * the kernel's gradient, on CPU: the sum of those of parts of a large frame, each so small that XLA's form is fast.
 
+The form is chosen while a program is traced, for the device it is traced on: unlike `lax.platform_dependent`, which
+chooses when it is lowered, that does not trace all forms, nor keep what the gradients of all need. A program that is
+lowered for another platform is right, and slow.
+
 Products of bfloat16 are summed in float32: GPUs and TPUs do so by themselves, on CPU the arrays are cast first.
 """
 
@@ -41,7 +45,7 @@ def conv(x: jax.Array, kernel: jax.Array, strides: Triple = (1, 1, 1)) -> jax.Ar
     Equals `lax.conv_general_dilated` with SAME padding. Raises ValueError for shapes that do not fit.
     """
     _check(x, kernel)
-    if jax.default_backend() != "cpu":
+    if _platform() != "cpu":
         return lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=VIDEO)
     return whole(_gather(whole(x.astype(jnp.float32)), whole(kernel.astype(jnp.float32)), strides)).astype(x.dtype)
 
@@ -52,10 +56,10 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Arra
     Equals `lax.conv_transpose` with SAME padding. Raises ValueError for shapes that do not fit.
     """
     _check(x, kernel)
-    backend = jax.default_backend()
-    if backend == "tpu":
+    platform = _platform()
+    if platform == "tpu":
         return lax.conv_transpose(x, kernel, strides, "SAME", dimension_numbers=VIDEO)
-    if backend != "cpu":
+    if platform != "cpu":
         return _subpixel(x, kernel, strides)
     time, height, width = (n * s for n, s in zip(x.shape[1:4], strides, strict=True))
     flipped = jnp.swapaxes(whole(kernel.astype(jnp.float32))[::-1, ::-1, ::-1], 3, 4)
@@ -132,6 +136,13 @@ def depth_to_space(x: jax.Array, factors: Triple) -> jax.Array:
         raise ValueError(f"depth_to_space needs channels in a multiple of {ft * fh * fw} for {factors}, got {depth}.")
     x = x.reshape(batch, t, h, w, ft, fh, fw, -1).transpose(0, 1, 4, 2, 5, 3, 6, 7)
     return x.reshape(batch, t * ft, h * fh, w * fw, -1)
+
+
+def _platform() -> str:
+    """Of `jax.default_device`, or of JAX's first device."""
+    config: Any = jax.config
+    device = config.jax_default_device  # a device, the name of its platform, or None
+    return getattr(device, "platform", device) or jax.default_backend()
 
 
 def _check(x: jax.Array, kernel: jax.Array) -> None:

@@ -3,6 +3,10 @@
 The state of a quantizer lives in the collection "codebook", so that a restored run continues and never starts over;
 it changes only where `train` is true. Distances, entropies, losses and statistics are float32 for any dtype of z.
 `axis_name` names the mapped axis of devices that share the batch, one contiguous slice each; it is None under jit.
+
+Off the CPU nothing is scattered, which is slow on TPUs and adds in an order of its own on GPUs: counts and sums are
+products with one-hot rows. Distances and one-hot rows are made for BLOCK codes at a time, whatever the size of the
+codebook; blocks of codes, not of rows, as those may be spread over devices.
 """
 
 import math
@@ -21,6 +25,7 @@ from jaxvid.shapes import expect
 
 KMEANS_ITERATIONS = 5
 SMOOTHING = 1e-5  # rows added to every code (Laplace), so that a code without any keeps a finite embedding
+BLOCK = 256  # codes that are compared with all rows at once, off the CPU
 JOINT_BITS = 10  # LFQ: groups of up to this many bits have their joint distribution computed exactly
 Scalars = dict[str, jax.Array]
 
@@ -136,7 +141,7 @@ class VectorQuantizer(nn.Module):
     def __call__(self, z: jax.Array, train: bool) -> Quantized:
         rows = _rows(z, self.dim)
         indices = _nearest(lax.stop_gradient(rows), lax.stop_gradient(self.embedding))
-        values = self.embedding[indices]
+        values = _embedded(self.embedding, indices)
         losses = {
             "codebook": jnp.mean(jnp.square(lax.stop_gradient(rows) - values)),
             "commitment": self.commitment * jnp.mean(jnp.square(rows - lax.stop_gradient(values))),
@@ -270,7 +275,7 @@ def _finish(
 ) -> Quantized:
     """Values [N,D] in the shape and dtype of z, with the gradient of `continuous` [N,D], and the codes' perplexity."""
     quantized = lax.stop_gradient(values) + (continuous - lax.stop_gradient(continuous))
-    used = jax.ops.segment_sum(jnp.ones(indices.shape), indices, module.codebook_size)
+    used = code_counts(indices, module.codebook_size).astype(jnp.float32)
     perplexity = jnp.exp(_entropy(pmean(used / indices.size, module.axis_name)))
     return Quantized(
         quantized.reshape(z.shape).astype(z.dtype),
@@ -282,17 +287,107 @@ def _finish(
 
 def _nearest(rows: jax.Array, embedding: jax.Array) -> jax.Array:
     """Index [N] of the nearest embedding [codes, D] to each row [N, D], the first of equals."""
-    products = jnp.matmul(rows, embedding.T, precision=lax.Precision.HIGHEST)
-    distances = jnp.square(embedding).sum(-1) - 2 * products
+    return lax.platform_dependent(rows, embedding, cpu=_nearest_of_all, default=_nearest_by_blocks)
+
+
+def _nearest_of_all(rows: jax.Array, embedding: jax.Array) -> jax.Array:
+    distances = _distances(rows, embedding, jnp.square(embedding).sum(-1))
     # A minimum, then the first index that reaches it: XLA:CPU vectorises these, but no argmin.
     codes = jnp.arange(embedding.shape[0], dtype=jnp.int32)
     return jnp.where(distances == distances.min(-1, keepdims=True), codes, codes.size - 1).min(-1)
 
 
+def _nearest_by_blocks(rows: jax.Array, embedding: jax.Array) -> jax.Array:
+    """The nearest of each block of codes, then the nearest of those: [N, BLOCK] distances are in memory at a time."""
+    blocks = _blocks(embedding), _blocks(jnp.square(embedding).sum(-1), jnp.inf)
+
+    def nearest(block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        distances = _distances(rows, *block)
+        return distances.min(-1), distances.argmin(-1).astype(jnp.int32)
+
+    distances, places = lax.map(nearest, blocks)  # [blocks, N]
+    block = distances.argmin(0).astype(jnp.int32)
+    return block * BLOCK + jnp.take_along_axis(places, block[None], 0)[0]
+
+
+def _distances(rows: jax.Array, embedding: jax.Array, norms: jax.Array) -> jax.Array:
+    """Squared distances [N, codes] of rows [N, D] to embeddings with squared norms [codes], less the rows' own."""
+    return norms - 2 * jnp.matmul(rows, embedding.T, precision=lax.Precision.HIGHEST)
+
+
+def _blocks(codes: jax.Array, fill: float = 0) -> jax.Array:
+    """[codes, ...] -> [blocks, BLOCK, ...], filled up."""
+    missing = -len(codes) % BLOCK
+    padded = jnp.pad(codes, [(0, missing)] + [(0, 0)] * (codes.ndim - 1), constant_values=fill)
+    return padded.reshape(-1, BLOCK, *codes.shape[1:])
+
+
+def code_counts(indices: jax.Array, codes: int) -> jax.Array:
+    """How often each of so many codes is among indices [..., N]: int32 [..., codes]. Exact up to 2^24 times."""
+    rows = indices.reshape(-1, indices.shape[-1])
+    found = lax.platform_dependent(
+        rows, cpu=partial(_scattered_counts, codes=codes), default=partial(_product_counts, codes=codes)
+    )
+    return found.reshape(*indices.shape[:-1], codes)
+
+
+def _scattered_counts(rows: jax.Array, codes: int) -> jax.Array:
+    return jax.vmap(lambda row: jnp.zeros(codes, jnp.int32).at[row].add(1))(rows)
+
+
+def _product_counts(rows: jax.Array, codes: int) -> jax.Array:
+    """The table of first and second digits, of a square root of codes each: a product of [N, sqrt(codes)] twice.
+
+    Products of 0 and 1 are exact in bfloat16, and so are their sums in float32.
+    """
+    base = math.isqrt(codes - 1) + 1
+    digits = (jax.nn.one_hot(digit, base, dtype=jnp.bfloat16) for digit in (rows // base, rows % base))
+    table = jnp.einsum("bni,bnj->bij", *digits, preferred_element_type=jnp.float32)
+    return table.reshape(len(rows), -1)[:, :codes].astype(jnp.int32)
+
+
+def _code_sums(rows: jax.Array, indices: jax.Array, codes: int) -> jax.Array:
+    """Sum [codes, D] of the rows [N, D] with each index [N]."""
+    scattered, products = partial(jax.ops.segment_sum, num_segments=codes), partial(_product_sums, codes=codes)
+    return lax.platform_dependent(rows, indices, cpu=scattered, default=products)
+
+
+def _product_sums(rows: jax.Array, indices: jax.Array, codes: int) -> jax.Array:
+    """As products of one-hot rows and bfloat16, summed in float32.
+
+    A float32 number is the sum of three of bfloat16, of 8 bits each, so that nothing is rounded before the sum. TPUs
+    take six products for one of the highest precision, and GPUs have no fast ones of float32.
+    """
+    parts, rest = [], rows
+    for _ in range(3):  # reduce_precision, as XLA leaves casts there and back out
+        parts.append(lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7))
+        rest = rest - parts[-1]
+    stacked = jnp.concatenate(parts, 1).astype(jnp.bfloat16)
+
+    def sums(block: jax.Array) -> jax.Array:
+        chosen = (indices[:, None] == block).astype(jnp.bfloat16)
+        return jnp.einsum("nk,nd->kd", chosen, stacked, preferred_element_type=jnp.float32)
+
+    found = lax.map(sums, _blocks(jnp.arange(codes, dtype=indices.dtype), -1))
+    return found.reshape(-1, 3, rows.shape[1])[:codes].sum(1)
+
+
+@jax.custom_vjp
+def _embedded(embedding: jax.Array, indices: jax.Array) -> jax.Array:
+    """Rows [N, D] of an embedding [codes, D], with a gradient that is not scattered off the CPU."""
+    return embedding[indices]
+
+
+_embedded.defvjp(
+    lambda embedding, indices: (embedding[indices], (indices, len(embedding))),
+    lambda saved, gradient: (_code_sums(gradient, *saved), None),
+)
+
+
 def _statistics(rows: jax.Array, indices: jax.Array, codes: int, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
     """Number [codes] and sum [codes, D] of the rows of every code, over all devices."""
-    counts = jax.ops.segment_sum(jnp.ones(rows.shape[0]), indices, codes)
-    return psum((counts, jax.ops.segment_sum(rows, indices, codes)), axis_name)
+    counts = code_counts(indices, codes).astype(jnp.float32)
+    return psum((counts, _code_sums(rows, indices, codes)), axis_name)
 
 
 def _random_rows(rows: jax.Array, weights: jax.Array, count: int, key: jax.Array, axis_name: str | None) -> jax.Array:

@@ -61,6 +61,19 @@ def test_equals_lax(monkeypatch, sizes, window, strides, channels):
             np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(np.abs(b).max())), err_msg=f"{name}, {what}")
 
 
+def test_the_form_is_that_of_the_default_device(monkeypatch):
+    monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
+    x, kernel = jnp.zeros((1, 2, 4, 4, 3)), jnp.zeros((3, 4, 4, 3, 5))
+
+    def operations() -> list[str]:
+        return [equation.primitive.name for equation in jax.make_jaxpr(conv)(x, kernel).eqns]
+
+    assert operations() == ["conv_general_dilated"]
+    for device in ("cpu", jax.devices()[0]):
+        with jax.default_device(device):
+            assert operations() != ["conv_general_dilated"]
+
+
 @pytest.mark.parametrize(("places", "window", "strides"), [(15, (3, 3, 3), (1, 1, 1)), (4, (1, 4, 4), (1, 2, 2))])
 def test_gradient_by_kernel_in_parts_equals_the_whole(monkeypatch, places, window, strides):
     """Parts of some rows, which differ in number."""

@@ -97,6 +97,66 @@ def test_statistics_of_bfloat16_are_float32(module):
     assert module.clone(dtype=jnp.float32).apply(state, x, *arguments, mutable=["batch_stats"])[0].dtype == jnp.float32
 
 
+def exact(x: np.ndarray, weights: np.ndarray, axes: tuple[int, ...], epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+    """x normalized over the axes, and the gradient by x of its weighted sum, in float64."""
+    centered = x - x.mean(axes, keepdims=True)
+    deviation = np.sqrt(np.square(centered).mean(axes, keepdims=True) + epsilon)
+    y = centered / deviation
+    along = weights.mean(axes, keepdims=True) + y * (weights * y).mean(axes, keepdims=True)
+    return y, (weights - along) / deviation
+
+
+def relative(found: jax.Array, right: np.ndarray) -> float:
+    return float(np.linalg.norm(np.asarray(found, np.float64) - right) / np.linalg.norm(right))
+
+
+LAYOUTS = {  # the axes of [4,2,16,16,8 groups,2] with one mean, and epsilon
+    "group": ((1, 2, 3, 5), 1e-6),
+    "batch": ((0, 1, 2, 3), 1e-5),
+    "frame": ((2, 3), 1e-6),
+}
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_off_the_cpu_a_mean_of_100_deviations_costs_no_digits(kind, off_cpu):
+    """As of a flat background. On CPU the same norms are off by 4e-4."""
+    x, weights = np.random.default_rng(0).normal(size=(2, 4, 2, 16, 16, 8, 2)).astype(np.float32)
+    x = 100 + x
+    right = exact(x.astype(np.float64), weights.astype(np.float64), *LAYOUTS[kind])
+    x, weights, *right = (array.reshape(4, 2, 16, 16, 16) for array in (x, weights, *right))
+    module = Normalization(kind=kind)
+    variables = module.init(jax.random.key(0), x[:1], True)
+
+    def weighted(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, dict]]:
+        y, changed = module.apply(variables, x, True, mutable=["batch_stats"])
+        return jnp.vdot(y, weights), (y, changed)
+
+    gradient, (y, changed) = jax.jit(jax.grad(weighted, has_aux=True))(x)
+    assert relative(y, right[0]) < 1e-5 and relative(gradient, right[1]) < 1e-5
+    for running in changed.get("batch_stats", {}).values():
+        rows = x.astype(np.float64).reshape(-1, 16)
+        np.testing.assert_allclose(running["mean"], 0.1 * rows.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(running["var"], 0.9 + 0.1 * rows.var(0), rtol=1e-5)
+
+
+def test_off_the_cpu_a_sixteenth_of_the_rows_is_enough(off_cpu):
+    """Where what is subtracted is as far from the mean as it can be, values and derivatives of second order."""
+    x = np.random.default_rng(0).normal(0, 0.1, (1, 64, 1, 1, 2)).astype(np.float32)
+    x[:, ::16] += 1  # all that is seen of it
+
+    def results(module: nn.Module) -> list[jax.Array]:
+        def normed(x: jax.Array) -> jax.Array:
+            return module.apply({"params": affine(2)}, x)
+
+        def steepness(x: jax.Array) -> jax.Array:
+            return jnp.square(jax.grad(lambda x: loss(normed(x)))(x)).sum()
+
+        return [normed(x), *jax.jit(jax.value_and_grad(steepness))(x)]
+
+    for found, wanted in zip(*(results(each) for each in (GroupNorm(2), nn.GroupNorm(2))), strict=True):
+        assert relative(found, np.asarray(wanted, np.float64)) < 1e-5
+
+
 def test_group_norm_names_what_does_not_divide():
     with pytest.raises(ValueError, match="multiple of groups=4, got 6"):
         GroupNorm(4).init(jax.random.key(0), jnp.ones((1, 2, 2, 2, 6)))
@@ -118,6 +178,12 @@ def test_deviation_tells_a_batch_of_copies_from_one_of_strangers():
     assert seen(jnp.repeat(x[:1], 6, 0), True)[0] < 1e-3
     np.testing.assert_allclose(changed["batch_stats"]["deviation"], 0.1 * expected, rtol=1e-5)
     assert seen(x, False)[0] == 0  # what it remembers, not what the other examples are
+
+
+def test_off_the_cpu_deviations_keep_their_digits(off_cpu):
+    x = np.float32(100 + 0.1 * np.random.default_rng(0).normal(size=(32, 1, 2, 2, 4)))
+    y, _ = Deviation().apply({"batch_stats": {"deviation": 0.0}}, x, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y[..., -1], x.astype(np.float64).std(0).mean(), rtol=1e-5)
 
 
 def test_a_norm_of_frames_is_that_of_each_frame_and_channel():

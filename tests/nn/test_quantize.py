@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.nn.quantize import FSQ, LFQ, EMAVectorQuantizer, VectorQuantizer
+from jaxvid.nn import quantize
+from jaxvid.nn.quantize import FSQ, LFQ, EMAVectorQuantizer, VectorQuantizer, code_counts
 
 ALL = {
     "ema": EMAVectorQuantizer(codes=6, dim=3, revive_below=0.5),
@@ -169,6 +170,72 @@ def test_impossible_settings_are_named(quantizer, message):
 
 def nearest(rows: np.ndarray, embedding: np.ndarray) -> np.ndarray:
     return np.square(rows[:, None] - embedding).sum(-1).argmin(-1)
+
+
+def counted(indices: np.ndarray, codes: int) -> np.ndarray:
+    return np.stack([np.bincount(row, minlength=codes) for row in indices])
+
+
+@pytest.mark.parametrize("codes", [5, 300])  # 300: two blocks, the second not full
+def test_off_the_cpu_the_same_codes_counts_and_sums(codes):
+    """Equal distances included; sums are as exact as float32 is, of rows whose sizes lie far apart."""
+    draw = np.random.default_rng(codes)
+    rows, embedding = (draw.integers(-2, 3, (n, 4)).astype(np.float32) for n in (500, codes))  # 625 places: ties
+    indices = np.asarray(jax.jit(quantize._nearest_by_blocks)(rows, embedding))
+    np.testing.assert_array_equal(indices, nearest(rows, embedding))
+    np.testing.assert_array_equal(indices, quantize._nearest_of_all(rows, embedding))
+    for count in (quantize._product_counts, quantize._scattered_counts):
+        np.testing.assert_array_equal(count(indices.reshape(2, -1), codes), counted(indices.reshape(2, -1), codes))
+    rows = (draw.normal(100, 1, (500, 3)) * np.exp(draw.normal(0, 2, (500, 1)))).astype(np.float32)
+    sums, sizes = np.zeros((2, codes, 3))
+    np.add.at(sums, indices, rows.astype(np.float64))
+    np.add.at(sizes, indices, np.abs(rows))
+    found = jax.jit(quantize._product_sums, static_argnums=2)(rows, indices, codes)
+    assert (np.abs(found - sums) <= 1e-6 * sizes).all()
+
+
+def test_counts_keep_leading_axes():
+    indices = np.random.default_rng(0).integers(0, 10, (2, 3, 40))
+    found = code_counts(jnp.asarray(indices), 10)
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found.reshape(6, 10), counted(indices.reshape(6, 40), 10))
+
+
+@every_quantizer
+def test_off_the_cpu_nothing_is_scattered(quantizer):
+    """The form is chosen when a program is lowered, here a training step with its gradients: no device is needed."""
+    z = latents(0, *SHAPE)
+    variables = initial(quantizer, z)
+
+    def step(params, z):
+        everything, rngs = {**variables, "params": params}, {"quantizer": jax.random.key(0)}
+        out, new = quantizer.apply(everything, z, True, rngs=rngs, mutable=["codebook"])
+        return out.quantized.sum() + sum(out.losses.values()), (new, out.metrics)
+
+    traced = jax.jit(jax.grad(step, (0, 1), has_aux=True)).trace(variables.get("params", {}), z)
+    scattered = {
+        platform: "stablehlo.scatter" in traced.lower(lowering_platforms=(platform,)).as_text()
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    assert scattered == {"cpu": True, "cuda": False, "tpu": False}
+
+
+def test_off_the_cpu_memory_does_not_grow_with_the_codebook():
+    """The rows and codes of vqvae:ucf101, whose distances alone would take 4 GiB."""
+    rows, codes = 64 * 4 * 32 * 32, 4096
+    z, embedding, indices = (
+        jax.ShapeDtypeStruct(shape, dtype)
+        for shape, dtype in (((rows, 64), jnp.float32), ((codes, 64), jnp.float32), ((rows,), jnp.int32))
+    )
+    sums = partial(quantize._product_sums, codes=codes)
+    counts = partial(quantize._product_counts, codes=codes)
+    for form, inputs in (
+        (quantize._nearest_by_blocks, (z, embedding)),
+        (sums, (z, indices)),
+        (counts, (jax.ShapeDtypeStruct((1, rows), jnp.int32),)),
+    ):
+        memory = jax.jit(form).lower(*inputs).compile().memory_analysis()
+        assert memory.temp_size_in_bytes < 512 * 2**20
 
 
 def test_ema_update_by_hand():
