@@ -1,19 +1,21 @@
-"""Right answers and speed on an accelerator, in at most 8 minutes: one table last, and all figures as JSON.
+"""Right answers and speed of every family on an accelerator, in 10 minutes: one table last, and all figures as JSON.
 
-    python tests/benchmarks/accelerator.py [--output FOLDER] [--trace] [--sections answers,steps] [--smoke]
+    python tests/benchmarks/accelerator.py [--output FOLDER] [--sections answers,tokenizers] [--minutes 9.5] [--smoke]
 
 Each section runs in a process of its own, since XLA reads its flags once, and has a deadline: what it had measured by
 then is kept. Sections stand in order of value, and the last ones are left out where --minutes are over. What cannot run
-(a package is missing, memory runs out, a flag is unknown) is a row that says so. `--smoke` runs everything at tiny
-sizes on the CPU, in about a minute: its figures mean nothing.
+(a package is missing, memory runs out, a flag is unknown) is a row that says so. The section `trace` profiles two of
+the steps with the smallest share of a product's rate, into FOLDER/trace. `--smoke` runs everything at tiny sizes on
+the CPU: its figures mean nothing.
 
-Needs JAX, Flax, optax and ml_collections; the section `loop` needs jaxvid's other requirements, `peers` and
-rows of `priors` PyTorch.
+Nothing is downloaded. Needs jaxvid's requirements; `peers`, and rows of `priors`, PyTorch. A second run is quicker
+where JAX_COMPILATION_CACHE_DIR names a folder that stays.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -36,17 +38,24 @@ class Section(NamedTuple):
     flags: dict[str, str] = {"": ""}
 
 
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
 COMMANDS = "--xla_gpu_enable_command_buffer="
 SECTIONS = {
-    "answers": Section(60),
-    "priors": Section(100),
-    "ceilings": Section(25),
-    "steps": Section(150),
-    "launch": Section(70, {"default": "", "no command buffers": COMMANDS, "+CONVOLUTION": COMMANDS + "+CONVOLUTION"}),
-    "layers": Section(70, {"default": "", "nhwc": "--xla_gpu_force_conv_nhwc=true"}),
+    "answers": Section(45),
+    "tokenizers": Section(110),
+    "priors": Section(90),
+    "translators": Section(80),
+    "gans": Section(50),
+    "vaes": Section(35),
+    "evaluators": Section(40),
+    "trace": Section(45),
+    "forms": Section(40),
+    "ceilings": Section(20),
+    "loop": Section(50),
+    "launch": Section(60, {"default": "", "no command buffers": COMMANDS, "+CONVOLUTION": COMMANDS + "+CONVOLUTION"}),
+    "layers": Section(50, {"default": "", "nhwc": "--xla_gpu_force_conv_nhwc=true"}),
     "deterministic": Section(50, {"default": "", "deterministic": "--xla_gpu_deterministic_ops=true"}),
-    "peers": Section(90),
-    "loop": Section(60),
+    "peers": Section(80),
 }
 Row = dict[str, Any]
 
@@ -58,15 +67,18 @@ def main() -> None:
         return
     began, rows = time.monotonic(), []
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp())  # sections share compiled programs
-    folder = Path(arguments.output or tempfile.mkdtemp())
+    arguments.output = arguments.output or tempfile.mkdtemp()
+    folder = Path(arguments.output)
     folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.sections.split(","):
         section = SECTIONS[name]
         forms = dict(list(section.flags.items())[:1]) if arguments.smoke else section.flags
         for form, flags in forms.items():
             left = 60 * arguments.minutes - (time.monotonic() - began)
-            seconds = min(section.seconds / len(forms), left)
-            found = [{"what": "skipped: the time is over"}] if left < 5 else measure(name, flags, seconds, arguments)
+            seconds = left if arguments.smoke else min(section.seconds / len(forms), left)
+            found = (
+                [{"what": "skipped: the time is over"}] if left < 5 else measure(name, flags, seconds, arguments, rows)
+            )
             rows += [{"section": name, "form": form, **row} for row in found]
             # Rewritten after each section, so that a run that is cut off leaves what it had.
             (folder / "accelerator.json").write_text(json.dumps(rows, indent=1))
@@ -78,12 +90,12 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", help="folder for accelerator.json and the trace; default: a new temporary one")
-    parser.add_argument("--trace", action="store_true", help="also write a profiler trace of two steps of vqvae")
-    parser.add_argument("--minutes", type=float, default=8.0, help="after which no further section starts")
+    parser.add_argument("--minutes", type=float, default=9.5, help="after which no further section starts")
     parser.add_argument("--sections", default=",".join(SECTIONS), help="in the order in which they run")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes on the CPU")
     parser.add_argument("--section", help=argparse.SUPPRESS)  # of a process that this script starts
     parser.add_argument("--seconds", type=float, default=60.0, help=argparse.SUPPRESS)
+    parser.add_argument("--traced", default="", help=argparse.SUPPRESS)  # the one row of it to profile
     arguments = parser.parse_args()
     for name in arguments.sections.split(","):
         if name not in SECTIONS:
@@ -91,14 +103,19 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def measure(name: str, flags: str, seconds: float, arguments: argparse.Namespace) -> list[Row]:
+def measure(name: str, flags: str, seconds: float, arguments: argparse.Namespace, before: list[Row]) -> list[Row]:
     """The rows of a section, run in a process of its own that is ended at its deadline."""
     own = ["--section", name, "--seconds", str(seconds)]
-    own += [f"--{option}" for option in ("smoke", "trace") if getattr(arguments, option)]
-    own += ["--output", arguments.output] if arguments.output else []
+    if name == "trace":
+        worst = min((row for row in before if row.get("MFU")), key=lambda row: row["MFU"], default=None)
+        if worst is None:
+            return [{"what": "skipped: no step was measured"}]
+        own = ["--section", worst["section"], "--traced", worst["what"], *own[2:]]
+    own += ["--smoke"] if arguments.smoke else []
+    own += ["--output", str(Path(arguments.output).resolve())]
     environment = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
     if arguments.smoke:
-        environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+        environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(
             [sys.executable, __file__, *own], env=environment, stdout=out, stderr=errors, text=True, cwd=HERE
@@ -126,6 +143,8 @@ def run_section(arguments: argparse.Namespace) -> None:
     """Runs a section in this process, printing each row as soon as it is known."""
     deadline = time.monotonic() + arguments.seconds
     for what, work in WORK[arguments.section](arguments):
+        if arguments.traced not in ("", what):
+            continue
         if time.monotonic() > deadline - 2:
             row: Row = {"what": what, "note": "left out: the section's time is over"}
         else:
@@ -169,7 +188,8 @@ def seconds_of(run: Callable[[int], Any], smoke: bool) -> float:
     return sorted(times)[blocks // 2]
 
 
-def product_rate(dtype: Any, smoke: bool) -> float:
+@functools.cache
+def product_rate(dtype: str, smoke: bool) -> float:
     """Operations a second of a large matrix product of random numbers."""
     import jax.numpy as jnp
     from timing import normal, repeated
@@ -179,6 +199,7 @@ def product_rate(dtype: Any, smoke: bool) -> float:
     return 2 * size**3 / seconds_of(repeated(jnp.matmul, square, square), smoke)
 
 
+@functools.cache
 def copy_rate(smoke: bool) -> float:
     """Bytes a second that a large copy reads and writes, together."""
     import jax
@@ -199,19 +220,18 @@ def copy_rate(smoke: bool) -> float:
 def ceilings(arguments: argparse.Namespace) -> Work:
     """What the machine can do at most: matrix products and copies, on random numbers."""
     import jax
-    import jax.numpy as jnp
 
     device = jax.devices()[0]
 
     def machine() -> Row:
         return {"note": f"{device.device_kind}, JAX {jax.__version__}, Python {platform.python_version()}"}
 
-    def product(dtype: Any) -> Row:
+    def product(dtype: str) -> Row:
         return {"TFLOP/s": 1e-12 * product_rate(dtype, arguments.smoke)}
 
     yield "machine", machine
-    yield "matrix product, bfloat16", lambda: product(jnp.bfloat16)
-    yield "matrix product, float32 (default precision)", lambda: product(jnp.float32)
+    yield "matrix product, bfloat16", lambda: product("bfloat16")
+    yield "matrix product, float32 (default precision)", lambda: product("float32")
     yield "read and write, bytes of both", lambda: {"TB/s": 1e-12 * copy_rate(arguments.smoke)}
 
 
@@ -223,7 +243,7 @@ def answers(arguments: argparse.Namespace) -> Work:
 
     from jaxvid.nn.conv import conv, conv_transpose
     from jaxvid.nn.norm import BatchNorm, GroupNorm
-    from jaxvid.nn.quantize import _nearest
+    from jaxvid.nn.quantize import _nearest, _statistics
 
     def error(found: Any, right: np.ndarray) -> float:
         return float(np.linalg.norm(np.asarray(found, np.float64) - right) / np.linalg.norm(right))
@@ -255,6 +275,15 @@ def answers(arguments: argparse.Namespace) -> Work:
         exact = np.square(codes.astype(np.float64)).sum(1) - 2 * rows.astype(np.float64) @ codes.T.astype(np.float64)
         return {"share of other codes": float((found != exact.argmin(1)).mean())}
 
+    def statistics() -> Row:
+        draw = np.random.default_rng(0)
+        rows, indices = (100 + draw.standard_normal((4096, 64))).astype(np.float32), draw.integers(0, 512, 4096)
+        counts, sums = jax.jit(lambda *x: _statistics(*x, 512, None))(rows, indices)
+        right = np.zeros((512, 64))
+        np.add.at(right, indices, rows.astype(np.float64))
+        wrong = int((np.asarray(counts) != np.bincount(indices, minlength=512)).sum())
+        return {"wrong counts": wrong, "sums": error(sums, right)}
+
     size = 4 if arguments.smoke else 16
     for kernel, strides in (((3, 3, 3), (1, 1, 1)), ((4, 4, 4), (2, 2, 2)), ((1, 4, 4), (1, 2, 2))):
         name = f"{'x'.join(map(str, kernel))} stride {max(strides)}"
@@ -264,31 +293,27 @@ def answers(arguments: argparse.Namespace) -> Work:
     yield "BatchNorm", lambda: norm(BatchNorm(), (0, 1, 2, 3, 4), True)
     yield "GroupNorm", lambda: norm(GroupNorm(8), (1, 2, 3, 5))
     yield "nearest code", nearest
+    yield "counts and sums of codes", statistics
 
 
 def priors(arguments: argparse.Namespace) -> Work:
-    """The transformer over tokens: training steps, as a share of the product of their type (MFU); tokens that are drawn
-    with the cache, as a share of the memory's rate; PyTorch's step; and attention in three forms.
+    """Priors over tokens: training steps, as a share of the product of their type (MFU); tokens that are drawn, with
+    the transformer's cache as a share of the memory's rate; PyTorch's step; and attention in three forms.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")  # PyTorch needs some, too
     from priors import TINY, Size
 
     size = TINY if arguments.smoke else Size(batch=64)
     large = TINY if arguments.smoke else Size(batch=8, grid=(4, 32, 32), codes=4096)  # the tokens of vqvae:ucf101
-    rates: dict[str, float] = {}
 
-    def ceilings() -> Row:
-        rates.update({dtype: product_rate(dtype, arguments.smoke) for dtype in ("float32", "bfloat16")})
-        rates["copy"] = copy_rate(arguments.smoke)
-        return {name: 1e-12 * rate for name, rate in rates.items()}
-
-    def step(size: Any, dtype: str) -> Row:
+    def step(family: str, size: Any, dtype: str) -> Row:
         from priors import train_step, workload
         from workloads import measured
 
-        work = workload(size._replace(dtype=dtype))
+        work = workload(size._replace(dtype=dtype), family)
         facts, run = measured(train_step(work), work.state, work.batch)
-        return {**step_row(size, seconds_of(run, arguments.smoke), facts.pop("operations"), rates[dtype]), **facts}
+        seconds, rate = profiled(run, arguments), product_rate(dtype, arguments.smoke)
+        return {**step_row(size, seconds, facts.pop("operations"), rate), **facts}
 
     def peer(dtype: str, compiled: bool) -> Row:
         import torch
@@ -300,28 +325,32 @@ def priors(arguments: argparse.Namespace) -> Work:
         )
         return {**step_row(size, seconds_of(step, arguments.smoke)), "note": note}
 
-    def drawn(dtype: str) -> Row:
+    def drawn(family: str, dtype: str) -> Row:
         from priors import bytes_a_place, sampling, workload
 
-        work = workload(size._replace(batch=min(16, size.batch), dtype=dtype))
+        work = workload(size._replace(batch=min(16, size.batch), dtype=dtype), family)
         seconds = seconds_of(sampling(work), arguments.smoke)
-        count = len(work.batch["tokens"]) * size.places
+        row: Row = {"tokens/s": len(work.batch["tokens"]) * size.places / seconds, "ms": 1e3 * seconds}
+        if family == "maskgit":
+            return row
         rate = size.places * bytes_a_place(work) / seconds
-        return {"tokens/s": count / seconds, "ms a place": 1e3 * seconds / size.places, "of copy": rate / rates["copy"]}
+        return {**row, "ms a place": 1e3 * seconds / size.places, "of copy": rate / copy_rate(arguments.smoke)}
 
     what = f"batch {size.batch} of {size.places} tokens"
-    yield "TFLOP/s of products, TB/s of a copy", ceilings
-    yield f"step, {what}, bfloat16", lambda: step(size, "bfloat16")
+    yield f"transformer, {what}, bfloat16", lambda: step("transformer", size, "bfloat16")
     yield f"PyTorch's step, {what}, bfloat16", lambda: peer("bfloat16", False)
-    yield "sampling, batch 16, bfloat16", lambda: drawn("bfloat16")
-    yield f"step, {what}, float32", lambda: step(size, "float32")
     for name in ("in chunks", "cudnn", "whole"):
         yield f"attention {name}, {what}, bfloat16", lambda n=name: attention(n, size, arguments.smoke)
-    yield "sampling, batch 16, float32", lambda: drawn("float32")
+    yield "sampling, transformer, batch 16, bfloat16", lambda: drawn("transformer", "bfloat16")
+    yield f"maskgit, {what}, bfloat16", lambda: step("maskgit", size, "bfloat16")
+    yield "sampling, maskgit, batch 16, bfloat16", lambda: drawn("maskgit", "bfloat16")
+    if arguments.smoke:
+        return
+    yield f"transformer, batch {large.batch} of {large.places} tokens", lambda: step("transformer", large, "bfloat16")
+    yield f"transformer, {what}, float32", lambda: step("transformer", size, "float32")
+    yield "sampling, transformer, batch 16, float32", lambda: drawn("transformer", "float32")
     yield f"PyTorch's step, {what}, float32", lambda: peer("float32", False)
-    yield f"step, batch {large.batch} of {large.places} tokens, bfloat16", lambda: step(large, "bfloat16")
-    if not arguments.smoke:
-        yield f"PyTorch's step, {what}, bfloat16, compiled", lambda: peer("bfloat16", True)
+    yield f"PyTorch's step, {what}, bfloat16, compiled", lambda: peer("bfloat16", True)
 
 
 def step_row(size: Any, seconds: float, operations: float = 0.0, rate: float = 1.0) -> Row:
@@ -361,34 +390,170 @@ def attention(name: str, size: Any, smoke: bool) -> Row:
     return {"ms": 1e3 * seconds_of(repeated(both_ways, *inputs), smoke)}
 
 
-def steps(arguments: argparse.Namespace) -> Work:
-    """Training steps: milliseconds, clips/s, share of the bf16 product (MFU), memory, seconds of compilation."""
+class Step(NamedTuple):
+    """A training step of a recipe."""
 
-    def step(name: str, dtype: str, fields: dict[str, Any]) -> Row:
+    recipe: str
+    dtype: str = "bfloat16"
+    fields: dict[str, Any] = {}
+
+    def __str__(self) -> str:
+        changed = [f"{name.split('.')[-1]} {value}" for name, value in self.fields.items()]
+        return ", ".join([self.recipe, self.dtype, *changed])
+
+
+SET = {"model.quantizer.warm_up": 0}  # as in most of a run: k-means sets the codebook in the first step alone
+STEPS = {
+    "tokenizers": (
+        Step("vqvae:ucf101", fields={"model.remat": True, "train.batch_size": 64, **SET}),
+        Step("vqvae:ucf101", fields={"model.remat": False, "train.batch_size": 16, **SET}),
+        Step("vqvae", fields=SET),
+        Step("vqvae", "float32", SET),
+    ),
+    "translators": (Step("cyclegan:256"), Step("stargan:256"), Step("pix2pix:256")),
+    "gans": (Step("gan3d:dcgan"), Step("gan3d:128"), Step("gan3d:dcgan", "float32"), Step("gan_rnn")),
+    "vaes": (Step("vae:frame"), Step("vae:grid"), Step("vae:frame", "float32"), Step("vae")),
+}
+TINY_STEPS = {
+    "tokenizers": (Step("vqvae:tiny"),),
+    "translators": (Step("cyclegan:tiny"), Step("stargan:tiny"), Step("pix2pix:tiny")),
+    "gans": (Step("gan3d:tiny"),),
+    "vaes": (Step("vae:tiny"),),
+}
+
+
+def steps(arguments: argparse.Namespace) -> Work:
+    """Training steps: milliseconds, clips/s, share of the product of their type (MFU), memory, seconds of compilation.
+
+    Operations are those of the program as it is written, without what is computed again to save memory.
+    """
+
+    def row(step: Step) -> Row:
         from workloads import measured_step, recipe
 
-        config = recipe(name, {"model.dtype": dtype, **fields})
-        row, run = measured_step(config)
-        seconds = seconds_of(run, arguments.smoke)
-        if arguments.trace and arguments.output and name == "vqvae":
-            import jax
+        config = recipe(step.recipe, {"model.dtype": step.dtype, **step.fields})
+        facts, run = measured_step(config)
+        seconds = profiled(run, arguments)
+        rate = facts.pop("operations") / seconds
+        return {
+            "ms": 1e3 * seconds,
+            "clips/s": config.train.batch_size / seconds,
+            "TFLOP/s": 1e-12 * rate,
+            "MFU": rate / product_rate(step.dtype, arguments.smoke),
+            **facts,
+        }
 
-            with jax.profiler.trace(str(Path(arguments.output) / f"trace_{dtype}")):
-                run(2)
-        clips = config.train.batch_size / seconds
-        return {"ms": 1e3 * seconds, "clips/s": clips, "TFLOP/s": 1e-12 * row.pop("operations") / seconds, **row}
+    for step in (TINY_STEPS if arguments.smoke else STEPS)[arguments.section]:
+        yield str(step), lambda s=step: row(s)
 
-    if arguments.smoke:
-        yield "vqvae:tiny, float32", lambda: step("vqvae:tiny", "float32", {})
-        return
-    for dtype in ("float32", "bfloat16"):
-        for name in ("gan3d:dcgan", "vae:frame", "vqvae"):
-            yield f"{name}, {dtype}", lambda n=name, d=dtype: step(n, d, {})
-    for remat in (True, False):
-        fields = {"model.remat": remat, "train.batch_size": 64 if remat else 16}
-        what = f"vqvae:ucf101, bfloat16, remat {remat}, batch {fields['train.batch_size']}"
-        yield what, lambda f=fields: step("vqvae:ucf101", "bfloat16", f)
-    yield "gan3d:128, bfloat16", lambda: step("gan3d:128", "bfloat16", {})
+
+def profiled(run: Callable[[int], Any], arguments: argparse.Namespace) -> float:
+    """`seconds_of`; in the section `trace`, two steps more are written to the folder `trace`."""
+    seconds = seconds_of(run, arguments.smoke)
+    if arguments.traced:
+        import jax
+
+        with jax.profiler.trace(str(Path(arguments.output) / "trace")):
+            run(2)
+    return seconds
+
+
+def translators(arguments: argparse.Namespace) -> Work:
+    """`steps`, CycleGAN's with the literature's networks (its peer is among `peers`), and a translated video."""
+
+    def row(dtype: str) -> Row:
+        from translation import BLOCKS, SIZE, WIDTH, fields
+        from workloads import measured_step, recipe
+
+        sizes = (8, 1, 16) if arguments.smoke else (WIDTH, BLOCKS, SIZE)
+        facts, run = measured_step(recipe("cyclegan", {**fields(*sizes), "model.dtype": dtype}))
+        seconds = profiled(run, arguments)
+        rate = facts.pop("operations") / seconds
+        share = rate / product_rate(dtype, arguments.smoke)
+        return {"ms": 1e3 * seconds, "TFLOP/s": 1e-12 * rate, "MFU": share, **facts}
+
+    def video() -> Row:
+        from translation import BLOCKS, VIDEO, WIDTH, translating
+
+        shape = (1, 2, 16, 16, 3) if arguments.smoke else VIDEO
+        run = translating(*((8, 1) if arguments.smoke else (WIDTH, BLOCKS)), shape)
+        return {"frames/s": shape[1] / seconds_of(run, arguments.smoke)}
+
+    yield from steps(arguments)
+    for dtype in ("float32",) if arguments.smoke else ("bfloat16", "float32"):
+        yield f"cyclegan of the literature, {dtype}", lambda d=dtype: row(d)
+    yield "translating 640x360, float32", video
+
+
+def evaluators(arguments: argparse.Namespace) -> Work:
+    """Clips/s and images/s of the networks behind FVD and FID; float32 products have the highest precision."""
+
+    def row(name: str, dtype: str) -> Row:
+        import jax
+        import jax.numpy as jnp
+        from metrics import flops
+        from timing import repeated
+
+        from jaxvid.metrics.i3d import I3D
+        from jaxvid.metrics.inception import Inception
+
+        network: Any = I3D(dtype=dtype) if name == "I3D" else Inception(dtype=dtype)
+        small, large = {"I3D": ((1, 9, 224, 224), (32, 16, 224, 224)), "Inception": ((1, 299, 299), (128, 299, 299))}[
+            name
+        ]
+        shape = (*(small if arguments.smoke else large), 3)
+        x = jax.random.uniform(jax.random.key(0), shape, minval=-1.0)
+        shapes = jax.eval_shape(network.init, jax.random.key(1), x)
+        variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01), shapes)
+        seconds = seconds_of(repeated(network.apply, variables, x), arguments.smoke)
+        rate = flops(network, variables, x) / seconds
+        return {"ms": 1e3 * seconds, "clips or images/s": shape[0] / seconds, "TFLOP/s": 1e-12 * rate}
+
+    for dtype in ("float32",) if arguments.smoke else ("float32", "bfloat16"):
+        for name in ("I3D", "Inception"):
+            yield f"{name}, {dtype}", lambda n=name, d=dtype: row(n, d)
+
+
+def forms(arguments: argparse.Namespace) -> Work:
+    """What has another form off the CPU, beside the CPU's: norms, and codebooks of the size of vqvae:ucf101."""
+    import jax
+    import jax.numpy as jnp
+    from timing import normal, repeated
+
+    from jaxvid.nn import norm, quantize
+
+    rows, codes, dim = (64, 16, 4) if arguments.smoke else (64 * 4 * 32 * 32, 4096, 64)
+
+    def codebook(form: Callable, *inputs: jax.Array) -> Row:
+        compiled = jax.jit(form).lower(*inputs).compile()
+        memory: Any = compiled.memory_analysis()
+        seconds = seconds_of(repeated(form, *inputs), arguments.smoke)
+        return {"ms": 1e3 * seconds, "MiB": memory.temp_size_in_bytes / 2**20}
+
+    def group_norm(form: Callable) -> Row:
+        x = normal(0, (2, 2, 4, 4, 16) if arguments.smoke else (16, 16, 64, 64, 256), jnp.bfloat16)
+        chosen = norm._shift
+
+        def normed(x: jax.Array) -> jax.Array:
+            y = norm.GroupNorm(8).init_with_output(jax.random.key(0), x)[0]
+            return jnp.sin(y.astype(jnp.float32)).sum()
+
+        norm._shift = form
+        try:
+            return {"ms": 1e3 * seconds_of(repeated(jax.grad(normed), x), arguments.smoke)}
+        finally:
+            norm._shift = chosen
+
+    z, embedding = normal(0, (rows, dim)), normal(1, (codes, dim))
+    indices = jax.random.randint(jax.random.key(2), (rows,), 0, codes)
+    for name, form in (("in blocks", quantize._nearest_by_blocks), ("at once", quantize._nearest_of_all)):
+        yield f"nearest code, {name}", lambda f=form: codebook(f, z, embedding)
+    for name, form in (("products", quantize._product_sums), ("scattered", jax.ops.segment_sum)):
+        yield f"sums of codes, {name}", lambda f=form: codebook(lambda z, i: f(z, i, codes), z, indices)
+    for name, form in (("products", quantize._product_counts), ("scattered", quantize._scattered_counts)):
+        yield f"counts of codes, {name}", lambda f=form: codebook(lambda i: f(i, codes), indices[None])
+    for name, form in (("centered", norm._mean_of_some), ("as it is", norm._no_shift)):
+        yield f"GroupNorm and its gradient, bfloat16, {name}", lambda f=form: group_norm(f)
 
 
 def launch(arguments: argparse.Namespace) -> Work:
@@ -518,6 +683,20 @@ def peers(arguments: argparse.Namespace) -> Work:
         run, note = on_torch(lambda device: PEERS[name](video.to(device), compiled=compiled), dtype)
         return {"ms": 1e3 * seconds_of(run, arguments.smoke), "note": note}
 
+    def cyclegan(dtype: str) -> Row:
+        import torch
+        from peers import cyclegan as peer
+        from translation import BLOCKS, SIZE, WIDTH, fields
+        from workloads import random_batch, recipe
+
+        width, blocks, size = (8, 1, 16) if arguments.smoke else (WIDTH, BLOCKS, SIZE)
+        batch = random_batch(recipe("cyclegan", fields(width, blocks, size)))
+        a, b = (torch.from_numpy(batch[name].copy()) for name in ("input", "video"))
+        run, note = on_torch(lambda device: peer((a.to(device), b.to(device)), width, blocks), dtype)
+        return {"ms": 1e3 * seconds_of(run, arguments.smoke), "note": note}
+
+    for dtype in ("float32",) if arguments.smoke else ("bfloat16", "float32"):
+        yield f"cyclegan of the literature, {dtype}", lambda d=dtype: cyclegan(d)
     for compiled in (False,) if arguments.smoke else (False, True):
         for name in ("vae:frame",) if arguments.smoke else ("gan3d:dcgan", "vae:frame"):
             for dtype in ("float32", "bfloat16"):
@@ -530,23 +709,32 @@ def loop(arguments: argparse.Namespace) -> Work:
 
     def whole() -> Row:
         from loop import compare
+        from workloads import recipe
 
-        ((found,), (bare,)) = compare("vqvae:tiny", 1, 4) if arguments.smoke else compare("vqvae", 1, 150)
-        return {"clips/s": found, "bare clips/s": bare, "loop / bare": found / bare, "cores": os.cpu_count()}
+        name, count = ("vqvae:tiny", 4) if arguments.smoke else ("vqvae", 150)
+        (found,), (bare,), (waiting,) = compare(name, 1, count)
+        frames = recipe(name).data.frames * found
+        rates = {"clips/s": found, "bare clips/s": bare, "frames/s": frames}
+        return {**rates, "loop / bare": bare / found, "waiting": waiting, "cores": os.cpu_count()}
 
     yield "vqvae on records", whole
 
 
 WORK: dict[str, Callable[[argparse.Namespace], Work]] = {
     "answers": answers,
+    "tokenizers": steps,
     "priors": priors,
+    "translators": translators,
+    "gans": steps,
+    "vaes": steps,
+    "evaluators": evaluators,
+    "forms": forms,
     "ceilings": ceilings,
-    "steps": steps,
+    "loop": loop,
     "launch": launch,
     "layers": layers,
     "deterministic": deterministic,
     "peers": peers,
-    "loop": loop,
 }
 
 if __name__ == "__main__":

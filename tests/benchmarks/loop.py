@@ -36,36 +36,41 @@ def on_records(config: Any, folder: str) -> Any:
     return config
 
 
-def whole_loop(config: Any, steps: int) -> float:
-    """Clips per second that `train` logs, with its data, logs and transfers, without checkpoints and evaluations."""
+def whole_loop(config: Any, steps: int) -> tuple[float, float]:
+    """Clips per second of `train` with its data, logs and transfers, without checkpoints and evaluations; and the share
+    of its time spent waiting for data."""
     config.train.update(steps=steps, save_every=10 * steps, log_every=1)
     config.eval.update(every=10 * steps, examples=config.train.batch_size)
     with tempfile.TemporaryDirectory() as workdir:
         train(config, workdir)
         lines = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
-    times = [line["time"] for line in lines if "train/loss" in line]
-    return (len(times) - 2) * config.train.batch_size / (times[-1] - times[1])
+    lines = [line for line in lines if "train/loss" in line]
+    times = [line["time"] for line in lines]
+    return (len(times) - 2) * config.train.batch_size / (times[-1] - times[1]), lines[-1]["train/waiting"]
 
 
-def compare(name: str, rounds: int, steps: int) -> tuple[list[float], list[float]]:
-    """Clips/s of the loop and of the bare step, by rounds."""
-    loop, bare = [], []
+def compare(name: str, rounds: int, steps: int) -> tuple[list[float], list[float], list[float]]:
+    """Clips/s of the loop and of the bare step, and the shares of time that the loop waited, by rounds."""
+    loop, bare, waited = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         config = on_records(recipe(name), folder)
         run = training_step(config)
         for _ in range(rounds):
-            loop.append(whole_loop(config.copy_and_resolve_references(), steps))
+            clips, waiting = whole_loop(config.copy_and_resolve_references(), steps)
+            loop.append(clips)
+            waited.append(waiting)
             (seconds,) = interleaved({"step": run}, 1, seconds=1.0)["step"]
             bare.append(config.train.batch_size / seconds)
-    return loop, bare
+    return loop, bare, waited
 
 
 def main(name: str = "vqvae", rounds: int = 3, steps: int = 25) -> None:
-    loop, bare = compare(name, rounds, steps)
+    loop, bare, waited = compare(name, rounds, steps)
     ratios = sorted(a / b for a, b in zip(loop, bare, strict=True))
     print(
         f"{name}: loop {statistics.median(loop):.1f} clips/s, bare step {statistics.median(bare):.1f} clips/s, "
-        f"loop / bare {statistics.median(ratios):.3f} [{ratios[0]:.3f}-{ratios[-1]:.3f}]"
+        f"loop / bare {statistics.median(ratios):.3f} [{ratios[0]:.3f}-{ratios[-1]:.3f}], "
+        f"waiting {statistics.median(waited):.0%}"
     )
 
 

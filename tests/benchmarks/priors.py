@@ -26,11 +26,17 @@ from timing import interleaved, normal, paired, repeated
 from workloads import recipe
 
 from jaxvid import core, optim, parallel, priors, tokens
-from jaxvid.methods import autoregressive
+from jaxvid.methods import autoregressive, maskgit
+from jaxvid.models.masked import MaskedPrior
 from jaxvid.models.prior import Prior
 from jaxvid.priors import PRIOR, TOKENIZER, Setup
 
 COPIED = 2**27  # numbers in a large copy
+# By recipe: its method, and what makes its network.
+FAMILIES: dict[str, tuple[Any, Callable[..., Prior]]] = {
+    "transformer": (autoregressive, Prior),
+    "maskgit": (maskgit, functools.partial(MaskedPrior, tasks=1)),
+}
 
 
 class Size(NamedTuple):
@@ -53,22 +59,24 @@ TINY = Size(batch=2, grid=(2, 2, 2), codes=16, width=16, layers=1, heads=2)
 
 
 class Workload(NamedTuple):
-    """What the steps and the sampling of `methods.autoregressive` take."""
+    """What the steps and the sampling of a prior's method take."""
 
+    method: Any  # its module
     setup: Setup
     state: core.TrainState
     batch: dict[str, jax.Array]
 
 
-def workload(size: Size) -> Workload:
-    """An unconditional prior over random tokens, of a tokenizer that is never called."""
+def workload(size: Size, family: str = "transformer") -> Workload:
+    """An unconditional prior of one of FAMILIES over random tokens, of a tokenizer that is never called."""
+    method, kind = FAMILIES[family]
     fields = {name: getattr(size, name) for name in ("width", "layers", "heads", "dtype")}
-    config = recipe("transformer", {f"model.{name}": value for name, value in fields.items()} | {"condition.on": ()})
+    config = recipe(family, {f"model.{name}": value for name, value in fields.items()} | {"condition.on": ()})
     tokenizer = tokens.Tokenizer(size.grid, (1, 1, 1), (size.codes,), None, None)
     setup = Setup(
         config=config,
         tokenizer=tokenizer,
-        prior=priors.make_prior(config, tokenizer, autoregressive.NETWORKS, Prior),
+        prior=priors.make_prior(config, tokenizer, method.NETWORKS, kind),
         drawing=tokens.make_drawing(config.sample),
         optimizers=optim.make_optimizers(config.optim, {PRIOR: config.train.steps}),
         axis_name=None,
@@ -76,7 +84,7 @@ def workload(size: Size) -> Workload:
     batch = {"tokens": jnp.asarray(random_tokens(size))}
     mesh = parallel.make_mesh(jax.devices()[:1])
     state = parallel.make_init(functools.partial(started, setup), mesh)(jax.random.key(0), batch)
-    return Workload(setup, state, batch)
+    return Workload(method, setup, state, batch)
 
 
 def random_tokens(size: Size) -> np.ndarray:
@@ -84,17 +92,17 @@ def random_tokens(size: Size) -> np.ndarray:
 
 
 def started(setup: Setup, key: jax.Array, batch: dict[str, jax.Array]) -> core.TrainState:
-    """The state at step 0, as `autoregressive.init` makes it, of a tokenizer without parameters."""
+    """The state at step 0, as `priors.init` makes it, of a tokenizer without parameters."""
     players: dict[str, Any] = {TOKENIZER: {}}
     frozen = core.new_state(key, players, {}, {TOKENIZER: {}})
-    one = autoregressive.inputs(setup, frozen, {"tokens": batch["tokens"][:1]})
+    one = priors.inputs_of(setup, frozen, {"tokens": batch["tokens"][:1]}, None)
     players[PRIOR] = setup.prior.init(key, *one)["params"]
     return core.new_state(key, players, setup.optimizers, {TOKENIZER: {}}, averaged=(PRIOR,))
 
 
 def train_step(work: Workload) -> Callable:
     """(state, batch) -> (state, metrics): that of the method."""
-    return functools.partial(autoregressive.train_step, work.setup)
+    return functools.partial(work.method.train_step, work.setup)
 
 
 def training_step(size: Size) -> Callable[..., Any]:
@@ -114,9 +122,9 @@ def training_step(size: Size) -> Callable[..., Any]:
 
 
 def sampling(work: Workload) -> Callable[..., Any]:
-    """run(times=1): draws all tokens of a batch of videos with the cache, so often; compiled and warm."""
+    """run(times=1): draws all tokens of a batch of videos so often, the transformer with its cache; compiled, warm."""
     keys = jax.random.split(jax.random.key(0), len(work.batch["tokens"]))
-    generate = functools.partial(autoregressive.generate, work.setup)
+    generate = functools.partial(work.method.generate, work.setup)
     return repeated(generate, work.state, {}, keys, options=parallel.compiler_options())
 
 

@@ -1,11 +1,11 @@
-"""The recipes as training steps on random videos, without a data pipeline: what the benchmarks of steps time."""
+"""The recipes as training steps on random batches, without a data pipeline: what the benchmarks of steps time."""
 
 from __future__ import annotations
 
 import math
 import runpy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "gan3d:dcgan": {"data.frames": 16, "data.resolution": 16, "train.batch_size": 64},
     "vae:frame": {"data.frames": 4, "data.resolution": 64, "train.batch_size": 16},
 }
+CLASSES = tuple("abcdefgh")
 
 
 def recipe(name: str, fields: Mapping[str, Any] | None = None) -> Any:
@@ -28,7 +29,13 @@ def recipe(name: str, fields: Mapping[str, Any] | None = None) -> Any:
     stem, _, variant = name.partition(":")
     config = runpy.run_path(str(CONFIGS / f"{stem}.py"))["get_config"](variant)
     config.update_from_flattened_dict({**SIZES.get(name, {}), **(fields or {})})
+    if labeled(config):
+        config.condition.classes = CLASSES  # which data fill in
     return config
+
+
+def labeled(config: Any) -> bool:
+    return "label" in config.get("condition", {}).get("on", ())
 
 
 def random_video(config: Any) -> np.ndarray:
@@ -38,10 +45,20 @@ def random_video(config: Any) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
+def random_batch(config: Any) -> dict[str, np.ndarray]:
+    """Videos, with the clip that is translated to each and their labels; no other conditions."""
+    batch = {"video": random_video(config)}
+    if config.method in ("pix2pix", "cyclegan"):
+        batch["input"] = batch["video"][::-1]
+    if labeled(config):
+        batch["label"] = np.arange(len(batch["video"]), dtype=np.int32) % len(CLASSES)
+    return batch
+
+
 def started(config: Any) -> tuple[Method, Any, dict[str, jax.Array]]:
-    """The method, its state at step 0, and a batch of videos without conditions, on the first device."""
+    """The method, its state at step 0, and a random batch, on the first device."""
     mesh, method = parallel.make_mesh(jax.devices()[:1]), find_method(config.method).make(config)
-    batch = parallel.put_batch({"video": random_video(config)}, mesh)
+    batch = parallel.put_batch(random_batch(config), mesh)
     return method, parallel.make_init(method.init, mesh)(jax.random.key(0), batch), batch
 
 
@@ -61,9 +78,16 @@ def training_step(config: Any) -> Callable[..., Any]:
 
 
 def measured_step(config: Any) -> tuple[dict[str, float], Callable[[int], Any]]:
-    """`measured`, of the training step of a recipe."""
+    """`measured`, of the training step of a recipe; what it computes a second time to save memory is not counted."""
     method, state, batch = started(config)
-    return measured(method.train_step, state, batch)
+    facts, run = measured(method.train_step, state, batch)
+    if config.model.get("remat"):
+        config = config.copy_and_resolve_references()
+        config.model.remat = False
+        once = find_method(config.method).make(config).train_step
+        shapes = jax.eval_shape(method.init, jax.random.key(0), batch)
+        facts["operations"] = operations(jax.make_jaxpr(once)(shapes, batch).jaxpr)
+    return facts, run
 
 
 def measured(train_step: Callable, state: Any, batch: Any) -> tuple[dict[str, float], Callable[[int], Any]]:
@@ -103,8 +127,19 @@ def operations(jaxpr: Any) -> float:
         inner = [
             getattr(each, "jaxpr", each) for each in jax.tree.leaves(list(equation.params.values()), is_leaf=is_jaxpr)
         ]
-        total += times * sum(operations(each) for each in inner if hasattr(each, "eqns"))
+        each = [operations(program) for program in inner if hasattr(program, "eqns")]
+        if equation.primitive.name == "cond":
+            each = [branch_taken(each, equation.params.get("branches_platforms"))]
+        total += times * sum(each)
     return total
+
+
+def branch_taken(branches: Sequence[float], platforms: Sequence[tuple[str, ...] | None] | None) -> float:
+    """Of a choice by platform that of this one, of another choice the least: k-means sets codebooks at first alone."""
+    if platforms is None:
+        return min(branches)
+    here = [index for index, names in enumerate(platforms) if names is None or jax.default_backend() in names]
+    return branches[here[0]]
 
 
 def is_jaxpr(value: Any) -> bool:
