@@ -3,8 +3,8 @@
     python tests/benchmarks/sharding.py [--devices 4] [--rounds 10] [--recipes gan3d:tiny vqvae:tiny]
 
 Prints for each recipe KiB of the state on each device, the collective operations of the compiled step, and the median
-of the paired ratios of the times of a step, sharded over replicated, with their range. Simulated devices share the cores
-of the machine and pass arrays through its memory: the times tell of added work, not of a network.
+of the paired ratios of the times of a step, sharded over replicated, with their range. Simulated devices share the
+cores of the machine and pass arrays through its memory: the times tell of added work, not of a network.
 """
 
 from __future__ import annotations
