@@ -4,12 +4,13 @@
 
 Each section runs in a process of its own, since XLA reads its flags once, and has a deadline: what it had measured by
 then is kept. Sections stand in order of value, and the last ones are left out where --minutes are over. What cannot run
-(a package is missing, memory runs out, a flag is unknown) is a row that says so. The section `trace` profiles two of
-the steps with the smallest share of a product's rate, into FOLDER/trace. `--smoke` runs everything at tiny sizes on
-the CPU: its figures mean nothing.
+(a package is missing, memory runs out, a flag is unknown) is a row that says so. The section `trace` profiles the step
+that takes most time beyond that of a matrix product of as many operations, into FOLDER/trace. `--smoke` runs everything
+at tiny sizes on the CPU: its figures mean nothing.
 
-Nothing is downloaded. Needs jaxvid's requirements; `peers`, and rows of `priors`, PyTorch. A second run is quicker
-where JAX_COMPILATION_CACHE_DIR names a folder that stays.
+Nothing is downloaded. Needs jaxvid's requirements; `peers`, and rows of `priors`, PyTorch. Where the sections up to
+`trace` take all of the time, a second run with --sections takes the others; it is quicker where
+JAX_COMPILATION_CACHE_DIR names a folder that stays.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ COMMANDS = "--xla_gpu_enable_command_buffer="
 SECTIONS = {
     "answers": Section(45),
     "tokenizers": Section(110),
+    "loop": Section(50),
     "priors": Section(90),
     "translators": Section(80),
     "gans": Section(50),
@@ -51,7 +53,6 @@ SECTIONS = {
     "trace": Section(45),
     "forms": Section(40),
     "ceilings": Section(20),
-    "loop": Section(50),
     "launch": Section(60, {"default": "", "no command buffers": COMMANDS, "+CONVOLUTION": COMMANDS + "+CONVOLUTION"}),
     "layers": Section(50, {"default": "", "nhwc": "--xla_gpu_force_conv_nhwc=true"}),
     "deterministic": Section(50, {"default": "", "deterministic": "--xla_gpu_deterministic_ops=true"}),
@@ -107,9 +108,10 @@ def measure(name: str, flags: str, seconds: float, arguments: argparse.Namespace
     """The rows of a section, run in a process of its own that is ended at its deadline."""
     own = ["--section", name, "--seconds", str(seconds)]
     if name == "trace":
-        worst = min((row for row in before if row.get("MFU")), key=lambda row: row["MFU"], default=None)
-        if worst is None:
+        steps = [row for row in before if "MFU" in row]
+        if not steps:
             return [{"what": "skipped: no step was measured"}]
+        worst = max(steps, key=lambda row: row["ms"] * (1 - row["MFU"]))
         own = ["--section", worst["section"], "--traced", worst["what"], *own[2:]]
     own += ["--smoke"] if arguments.smoke else []
     own += ["--output", str(Path(arguments.output).resolve())]
@@ -723,6 +725,7 @@ def loop(arguments: argparse.Namespace) -> Work:
 WORK: dict[str, Callable[[argparse.Namespace], Work]] = {
     "answers": answers,
     "tokenizers": steps,
+    "loop": loop,
     "priors": priors,
     "translators": translators,
     "gans": steps,
@@ -730,7 +733,6 @@ WORK: dict[str, Callable[[argparse.Namespace], Work]] = {
     "evaluators": evaluators,
     "forms": forms,
     "ceilings": ceilings,
-    "loop": loop,
     "launch": launch,
     "layers": layers,
     "deterministic": deterministic,
