@@ -1,7 +1,10 @@
-"""Images and videos as files: tiled grids, film strips, PNG, GIF and MP4. All on the host."""
+"""Images and videos as files and in notebooks: tiled grids, film strips, PNG, GIF and MP4. All on the host."""
 
+import base64
+import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +64,59 @@ def film_strip(videos: Sequence[Any], labels: Sequence[str] = (), title: str = "
             y = top + n * (len(panels) * (height + 2) + 12) + i * (height + 2)
             draw.text((left - margin, y + height // 2), label, "black", font, "rm")
     return np.asarray(canvas)
+
+
+class Inline:
+    """HTML that Jupyter, Colab and Kaggle show where it is the value of a cell."""
+
+    def __init__(self, html: str):
+        self.html = html
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:  # notebooks ask for it too, and the HTML holds whole videos
+        return f"<HTML of {len(self.html):,} characters for a notebook>"
+
+
+def show(*videos: Any, captions: Sequence[str] = (), fps: float | Fraction = FPS) -> Inline:
+    """Videos inside a notebook, each played in an endless loop; neither IPython nor a program ffmpeg is needed.
+
+    Args:
+      *videos: one [T,H,W,C] or many [N,T,H,W,C], C 1 or 3, uint8 or float in [-1, 1]. Several of one shape, say
+        originals and reconstructions, are panels, side by side in one picture for each of the N.
+      captions: a line below each of the N, or none.
+      fps: frames per second.
+
+    Returns what a notebook shows as the value of a cell. Pictures are MP4, of one frame PNG, embedded; those whose
+    longer side is under 128 pixels are enlarged by a whole factor. Raises ValueError for other shapes, dtypes and
+    numbers.
+    """
+    panels = [video[None] if video.ndim == 4 else video for video in map(np.asarray, videos)]
+    cells = _join(_panels(panels), axis=3, gap=2, fill=SEPARATOR)
+    captions = [captions] if isinstance(captions, str) else captions
+    if captions and len(captions) != len(cells):
+        raise ValueError(f"{len(captions)} captions for {len(cells)} videos: pass one caption per video, or none.")
+    figures = (
+        f'<figure style="margin:0 8px 8px 0">{_embedded(cell, fps)}'
+        f'<figcaption style="max-width:{cell.shape[2]}px">{escape(str(caption))}</figcaption></figure>'
+        for cell, caption in zip(cells, captions or [""] * len(cells), strict=True)
+    )
+    return Inline(f'<div style="display:flex;flex-wrap:wrap;align-items:end">{"".join(figures)}</div>')
+
+
+def _embedded(video: np.ndarray, fps: float | Fraction) -> str:
+    """A video uint8 [T,H,W,3] as an HTML element that holds all of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "video")
+        if len(video) == 1:
+            write_png(path, video[0])
+        else:
+            write_mp4(path, video, fps)
+        content = base64.b64encode(path.read_bytes()).decode()
+    if len(video) == 1:
+        return f'<img src="data:image/png;base64,{content}">'
+    return f'<video src="data:video/mp4;base64,{content}" autoplay loop muted playsinline controls></video>'
 
 
 def _panels(videos: Sequence[Any]) -> list[np.ndarray]:

@@ -18,11 +18,13 @@ class ProgressLine:
     In a terminal or notebook the line is rewritten in place and never wraps. In a log file a plain line comes every 10
     seconds or 10 % of the run, whichever is first; past the first quarter of an hour every 1 % of the time passed, so
     that a week leaves some 700 lines. It starts or resumes from `start_step`, ends at `total`, counts steps or another
-    `unit`, and is written to `stream` (default: stderr); a stream that takes nothing stops no work.
+    `unit`, and is written to `stream` (default: stderr, or in a notebook, which paints that red, stdout); a stream that
+    takes nothing stops no work.
     """
 
     def __init__(self, total: int, start_step: int = 0, stream: TextIO | None = None, unit: str = "step"):
-        self._total, self._unit, self._stream = total, unit, stream or sys.stderr
+        notebook = type(sys.stderr).__module__.startswith("ipykernel")
+        self._total, self._unit, self._stream = total, unit, stream or (sys.stdout if notebook else sys.stderr)
         self._counted = "clip" if unit == "step" else unit
         self._live = type(self._stream).__module__.startswith("ipykernel")
         with contextlib.suppress(AttributeError, ValueError):  # it has no such method, or is closed

@@ -21,7 +21,8 @@ import numpy as np
 
 import jaxvid
 from jaxvid.core import Profile
-from jaxvid.files import replacing
+from jaxvid.files import local_path, replacing
+from jaxvid.images import Inline
 
 CURVE_POINTS = 500
 NAMED = 8  # entries of a profile, the lowest
@@ -120,6 +121,19 @@ def published(page: str, title: str, config: Mapping[str, Any]) -> str:
         page = replaced(f"(<{element}>).*?(</{element}>)", escape(title), page)
     page = replaced("(<summary>Configuration</summary>).*?(</details>)", settings, page)
     return replaced("()<details open><summary>Files</summary>.*?</details>()", "", page)
+
+
+def show(workdir: str | Path, height: int = 600) -> Inline:
+    """The report of a run, in a notebook: a frame of so many pixels that scrolls.
+
+    Raises FileNotFoundError before the first evaluation of the run, which writes the report.
+    """
+    page = Path(local_path(workdir)) / "report.html"
+    if not page.is_file():
+        raise FileNotFoundError(f"{workdir} has no report.html yet: the first evaluation of a run writes it.")
+    content = escape(page.read_text(encoding="utf-8"))
+    style = f"width:100%;height:{height}px;border:1px solid #8884"
+    return Inline(f'<iframe srcdoc="{content}" sandbox="allow-scripts" style="{style}"></iframe>')
 
 
 def _header(step: int, total: int, history: Sequence[Mapping[str, Any]]) -> str:

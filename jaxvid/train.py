@@ -48,7 +48,11 @@ class Interrupted(Exception):
 
     def __init__(self, step: int, signal_number: int):
         super().__init__(f"Stopped after step {step}, which is saved; the same command resumes there.")
-        self.signal_number = signal_number
+        self.step, self.signal_number = step, signal_number
+
+    def _render_traceback_(self) -> list[str]:
+        """The lines that IPython prints instead of a traceback: an interrupted cell has not failed."""
+        return [f"Stopped after step {self.step}, which is saved; running the cell again resumes there."]
 
 
 class Job(NamedTuple):

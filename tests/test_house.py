@@ -24,7 +24,7 @@ ORDER = [
     *("parallel", "core", "config"),
     *("nn", "losses", "optim"),
     *("data", "metrics"),
-    *("images", "rewrite", "report", "progress", "writer"),
+    *("images", "rewrite", "report", "progress", "writer", "mirror"),
     *("conditions", "models", "adversarial", "translation"),
     *("checkpoint", "card", "share", "run", "pretrained"),
     *("latents", "latent_modes", "tokens", "cache", "priors", "completion"),

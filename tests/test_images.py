@@ -1,5 +1,8 @@
-"""Images and videos: tiling, and files that play at the right speed."""
+"""Images and videos: tiling, files that play at the right speed, and what notebooks show."""
 
+import base64
+import io
+import re
 from fractions import Fraction
 
 import av
@@ -156,3 +159,63 @@ def test_writers_refuse_bad_input_and_leave_no_file(tmp_path, write):
     with pytest.raises(ValueError, match=r"\[T,H,W,C\]"):
         write(tmp_path / "a", np.zeros((1, 2, 8, 8, 3)), 8)
     assert not list(tmp_path.iterdir())
+
+
+def embedded(shown: images.Inline, kind: str) -> list[io.BytesIO]:
+    """The files that the HTML for a notebook holds."""
+    found = re.findall(rf'src="data:{kind};base64,([^"]+)"', shown._repr_html_())
+    return [io.BytesIO(base64.b64decode(content, validate=True)) for content in found]
+
+
+@pytest.mark.parametrize("size, factor", [(16, 8), (50, 3), (128, 1)])
+def test_show_embeds_every_video_enlarged_by_a_whole_factor(size, factor):
+    levels = np.array([0, 60, 120, 200], np.uint8)
+    videos = np.zeros((2, 4, size, size, 3), np.uint8)
+    videos[0] += levels[:, None, None, None]
+    videos[1, :, : size // 2] = 250
+    files = embedded(images.show(videos, captions=["one", "a < b"], fps=4), "video/mp4")
+    assert len(files) == 2
+    for file, video in zip(files, videos, strict=True):
+        with av.open(file) as container:
+            assert container.streams.video[0].average_rate == 4
+            frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        assert frames.shape == (4, size * factor, size * factor, 3)
+        np.testing.assert_allclose(frames[:, factor // 2 :: factor, factor // 2 :: factor].astype(int), video, atol=8)
+
+
+def test_show_takes_floats_one_video_and_panels_side_by_side():
+    low, high = np.full((3, 16, 16, 1), -1.0), np.full((3, 16, 16, 1), 1.0)
+    (file,) = embedded(images.show(low, high), "video/mp4")
+    with av.open(file) as container:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    assert frames.shape == (3, 128, 258, 3)
+    assert (frames[:, :, :120] < 8).all() and (frames[:, :, 138:] > 247).all()
+
+
+def test_show_embeds_single_frames_without_loss():
+    image = noise(1, 5, 7, 3)
+    (file,) = embedded(images.show(image), "image/png")
+    pixels = np.asarray(Image.open(file))
+    np.testing.assert_array_equal(pixels, image[0].repeat(19, axis=0).repeat(19, axis=1))
+
+
+def test_show_writes_captions_and_keeps_its_content_out_of_plain_text():
+    shown = images.show(np.zeros((2, 2, 8, 8, 3)), captions=["a < b", "c"])
+    assert "a &lt; b</figcaption>" in shown._repr_html_() and "c</figcaption>" in shown._repr_html_()
+    assert len(repr(shown)) < 100
+
+
+@pytest.mark.parametrize(
+    "videos, options, message",
+    [
+        ([noise(4, 8, 8)], {}, "expected"),
+        ([noise(2, 4, 8, 8, 2)], {}, "C 1 or 3"),
+        ([np.zeros((2, 8, 8, 3), int)], {}, "uint8"),
+        ([noise(4, 8, 8, 3), noise(3, 8, 8, 3)], {}, "all of one N, T, H, W"),
+        ([noise(2, 4, 8, 8, 3)], {"captions": "ab"}, "1 captions for 2 videos"),
+        ([noise(2, 8, 8, 3)], {"fps": 0}, "frames per second"),
+    ],
+)
+def test_show_refuses_what_it_cannot_show(videos, options, message):
+    with pytest.raises(ValueError, match=message):
+        images.show(*videos, **options)

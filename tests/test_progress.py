@@ -130,6 +130,15 @@ def test_progress_in_a_notebook_is_rewritten_in_place(clock):
     assert "\n" not in stream.getvalue() and stream.getvalue().count("step 49/100") == 1
 
 
+def test_progress_in_a_notebook_goes_to_stdout_which_is_not_painted_red(clock, monkeypatch):
+    stream_class = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
+    out, err = stream_class(), stream_class()
+    monkeypatch.setattr(progress.sys, "stdout", out)
+    monkeypatch.setattr(progress.sys, "stderr", err)
+    ProgressLine(100).message("saved")
+    assert out.getvalue() == "saved\n" and not err.getvalue()
+
+
 @pytest.mark.parametrize("seconds, text", [(0.4, "0s"), (62, "1m02s"), (3725, "1h02m"), (3599.7, "1h00m")])
 def test_duration(seconds, text):
     assert progress._duration(seconds) == text

@@ -214,3 +214,19 @@ def test_lists_settings_and_files(tmp_path):
     for words in ("model.codes 1024", f"jax {jax.__version__}", "checkpoints check points", "| kernel | 3 |"):
         assert words in " ".join(page.text.split())
     assert page.all("a") == [{"href": "check%20points"}]
+
+
+def test_show_frames_the_page_for_a_notebook(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no report.html yet"):
+        report.show(tmp_path)
+    report.report(tmp_path / "report.html", title='a "run"', step=1, total_steps=2, history=[])
+    frame: dict[str, str | None] = {}
+
+    class Frame(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            assert tag == "iframe"  # of the page's own tags a notebook sees none
+            frame.update(attributes)
+
+    Frame().feed(report.show(tmp_path, height=321)._repr_html_())
+    assert frame["srcdoc"] == (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "height:321px" in str(frame["style"])

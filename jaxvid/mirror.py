@@ -1,0 +1,99 @@
+"""A copy of a run in a place that lasts, such as a mounted drive, kept up to date while the run trains."""
+
+import contextlib
+import shutil
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxvid.files import local_path, replacing
+
+
+@contextlib.contextmanager
+def mirrored(workdir: str | Path, target: str | Path, every: float = 60.0) -> Iterator[None]:
+    """Copies a work folder to `target` every so many seconds while the block trains in it, and at the block's end.
+
+    Where `workdir` is not there and `target` is, the run is brought back first: after a machine was lost the same lines
+    go on from the newest checkpoint of the copy. Checkpoints are copied once they are finished, each whole or not at
+    all, and leave the copy when the run has deleted them. A copy that fails, as a drive may, is no more than a warning.
+
+    Raises ValueError where `target` has come further than `workdir`: it is another run, or a later state of this one.
+    """
+    workdir, target = Path(local_path(workdir)), Path(local_path(target))
+    if not workdir.exists() and target.exists():
+        copy_run(target, workdir)
+    here, there = (max(checkpoints(folder), default=0) for folder in (workdir, target))
+    if there > here:
+        raise ValueError(
+            f"{target} holds a run at step {there}, and {workdir} one at step {here}: delete {workdir} to go on from "
+            f"step {there}, or name another target."
+        )
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(every):
+            _attempt(workdir, target)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        _attempt(workdir, target)
+
+
+def checkpoints(workdir: Path) -> dict[int, Path]:
+    """The finished checkpoints of a run by step; Orbax gives those that it is writing other names."""
+    return {int(path.name): path for path in (workdir / "checkpoints").glob("*") if path.name.isdecimal()}
+
+
+def copy_run(source: Path, target: Path) -> None:
+    """Makes `target` a copy of the run in `source`, where only what differs is copied. Raises OSError."""
+    for file in source.rglob("*"):
+        path = file.relative_to(source)
+        hidden = any(part.startswith(".") for part in path.parts)  # the lock, and files that are being written
+        if file.is_file() and not hidden and path.parts[0] not in ("checkpoints", "damaged_checkpoints"):
+            _copy_file(file, target / path)
+    present = checkpoints(target)
+    for step in sorted(checkpoints(source).keys() - present.keys()):
+        with contextlib.suppress(FileNotFoundError):  # the run has deleted it meanwhile
+            _copy_checkpoint(source / "checkpoints" / str(step), target / "checkpoints" / str(step))
+    kept = checkpoints(source)
+    for step, folder in present.items():
+        if step not in kept and kept:
+            shutil.rmtree(folder)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    about = source.stat()
+    if target.exists() and (there := target.stat()).st_size == about.st_size and there.st_mtime >= about.st_mtime:
+        return
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _copy_checkpoint(source: Path, target: Path) -> None:
+    """Copies a folder under another name first. Raises FileNotFoundError where it is deleted meanwhile."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        shutil.copytree(source, temporary)
+        if not source.exists():
+            raise FileNotFoundError(source)
+        temporary.rename(target)
+    except OSError as error:
+        if not source.exists():
+            raise FileNotFoundError(source) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _attempt(source: Path, target: Path) -> None:
+    try:
+        copy_run(source, target)
+    except OSError as error:
+        warnings.warn(f"{source} could not be copied to {target} ({error}); the next copy tries again.", stacklevel=3)
