@@ -691,7 +691,7 @@ def peers(arguments: argparse.Namespace) -> Work:
         from translation import BLOCKS, SIZE, WIDTH, fields
         from workloads import random_batch, recipe
 
-        width, blocks, size = (8, 1, 16) if arguments.smoke else (WIDTH, BLOCKS, SIZE)
+        width, blocks, size = (8, 1, 32) if arguments.smoke else (WIDTH, BLOCKS, SIZE)
         batch = random_batch(recipe("cyclegan", fields(width, blocks, size)))
         a, b = (torch.from_numpy(batch[name].copy()) for name in ("input", "video"))
         run, note = on_torch(lambda device: peer((a.to(device), b.to(device)), width, blocks), dtype)
@@ -714,10 +714,10 @@ def loop(arguments: argparse.Namespace) -> Work:
         from workloads import recipe
 
         name, count = ("vqvae:tiny", 4) if arguments.smoke else ("vqvae", 150)
-        (found,), (bare,), (waiting,) = compare(name, 1, count)
+        (found,), (bare,), (waiting,) = compare(name, 1, count, SET)
         frames = recipe(name).data.frames * found
         rates = {"clips/s": found, "bare clips/s": bare, "frames/s": frames}
-        return {**rates, "loop / bare": bare / found, "waiting": waiting, "cores": os.cpu_count()}
+        return {**rates, "time, loop / bare": bare / found, "waiting": waiting, "cores": os.cpu_count()}
 
     yield "vqvae on records", whole
 

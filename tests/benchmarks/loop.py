@@ -9,6 +9,7 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,13 @@ def whole_loop(config: Any, steps: int) -> tuple[float, float]:
     return (len(times) - 2) * config.train.batch_size / (times[-1] - times[1]), lines[-1]["train/waiting"]
 
 
-def compare(name: str, rounds: int, steps: int) -> tuple[list[float], list[float], list[float]]:
+def compare(
+    name: str, rounds: int, steps: int, fields: Mapping[str, Any] | None = None
+) -> tuple[list[float], list[float], list[float]]:
     """Clips/s of the loop and of the bare step, and the shares of time that the loop waited, by rounds."""
     loop, bare, waited = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        config = on_records(recipe(name), folder)
+        config = on_records(recipe(name, fields), folder)
         run = training_step(config)
         for _ in range(rounds):
             clips, waiting = whole_loop(config.copy_and_resolve_references(), steps)
