@@ -249,7 +249,7 @@ def make_step(train_step: Callable, mesh: Mesh, mode: str = "jit", state: Any = 
         return jax.jit(
             _under(mesh, train_step) if state else train_step,
             in_shardings=(state or replicated(mesh), sharded(mesh)),
-            out_shardings=(state or replicated(mesh), replicated(mesh)),
+            out_shardings=(state, replicated(mesh)) if state else replicated(mesh),
             donate_argnums=0,
             compiler_options=compiler_options(),
         )
