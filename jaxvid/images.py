@@ -102,7 +102,7 @@ def show(*videos: Any, captions: Sequence[str] = (), fps: float | Fraction = FPS
         f'<figcaption style="max-width:{cell.shape[2]}px">{escape(str(caption))}</figcaption></figure>'
         for cell, caption in zip(cells, captions or [""] * len(cells), strict=True)
     )
-    return Inline(f'<div style="display:flex;flex-wrap:wrap;align-items:end">{"".join(figures)}</div>')
+    return Inline(f'<div style="display:flex;flex-wrap:wrap">{"".join(figures)}</div>')
 
 
 def _embedded(video: np.ndarray, fps: float | Fraction) -> str:

@@ -160,18 +160,22 @@ FEW_STEPS = [
     "    config = recipe(name)",
     "    config.train.update(steps=4, save_every=4, log_every=1)",
     "    config.eval.update(every=4, examples=8)",
+    "    if config.method == 'vqvae':",
+    "        config.model.blocks = 0",
+    "    if name.startswith('transformer'):",
+    "        config.model.layers = 1",
     "    if name.startswith('acgan'):",
     "        config.loss.r1 = 0.0",
     "        del config.model.discriminators['frames']",
     "    return config",
     "config_lib.recipe = few_steps",
 ]
-# What the stop button does, after the third step of the first run: the kernel gets SIGINT.
-STOPPED_AT_3 = [
+# What the stop button does, once the first step is recorded: the kernel gets SIGINT.
+STOPPED = [
     "from jaxvid.recorder import Recorder",
     "def interrupted(self, number, metrics, step=Recorder.step):",
     "    step(self, number, metrics)",
-    "    if number == 3 and Recorder.step is interrupted:",
+    "    if number == 1 and Recorder.step is interrupted:",
     "        Recorder.step = step",
     "        os.kill(os.getpid(), __import__('signal').SIGINT)",
     "Recorder.step = interrupted",
@@ -179,14 +183,14 @@ STOPPED_AT_3 = [
 
 
 def test_quickstart_trains_stops_resumes_and_shows(tmp_path) -> None:
-    lines = ['TOKENIZER, PRIOR = "vqvae:tiny", "transformer:tiny"', *FEW_STEPS, *STOPPED_AT_3]
+    lines = ['TOKENIZER, PRIOR = "vqvae:tiny", "transformer:tiny"', *FEW_STEPS, *STOPPED]
     notebook = executed("quickstart", tmp_path, lines, stopped=["train-tokenizer"])
     *_, stop = cell_of(notebook, "train-tokenizer").metadata.first
     assert stop.output_type == "error" and re.fullmatch(
-        "Stopped after step [34], which is saved; running the cell again resumes there.", "\n".join(stop.traceback)
+        "Stopped after step [1-3], which is saved; running the cell again resumes there.", "\n".join(stop.traceback)
     )
     again = printed(notebook, "train-tokenizer")
-    assert re.search("^Resuming from step [34].$", again, re.MULTILINE) and "Finished at step 4." in again
+    assert re.search("^Resuming from step [1-3].$", again, re.MULTILINE) and "Finished at step 4." in again
     for name in ("report-tokenizer", "train-prior"):
         assert html(notebook, name).startswith("<iframe") and "finished" in html(notebook, name)
     assert "A clip (8, 16, 16, 3) of 6,144 bytes is (2, 4, 4) tokens, 20 bytes." in printed(notebook, "codec")
@@ -217,7 +221,7 @@ def test_the_step_is_timed_in_every_form(tmp_path) -> None:
     rows = {line[:22].strip(): [float(cell.strip("%")) for cell in line[22:].split()] for line in table.splitlines()}
     assert list(rows) == ["float32, jit", "bfloat16, jit", "bfloat16, pmap", "bfloat16, jit, sharded"]
     for milliseconds, clips, speed, share, _ in rows.values():
-        assert abs(clips * milliseconds / 1000 / 8 - 1) < 0.1  # two devices of four clips each
+        assert abs(clips - 8000 / milliseconds) < 0.1 + 0.01 * clips  # two devices of four clips each, rounded
         assert speed > 0 and 0 <= share < 100
     operations = [speed * milliseconds for milliseconds, _, speed, *_ in rows.values()]
     assert max(operations) < 1.1 * min(operations)  # of a device, whatever the form
