@@ -10,8 +10,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import own_method
 import pytest
-import test_own_method
 from conftest import ROOT, recipe
 
 from jaxvid import checkpoint, config, data, files, parallel, recorder, report, sample
@@ -33,9 +33,9 @@ def run_code(code: str, *arguments: str, **settings) -> subprocess.CompletedProc
 
 
 def small(steps: int = 3):
-    """A run of the method of test_own_method: of a few operations."""
-    settings = test_own_method.get_config()
-    settings.method = "test_own_method"
+    """A run of the method of own_method: of a few operations."""
+    settings = own_method.get_config()
+    settings.method = "own_method"
     settings.train.steps = steps
     return settings
 
