@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import math
 import os
 import re
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"  # the one mesh axis: the examples of a batch
+LEAST = 512  # numbers of an array that is distributed: to pass smaller ones on takes more time than it saves memory
 MODES = ("jit", "pmap")
 Tree = TypeVar("Tree")
 
@@ -109,7 +111,8 @@ def state_sharding(abstract: Any, mesh: Mesh, shard: bool) -> Any:
     """The shardings of a `core.TrainState` of these shapes: all replicated, or as in the first stage of ZeRO.
 
     With `shard`, optimizer states and averaged parameters are distributed over the devices, each along its largest axis
-    that they can share equally (Rajbhandari et al. 2020, section 5.1); what every device needs in each step is not.
+    that they can share equally (Rajbhandari et al. 2020, section 5.1); small arrays and what every device needs in each
+    step are not.
     """
     whole = jax.tree.map(lambda _: replicated(mesh), abstract)
     if not shard:
@@ -122,8 +125,8 @@ def state_sharding(abstract: Any, mesh: Mesh, shard: bool) -> Any:
 
 
 def _largest(shape: tuple[int, ...], devices: int) -> PartitionSpec:
-    """The largest axis that the devices can share equally, on the mesh's axis; none where there is no such axis."""
-    axes = [axis for axis, length in enumerate(shape) if length and length % devices == 0]
+    """The largest axis that the devices can share equally, on the mesh's axis; none where the array is small."""
+    axes = [axis for axis, length in enumerate(shape) if length % devices == 0 and math.prod(shape) >= LEAST]
     axis = max(axes, key=lambda axis: shape[axis], default=None)
     return PartitionSpec() if axis is None else PartitionSpec(*(None,) * axis, AXIS)
 
@@ -155,6 +158,8 @@ def _under(mesh: Mesh, function: Callable) -> Callable:
 
     @functools.wraps(function)
     def traced(*arguments: Any) -> Any:
+        if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # then nothing is traced
+            return function(*arguments)
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return function(*arguments)
 

@@ -1,4 +1,4 @@
-"""A small method with everything a state can hold, whose programs compile at once: colors through eight numbers."""
+"""A small method with everything a state can hold, whose programs compile at once: colors through 256 numbers."""
 
 from typing import NamedTuple
 
@@ -26,10 +26,10 @@ def make(config: ConfigDict, axis_name: str | None = None) -> Method:
 
 
 def init(setup: Setup, key: jax.Array, batch: dict) -> TrainState:
-    shapes = {"encoder": (3, 8), "bias": (8,), "decoder": (8, 3)}
+    shapes = {"encoder": (3, 256), "bias": (256,), "decoder": (256, 3)}
     keys = jax.random.split(key, len(shapes))
-    params = {name: 0.5 * jax.random.normal(k, shapes[name]) for name, k in zip(shapes, keys, strict=True)}
-    collections = {PLAYER: {"average": jnp.zeros(8)}}
+    params = {name: 0.1 * jax.random.normal(k, shapes[name]) for name, k in zip(shapes, keys, strict=True)}
+    collections = {PLAYER: {"average": jnp.zeros(256)}}
     extra = {"brightness": jnp.zeros((), jnp.bfloat16), "seen": jnp.zeros(5, jnp.uint8)}
     return core.new_state(key, {PLAYER: params}, setup.optimizers, collections, averaged=(PLAYER,), extra=extra)
 

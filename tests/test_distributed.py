@@ -158,7 +158,7 @@ def stepped() -> Callable[[int, bool], Stepped]:
             state, values = step(state, batch)
             metrics.append({f"train/{name}": float(value) for name, value in values.items()})
         distributed = [leaf for leaf in jax.tree.leaves((state.opt_state, state.ema)) if not leaf.is_fully_replicated]
-        assert len(distributed) == (6 if shard else 0)
+        assert len(distributed) == (4 if shard else 0)
         return Stepped(plain(state), metrics)
 
     return run
