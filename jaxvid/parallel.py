@@ -147,8 +147,7 @@ def gathered(tree: Tree) -> Tree:
 
 def _constrained(tree: Tree, spec: Callable[[tuple[int, ...], int], PartitionSpec]) -> Tree:
     mesh = jax.sharding.get_abstract_mesh()  # empty but within `_under`; pmap maps the axis by hand
-    compiling = not jax.config.jax_disable_jit  # type: ignore[attr-defined]  # else there is no program to distribute
-    if not compiling or dict(zip(mesh.axis_names, mesh.axis_types, strict=True)).get(AXIS) != AxisType.Auto:
+    if dict(zip(mesh.axis_names, mesh.axis_types, strict=True)).get(AXIS) != AxisType.Auto:
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec(x.shape, mesh.size)), tree)
 
