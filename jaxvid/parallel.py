@@ -187,6 +187,21 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, mode: str = "jit") ->
     return {name: put(array) for name, array in batch.items() if array.dtype.kind in "biuf"}
 
 
+def platform() -> str:
+    """Of `jax.default_device`, or of JAX's first device: "cpu", "gpu", "tpu", ..."""
+    config: Any = jax.config
+    device = config.jax_default_device  # a device, the name of its platform, or None
+    return getattr(device, "platform", device) or jax.default_backend()
+
+
+def compute_capability() -> float:
+    """Of NVIDIA's GPUs, such as 9.0 of Hopper; 0 on any other `platform`."""
+    if platform() in ("cpu", "tpu"):
+        return 0.0
+    found = str(getattr(jax.devices()[0], "compute_capability", ""))  # of others "gfx942", or nothing
+    return float(found) if re.fullmatch(r"\d+\.\d+", found) else 0.0
+
+
 def compiler_options() -> dict[str, Any] | None:
     """What makes convolutions fast: docs/speed.md has the figures.
 
@@ -195,8 +210,7 @@ def compiler_options() -> dict[str, Any] | None:
     """
     if jax.default_backend() == "cpu":
         return {"xla_cpu_experimental_ynn_fusion_type": "", "xla_disable_hlo_passes": "cse_barrier_expander"}
-    capability = str(getattr(jax.devices()[0], "compute_capability", ""))  # of NVIDIA's, such as "9.0"
-    return {"xla_gpu_force_conv_nhwc": True} if re.fullmatch(r"(9|\d\d)\.\d", capability) else None
+    return {"xla_gpu_force_conv_nhwc": True} if compute_capability() >= 9 else None
 
 
 def keep_memory() -> None:

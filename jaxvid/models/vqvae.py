@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from jaxvid.models.invertible import FOLDED, Invertible
 from jaxvid.nn.attention import AxialAttention
@@ -13,6 +14,8 @@ from jaxvid.nn.conv import Conv, ConvTranspose, Triple, space_to_depth
 from jaxvid.nn.norm import Normalization
 from jaxvid.nn.quantize import Quantized
 from jaxvid.shapes import expect
+
+CONVOLVED = "convolved"  # the name of what remat keeps: it took most of the time, and is small beside the rest
 
 
 class ResidualBlock(nn.Module):
@@ -30,7 +33,7 @@ class ResidualBlock(nn.Module):
         def norm(h: jax.Array) -> jax.Array:
             return nn.silu(Normalization(kind=self.norm, axis_name=self.axis_name, dtype=self.dtype)(h, train))
 
-        h = Conv(channels, (3, 3, 3), dtype=self.dtype)(norm(x))
+        h = checkpoint_name(Conv(channels, (3, 3, 3), dtype=self.dtype)(norm(x)), CONVOLVED)
         x = x + Conv(channels, (1, 1, 1), dtype=self.dtype)(norm(h))
         return x + AxialAttention(heads=self.heads, dtype=self.dtype)(norm(x)) if self.heads else x
 
@@ -47,7 +50,8 @@ class ResidualStack(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        block = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
+        kept = jax.checkpoint_policies.save_only_these_names(CONVOLVED)
+        block = nn.remat(ResidualBlock, static_argnums=(2,), policy=kept) if self.remat else ResidualBlock
         fields = {"heads": self.heads, "norm": self.norm, "axis_name": self.axis_name, "dtype": self.dtype}
         for index in range(self.blocks):
             # Named, since remat gives other names, and so other initial values and checkpoints.

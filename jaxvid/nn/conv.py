@@ -28,6 +28,7 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from jaxvid.nn.norm import sum_over_rows
+from jaxvid.parallel import platform
 
 Triple = tuple[int, int, int]
 Padding = Sequence[tuple[int, int]]
@@ -45,7 +46,7 @@ def conv(x: jax.Array, kernel: jax.Array, strides: Triple = (1, 1, 1)) -> jax.Ar
     Equals `lax.conv_general_dilated` with SAME padding. Raises ValueError for shapes that do not fit.
     """
     _check(x, kernel)
-    if _platform() != "cpu":
+    if platform() != "cpu":
         return lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=VIDEO)
     return whole(_gather(whole(x.astype(jnp.float32)), whole(kernel.astype(jnp.float32)), strides)).astype(x.dtype)
 
@@ -56,10 +57,9 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Arra
     Equals `lax.conv_transpose` with SAME padding. Raises ValueError for shapes that do not fit.
     """
     _check(x, kernel)
-    platform = _platform()
-    if platform == "tpu":
+    if platform() == "tpu":
         return lax.conv_transpose(x, kernel, strides, "SAME", dimension_numbers=VIDEO)
-    if platform != "cpu":
+    if platform() != "cpu":
         return _subpixel(x, kernel, strides)
     time, height, width = (n * s for n, s in zip(x.shape[1:4], strides, strict=True))
     flipped = jnp.swapaxes(whole(kernel.astype(jnp.float32))[::-1, ::-1, ::-1], 3, 4)
@@ -136,13 +136,6 @@ def depth_to_space(x: jax.Array, factors: Triple) -> jax.Array:
         raise ValueError(f"depth_to_space needs channels in a multiple of {ft * fh * fw} for {factors}, got {depth}.")
     x = x.reshape(batch, t, h, w, ft, fh, fw, -1).transpose(0, 1, 4, 2, 5, 3, 6, 7)
     return x.reshape(batch, t * ft, h * fh, w * fw, -1)
-
-
-def _platform() -> str:
-    """Of `jax.default_device`, or of JAX's first device."""
-    config: Any = jax.config
-    device = config.jax_default_device  # a device, the name of its platform, or None
-    return getattr(device, "platform", device) or jax.default_backend()
 
 
 def _check(x: jax.Array, kernel: jax.Array) -> None:

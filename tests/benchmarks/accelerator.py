@@ -44,7 +44,7 @@ COMMANDS = "--xla_gpu_enable_command_buffer="
 SECTIONS = {
     "answers": Section(45),
     "tokenizers": Section(110),
-    "loop": Section(50),
+    "loop": Section(120),
     "priors": Section(90),
     "translators": Section(80),
     "gans": Section(50),
@@ -327,10 +327,10 @@ def priors(arguments: argparse.Namespace) -> Work:
         )
         return {**step_row(size, seconds_of(step, arguments.smoke)), "note": note}
 
-    def drawn(family: str, dtype: str) -> Row:
+    def drawn(family: str, batch: int, dtype: str) -> Row:
         from priors import bytes_a_place, sampling, workload
 
-        work = workload(size._replace(batch=min(16, size.batch), dtype=dtype), family)
+        work = workload(size._replace(batch=2 if arguments.smoke else batch, dtype=dtype), family)
         seconds = seconds_of(sampling(work), arguments.smoke)
         row: Row = {"tokens/s": len(work.batch["tokens"]) * size.places / seconds, "ms": 1e3 * seconds}
         if family == "maskgit":
@@ -343,14 +343,15 @@ def priors(arguments: argparse.Namespace) -> Work:
     yield f"PyTorch's step, {what}, bfloat16", lambda: peer("bfloat16", False)
     for name in ("in chunks", "cudnn", "whole"):
         yield f"attention {name}, {what}, bfloat16", lambda n=name: attention(n, size, arguments.smoke)
-    yield "sampling, transformer, batch 16, bfloat16", lambda: drawn("transformer", "bfloat16")
+    yield "sampling, transformer, batch 16, bfloat16", lambda: drawn("transformer", 16, "bfloat16")
+    yield "sampling, transformer, batch 256, bfloat16", lambda: drawn("transformer", 256, "bfloat16")
     yield f"maskgit, {what}, bfloat16", lambda: step("maskgit", size, "bfloat16")
-    yield "sampling, maskgit, batch 16, bfloat16", lambda: drawn("maskgit", "bfloat16")
+    yield "sampling, maskgit, batch 16, bfloat16", lambda: drawn("maskgit", 16, "bfloat16")
     if arguments.smoke:
         return
     yield f"transformer, batch {large.batch} of {large.places} tokens", lambda: step("transformer", large, "bfloat16")
     yield f"transformer, {what}, float32", lambda: step("transformer", size, "float32")
-    yield "sampling, transformer, batch 16, float32", lambda: drawn("transformer", "float32")
+    yield "sampling, transformer, batch 16, float32", lambda: drawn("transformer", 16, "float32")
     yield f"PyTorch's step, {what}, float32", lambda: peer("float32", False)
     yield f"PyTorch's step, {what}, bfloat16, compiled", lambda: peer("bfloat16", True)
 
@@ -709,17 +710,21 @@ def peers(arguments: argparse.Namespace) -> Work:
 def loop(arguments: argparse.Namespace) -> Work:
     """The training loop with its data, logs and transfers, beside the bare step."""
 
-    def whole() -> Row:
+    def whole(name: str, count: int, fields: dict[str, Any]) -> Row:
         from loop import compare
         from workloads import recipe
 
-        name, count = ("vqvae:tiny", 4) if arguments.smoke else ("vqvae", 150)
-        (found,), (bare,), (waiting,) = compare(name, 1, count, SET)
+        (found,), (bare,), (waiting,) = compare(name, 1, count, {**fields, **SET})
         frames = recipe(name).data.frames * found
         rates = {"clips/s": found, "bare clips/s": bare, "frames/s": frames}
         return {**rates, "time, loop / bare": bare / found, "waiting": waiting, "cores": os.cpu_count()}
 
-    yield "vqvae on records", whole
+    if arguments.smoke:
+        yield "vqvae:tiny on records", lambda: whole("vqvae:tiny", 4, {})
+        return
+    large = {"train.batch_size": 64, "model.remat": True}
+    yield "vqvae:ucf101 on records", lambda: whole("vqvae:ucf101", 40, large)
+    yield "vqvae on records", lambda: whole("vqvae", 150, {})
 
 
 WORK: dict[str, Callable[[argparse.Namespace], Work]] = {

@@ -33,21 +33,22 @@ def on_records(config: Any, folder: str) -> Any:
     clips = Subset(config.data.frames, config.data.resolution)
     for split in ("train", "eval"):
         write_records(clips, f"{folder}/{split}", shards=4)
-    config.data.update(name="records", path=folder, stride=1)
+    config.data.update(name="records", dataset="", path=folder, stride=1)
     return config
 
 
 def whole_loop(config: Any, steps: int) -> tuple[float, float]:
     """Clips per second of `train` with its data, logs and transfers, without checkpoints and evaluations; and the share
     of its time spent waiting for data."""
-    config.train.update(steps=steps, save_every=10 * steps, log_every=1)
+    config.train.update(steps=steps, save_every=10 * steps, log_every=max(1, steps // 15))
     config.eval.update(every=10 * steps, examples=config.train.batch_size)
     with tempfile.TemporaryDirectory() as workdir:
         train(config, workdir)
         lines = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "train/loss" in line]
-    times = [line["time"] for line in lines]
-    return (len(times) - 2) * config.train.batch_size / (times[-1] - times[1]), lines[-1]["train/waiting"]
+    first, last = lines[1], lines[-1]
+    clips = (last["step"] - first["step"]) * config.train.batch_size
+    return clips / (last["time"] - first["time"]), last["train/waiting"]
 
 
 def compare(

@@ -67,8 +67,9 @@ def main() -> None:
     os.environ.setdefault("NPROC", str(2 * options.devices))  # or simulated devices wait for each other for ever
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count={options.devices}")
-    from timing import interleaved, paired  # they import JAX, which reads the variables
-    from workloads import recipe
+    from timing import interleaved, paired  # this imports JAX, which reads the variables
+
+    from jaxvid.config import recipe
 
     for name in options.recipes:
         config, numbers = batch_of(recipe(name))

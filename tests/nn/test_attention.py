@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.nn.attention import AxialAttention, attention, rotary_angles, rotated
+from jaxvid.nn.attention import AxialAttention, _fused_attention, attention, rotary_angles, rotated
 
 
 def by_hand(params: dict, x: np.ndarray, heads: int, window: int = 100) -> np.ndarray:
@@ -89,6 +89,34 @@ def test_attention_and_its_gradients_are_those_of_float64(count, causal, dtype, 
     assert all(x.dtype == dtype for x in found)
     for x, right in zip(found, attention_in_float64(*(x.astype(np.float64) for x in given), causal), strict=True):
         np.testing.assert_allclose(np.asarray(x, np.float64), right, atol=tolerance * max(1, np.abs(right).max()))
+
+
+@pytest.mark.parametrize(("dtype", "channels", "capability", "serves"), [
+    (jnp.bfloat16, 66, 9.0, True), (jnp.float16, 128, 8.0, True), (jnp.bfloat16, 136, 9.0, False),
+    (jnp.float32, 64, 9.0, False), (jnp.bfloat16, 64, 7.5, False), (jnp.bfloat16, 64, 0.0, False),
+])  # fmt: skip
+def test_the_fused_kernel_serves_16_bits_on_gpus_that_have_it(monkeypatch, dtype, channels, capability, serves) -> None:
+    found = []
+    monkeypatch.setattr("jaxvid.nn.attention.compute_capability", lambda: capability)
+    monkeypatch.setattr("jaxvid.nn.attention._fused_attention", lambda *inputs: found.append(inputs[3:]) or inputs[0])
+    x = jnp.ones((1, 4, 2, channels), dtype)
+    jax.eval_shape(lambda x: attention(x, x, x, True), x)
+    assert found == ([(True, "cudnn")] if serves else [])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_fused_kernel_is_called_for_the_same_attention(causal) -> None:
+    """By JAX's own form of that kernel, since CPUs have none; heads of 5 channels are padded to 8."""
+    inputs = [jnp.asarray(np.random.default_rng(i).normal(size=(2, 7, 3, 5)), jnp.float32) for i in range(4)]
+    found, expected = (
+        (output, *pull(inputs[3]))
+        for output, pull in (
+            jax.vjp(lambda *inputs: _fused_attention(*inputs, causal, "xla"), *inputs[:3]),
+            jax.vjp(lambda *inputs: attention(*inputs, causal), *inputs[:3]),
+        )
+    )
+    for x, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(x, right, atol=1e-5)
 
 
 def test_scores_far_apart_and_far_from_zero_do_not_overflow():
