@@ -71,6 +71,18 @@ def test_it_holds_the_package_its_recipes_and_its_license_alone(wheel: Path) -> 
     assert re.findall(r"^version: (.*)$", CITATION, re.MULTILINE) == [jaxvid.__version__]
 
 
+def test_its_page_on_pypi_links_to_files_of_the_repository(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        _, page = file.read(f"jaxvid-{jaxvid.__version__}.dist-info/METADATA").decode().split("\n\n", 1)
+    pattern = r"(!?)\[[^\]]*\]\(([^)#]+)"
+    repository = "https://github.com/jaxvid/jaxvid"
+    expected = [
+        (mark, link if link.startswith("http") else f"{repository}/{'raw' if mark else 'blob'}/main/{link}")
+        for mark, link in re.findall(pattern, (ROOT / "README.md").read_text())
+    ]
+    assert re.findall(pattern, page) == expected and len(expected) > 40
+
+
 def test_in_an_empty_folder_it_trains_reconstructs_and_evaluates(commands: Path, tmp_path: Path) -> None:
     code = "import jaxvid, sys; print(jaxvid.__file__, *sys.path, sep='\\n')"
     imported, *path = run(commands / "python", "-c", code, cwd=tmp_path).stdout.splitlines()
