@@ -1,13 +1,18 @@
 """A copy of a run in a place that lasts, such as a mounted drive, kept up to date while the run trains."""
 
 import contextlib
+import itertools
+import json
 import shutil
 import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxvid import config as config_lib
 from jaxvid.files import local_path, replacing
+
+CHECKPOINTS = ("checkpoints", "damaged_checkpoints")  # folders that are not copied file by file
 
 
 @contextlib.contextmanager
@@ -18,11 +23,15 @@ def mirrored(workdir: str | Path, target: str | Path, every: float = 60.0) -> It
     go on from the newest checkpoint of the copy. Checkpoints are copied once they are finished, each whole or not at
     all, and leave the copy when the run has deleted them. A copy that fails, as a drive may, is no more than a warning.
 
-    Raises ValueError where `target` has come further than `workdir`: it is another run, or a later state of this one.
+    Raises ValueError where `target` holds a run with another config, or has come further than `workdir`.
     """
     workdir, target = Path(local_path(workdir)), Path(local_path(target))
     if not workdir.exists() and target.exists():
         copy_run(target, workdir)
+    saved = [json.loads(file.read_text()) for folder in (target, workdir) if (file := folder / "config.json").is_file()]
+    if len(saved) == 2 and (changed := config_lib.differences(*saved)):
+        lines = "\n".join(changed)
+        raise ValueError(f"{target} holds a run with another config than {workdir}: name another target.\n{lines}")
     here, there = (max(checkpoints(folder), default=0) for folder in (workdir, target))
     if there > here:
         raise ValueError(
@@ -52,10 +61,11 @@ def checkpoints(workdir: Path) -> dict[int, Path]:
 
 def copy_run(source: Path, target: Path) -> None:
     """Makes `target` a copy of the run in `source`, where only what differs is copied. Raises OSError."""
-    for file in source.rglob("*"):
+    entries = [entry for entry in source.glob("*") if entry.name not in CHECKPOINTS]
+    for file in itertools.chain(entries, *(entry.rglob("*") for entry in entries)):
         path = file.relative_to(source)
         hidden = any(part.startswith(".") for part in path.parts)  # the lock, and files that are being written
-        if file.is_file() and not hidden and path.parts[0] not in ("checkpoints", "damaged_checkpoints"):
+        if file.is_file() and not hidden:
             _copy_file(file, target / path)
     present = checkpoints(target)
     for step in sorted(checkpoints(source).keys() - present.keys()):

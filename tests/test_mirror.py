@@ -1,5 +1,6 @@
 """A run's copy: whole checkpoints, nothing stale, and a run that comes back from it."""
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -73,6 +74,24 @@ def test_a_copy_that_has_come_further_is_not_replaced(tmp_path):
     with pytest.raises(ValueError, match="holds a run at step 500, and .* at step 10: delete"), mirrored(run, copy):
         pass
     assert set(mirror.checkpoints(copy)) == {500}
+
+
+def test_a_copy_of_another_run_is_not_replaced(tmp_path):
+    run, copy = tmp_path / "run", tmp_path / "copy"
+    write(run, 500)
+    write(copy, 10)
+    for folder, method, steps in ((run, "vae", 500), (copy, "vqvae", 10)):
+        (folder / "config.json").write_text(json.dumps({"method": method, "train": {"steps": steps}}))
+    with pytest.raises(ValueError, match="copy holds a run with another config than .*: name another target") as error:
+        with mirrored(run, copy):
+            pass
+    assert set(mirror.checkpoints(copy)) == {10} and "train.steps" not in str(error.value)  # which may change
+
+
+def test_nothing_is_copied_of_a_run_that_did_not_begin(tmp_path, recwarn):
+    with mirrored(tmp_path / "run", tmp_path / "copy"):
+        pass
+    assert not list(tmp_path.iterdir()) and not recwarn
 
 
 def test_a_drive_that_fails_is_a_warning_and_leaves_no_part_of_a_checkpoint(tmp_path, monkeypatch):
