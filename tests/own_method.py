@@ -3,7 +3,7 @@
 A method and its recipe in one file outside of jaxvid, which no file of jaxvid mentions: every command works with it.
 """
 
-import functools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -12,8 +12,8 @@ import optax
 from ml_collections import ConfigDict
 
 from jaxvid import config as config_lib
-from jaxvid import losses, optim, parallel
-from jaxvid.core import Evaluated, Method, Metrics, Profile, TrainState, apply_gradients, new_state, normalize, step_key
+from jaxvid import core, losses, optim, parallel
+from jaxvid.core import Evaluated, Method, Metrics, Profile, TrainState
 
 
 class Setup(NamedTuple):
@@ -24,21 +24,13 @@ class Setup(NamedTuple):
 
 def make(config: ConfigDict, axis_name: str | None = None) -> Method:
     setup = Setup(config, optim.make_optimizers(config.optim, {"pixels": config.train.steps}), axis_name)
-    bind = functools.partial
-    return Method(
-        init=bind(init, setup),
-        train_step=bind(train_step, setup),
-        eval_step=bind(eval_step, setup),
-        sample=bind(draw, setup),
-        reconstruct=reconstruct,
-        warnings=lambda metrics: ["the scale is small"] if metrics["scale"] < 10 else [],
-        headline=("nll",),
-    )
+    functions = core.bind(setup, init=init, train_step=train_step, eval_step=eval_step, sample=draw)
+    return Method(**functions, reconstruct=reconstruct, warnings=warnings, headline=("nll",))
 
 
 def init(setup: Setup, key: jax.Array, batch: dict) -> TrainState:
     params = {"mean": jnp.zeros(batch["video"].shape[1:]), "log_scale": jnp.zeros(batch["video"].shape[1:])}
-    return new_state(key, {"pixels": params}, setup.optimizers, extra={"brightness": jnp.zeros(())})
+    return core.new_state(key, {"pixels": params}, setup.optimizers, extra={"brightness": jnp.zeros(())})
 
 
 def nll(params: dict, video: jax.Array) -> jax.Array:
@@ -47,15 +39,15 @@ def nll(params: dict, video: jax.Array) -> jax.Array:
 
 
 def train_step(setup: Setup, state: TrainState, batch: dict) -> tuple[TrainState, Metrics]:
-    video = normalize(batch["video"]) + 0.01 * jax.random.normal(step_key(state), ())
+    video = core.normalize(batch["video"]) + 0.01 * jax.random.normal(core.step_key(state), ())
     loss, grads = jax.value_and_grad(lambda params: nll(params, video).mean())(state.params["pixels"])
-    state, _ = apply_gradients(state, "pixels", grads, setup.optimizers["pixels"], setup.axis_name)
+    state, _ = core.apply_gradients(state, "pixels", grads, setup.optimizers["pixels"], setup.axis_name)
     extra = {"brightness": parallel.pmean(video.mean(), setup.axis_name)}
     return state.replace(step=state.step + 1, extra=extra), {"nll": parallel.pmean(loss, setup.axis_name)}
 
 
 def reconstruct(state: TrainState, batch: dict) -> jax.Array:
-    video = normalize(batch["video"])
+    video = core.normalize(batch["video"])
     return jnp.broadcast_to(video.mean(1, keepdims=True), video.shape)
 
 
@@ -66,14 +58,18 @@ def draw(setup: Setup, state: TrainState, batch: dict, keys: jax.Array) -> jax.A
 
 
 def eval_step(setup: Setup, state: TrainState, batch: dict, key: jax.Array) -> Evaluated:
-    video = normalize(batch["video"])
+    video = core.normalize(batch["video"])
     bright = jnp.digitize(video.mean((1, 2, 3, 4)), jnp.array([-0.5, 0, 0.5]))
     return Evaluated(
-        scalars={"nll": nll(state.params["pixels"], video), "scale": video.std((1, 2, 3, 4))},
+        scalars={"nll": nll(state.params["pixels"], video), "contrast": video.std((1, 2, 3, 4))},
         counts={"brightness": jax.nn.one_hot(bright, 4, dtype=jnp.int32)},
         profiles={"channel_mean": Profile(video.mean((1, 2, 3)), ("red", "green", "blue"))},
         panels={"original": video, "mean_over_time": reconstruct(state, batch)},
     )
+
+
+def warnings(metrics: Mapping[str, float]) -> list[str]:
+    return ["the clips have little contrast"] if metrics["contrast"] < 0.5 else []
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -42,7 +42,7 @@ def test_it_trains_evaluates_and_reports(workdir: Path, capsys) -> None:
     assert [line["step"] for line in scores] == [3, 6] and scores[1]["eval/nll"] < scores[0]["eval/nll"]
     assert "eval/brightness_perplexity" in scores[0] and "train/nll" in lines[0]
     report = (workdir / "report.html").read_text()
-    for text in ("mean_over_time", "channel_mean", "green", "brightness", "the scale is small"):
+    for text in ("mean_over_time", "channel_mean", "green", "brightness", "the clips have little contrast"):
         assert text in report, text
     assert run_lib.load(workdir).config.optim.learning_rate == 0.1
 
