@@ -10,15 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "jaxvid"
-LEAVES = [
-    "names",
-    "files",
-    "pixels",
-    "shapes",
-    "command",
-    "processes",
-]  # import no other room: every room may import them
-# Each room may import the leaves, and the rooms before it.
+# They import no other module: every module may import them.
+LEAVES = ["names", "files", "pixels", "shapes", "command", "processes"]
+# Each module may import the leaves, and the modules before it.
 ORDER = [
     *LEAVES,
     *("parallel", "core", "config"),
@@ -36,11 +30,11 @@ FILES = sorted(ROOT.rglob("*.py"))
 METHODS = {path.stem for path in (ROOT / "methods").glob("*.py")}
 
 
-def room(path: Path) -> str:
+def module_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path: Path) -> set[str]:
+def imported_modules(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -55,14 +49,15 @@ def imported_rooms(path: Path) -> set[str]:
 @pytest.mark.parametrize(
     "path", [p for p in FILES if p != ROOT / "__init__.py"], ids=lambda p: str(p.relative_to(ROOT))
 )
-def test_a_file_imports_only_from_rooms_before_its_own(path: Path) -> None:
-    own = room(path)
+def test_a_file_imports_only_from_modules_before_its_own(path: Path) -> None:
+    own = module_of(path)
     allowed = set() if own in LEAVES else {*LEAVES} if own in ALONE else {*ORDER[: ORDER.index(own)]}
-    assert imported_rooms(path) <= allowed | {own}
+    assert imported_modules(path) <= allowed | {own}
 
 
 def test_models_know_no_config_loss_or_optimizer() -> None:
-    found = {path.name: imported_rooms(path) - {"nn", "models", *LEAVES} for path in FILES if room(path) == "models"}
+    models = [path for path in FILES if module_of(path) == "models"]
+    found = {path.name: imported_modules(path) - {"nn", "models", *LEAVES} for path in models}
     assert found and not any(found.values())
 
 
@@ -120,7 +115,7 @@ def test_nothing_nests_deeper_than_four() -> None:
 def test_no_method_is_known_by_name_outside_of_the_methods() -> None:
     found = []
     for path in FILES:
-        if room(path) == "methods":
+        if module_of(path) == "methods":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Compare | ast.Match):
