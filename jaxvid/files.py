@@ -88,6 +88,7 @@ def locked(path: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
+            os.fsync(file.fileno())  # so that other machines see it while the file is open
         yield
 
 

@@ -24,7 +24,7 @@ from jaxvid.names import plural
 from jaxvid.shapes import expect
 
 TRANSLATES = ": it translates those of others (python -m jaxvid.translate)"
-DATA = "data.json"  # in the work folder: the account of the data, the first file that a run writes
+DATA = "data.json"  # in the work folder: the account of the data
 PLACES = ("path", "tokens")  # fields of `config.data` that say where data lie, which may move
 
 

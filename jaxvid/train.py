@@ -30,10 +30,11 @@ from jaxvid.evaluate.meter import Meter, with_weights
 from jaxvid.evaluate.suite import Score
 from jaxvid.files import local_path, locked
 from jaxvid.recorder import Recorder
-from jaxvid.run import DATA, PLACES, account, claim, refuse_exported
+from jaxvid.run import PLACES, account, claim, refuse_exported
 from jaxvid.shapes import expect
 
 AHEAD = 2  # batches on the device before they are needed
+LOCK = ".lock"  # in the work folder
 COPIES = 4  # batches on the host at once, at least: three in the pipeline, and the one that shows the shapes
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -166,8 +167,9 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     abstract = abstract_state(job.plain, described(batch))
     shardings = parallel.state_sharding(abstract, job.mesh, config.train.shard)
     with contextlib.ExitStack() as held:
-        processes.of_first(lambda: take(workdir, config, sources, held))
-        if not processes.wait_for((workdir / DATA).is_file):
+        holder = processes.of_first(lambda: take(workdir, config, sources, held))
+        lock = workdir / LOCK  # a folder of this machine alone may hold another run
+        if not processes.wait_for(lambda: lock.is_file() and lock.read_text() == holder):
             raise ValueError(
                 f"{workdir} is not the folder of process 0: give all processes one --workdir, which all see."
             )
@@ -188,10 +190,14 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     return state
 
 
-def take(workdir: Path, config: ConfigDict, sources: Mapping[str, data.Source], held: contextlib.ExitStack) -> None:
-    """Claims the work folder, see `run.claim`, and holds it until the stack is closed. Raises ValueError if in use."""
+def take(workdir: Path, config: ConfigDict, sources: Mapping[str, data.Source], held: contextlib.ExitStack) -> str:
+    """Claims the work folder, see `run.claim`, and holds it until the stack is closed. Raises ValueError if in use.
+
+    Returns what the lock says about this process and its machine.
+    """
     claim(workdir, config, sources)
-    held.enter_context(locked(workdir / ".lock"))
+    held.enter_context(locked(workdir / LOCK))
+    return (workdir / LOCK).read_text()
 
 
 def advance(job: Job, state: TrainState, checkpointer: Checkpointer, record: Recorder) -> TrainState:

@@ -14,7 +14,7 @@ import own_method
 import pytest
 from conftest import ROOT, recipe
 
-from jaxvid import checkpoint, config, data, files, parallel, recorder, report, sample
+from jaxvid import checkpoint, config, data, files, parallel, processes, recorder, report, sample
 from jaxvid import run as run_lib
 from jaxvid import train as train_lib
 from jaxvid.core import make_method
@@ -101,6 +101,15 @@ with locked(Path({str(tmp_path / ".lock")!r})):
     holder.kill()
     holder.communicate()
     assert int(train(small(), tmp_path).step) == 3
+
+
+def test_a_folder_of_another_run_is_not_taken_for_that_of_process_0(tmp_path: Path, monkeypatch) -> None:
+    for name, text in {"data.json": "{}", ".lock": "process 1 on here"}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(train_lib, "take", lambda *_: "process 1 on another machine")  # as process 0 says
+    monkeypatch.setattr(processes, "SIGHT", 0.0)
+    with pytest.raises(ValueError, match="is not the folder of process 0: give all processes one --workdir, which all"):
+        train(small(), tmp_path)
 
 
 def test_a_file_system_without_locks_is_a_warning(tmp_path: Path, monkeypatch) -> None:
