@@ -2,7 +2,7 @@
 
 Command: jaxvid train --config cyclegan
 Device: two CPU cores.
-Time and memory: 24 min on one core, busy with other work, and 13 by its rate before that began; 2.2 GB.
+Time and memory: 24 min on one core, busy with other work (13 at its speed before that); 2.2 GB.
 Score: 23.1 dB from A to the truth in B (the input: 20.7 dB; the goal, 24, is not met), 21.6 dB from B to A, change
     error 5.38 gray levels (the input 6.02, but a still video 3.43), 29.3 dB of the way back, of 64 held-out clips.
 Samples: outlines are filled in their colors, paler and with spots, keep a rim and mostly lose their small holes; on the

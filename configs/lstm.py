@@ -2,7 +2,7 @@
 
 Command: jaxvid train --config lstm, after its tokenizer, vqvae:prior
 Device: two CPU cores.
-Time and memory: some 7 min by its rate of 73 clips/s on quiet cores, after the tokenizer's 3.
+Time and memory: about 7 min, from 73 clips/s on idle cores, after the tokenizer's 3.
     Memory was not measured.
 Score: 1.45 bits a token of 64 held-out clips. classifier:32 finds the asked class in 29 % of 120 samples
     with --guidance 2, the motion in 59 %.

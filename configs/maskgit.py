@@ -2,7 +2,7 @@
 
 Command: jaxvid train --config maskgit, after its tokenizer, vqvae:prior
 Device: two CPU cores.
-Time and memory: some 10 min by its rate of 49 clips/s on quiet cores (20 min on one core, other work beside it), after
+Time and memory: about 10 min, from 49 clips/s on idle cores (20 min on one core, other work beside it), after
     the tokenizer's 3. Memory was not measured.
 Score: 1.73 bits a token of 64 held-out clips, in random order one by one, and 1.65 in the 24 steps of sampling, where
     transformer.py has 1.23; half of the way it was 1.88. classifier:32 finds the asked class in

@@ -2,7 +2,7 @@
 
 Command: jaxvid train --config pixelcnn, after its tokenizer, vqvae:prior
 Device: two CPU cores.
-Time and memory: some 6 min by its rate of 53 clips/s on quiet cores (13 min on one core, other work beside it), after
+Time and memory: about 6 min, from 53 clips/s on idle cores (13 min on one core, other work beside it), after
     the tokenizer's 3. Memory was not measured.
 Score: 1.62 bits a token of 64 held-out clips. classifier:32 finds the asked class in 6 % of 120 samples with
     --guidance 2, the motion in 23 %.

@@ -2,7 +2,7 @@
 
 Command: jaxvid train --config transformer, after its tokenizer, vqvae:prior
 Device: two CPU cores.
-Time and memory: some 9 min by its rate of 53 clips/s on quiet cores, after the tokenizer's 3; 2.1 GB.
+Time and memory: about 9 min, from 53 clips/s on idle cores, after the tokenizer's 3; 2.1 GB.
 Score: 1.20 bits a token of 64 held-out clips, where codes independent of each other have 7.34. A classifier
     (classifier:32, stopped at half of its steps) finds the asked class in 60 % of 240 samples with
     --guidance 2 (the motion in 93 %), in 47 % without; in 76 % of the tokenizer's reconstructions, and in all of 240

@@ -2,7 +2,7 @@
 
 Command: jaxvid train --config vqvae_flow
 Device: two CPU cores.
-Time and memory: some 6 min by its rate of 53 clips/s on quiet cores. Memory was not measured.
+Time and memory: about 6 min, from 53 clips/s on idle cores. Memory was not measured.
 Score: PSNR 26.6 dB over 64 evaluation clips, on which 97 % of the codes are in use, run to its end on an H200 (26.5
     with model.flows.scale); vqvae.py:prior has 26.9.
 Samples: none, since a tokenizer has no prior; reconstructions beside the originals are in the report.

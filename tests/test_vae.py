@@ -95,7 +95,7 @@ def test_the_weight_of_the_kl_warms_up_free_nats_cost_the_same_and_features_coun
     np.testing.assert_allclose(metrics["nll"] / VALUES, 0.5 * moment + 0.5 * math.log(2 * math.pi), rtol=1e-5)
 
 
-def test_samples_do_not_depend_on_their_neighbours_but_on_the_key() -> None:
+def test_samples_do_not_depend_on_their_neighbors_but_on_the_key() -> None:
     method, state, _ = started()
     sample, keys = jax.jit(method.sample), jax.random.split(jax.random.key(1), 3)
     drawn = sample(state, {}, keys)
