@@ -53,10 +53,11 @@ class Profile(struct.PyTreeNode):
 class Evaluated(NamedTuple):
     """What an `eval_step` returns about each of B examples.
 
-    scalars: {name: [B]}, averaged over the evaluation set.
-    counts: {name: int [B,K]}, summed to a histogram.
-    profiles: {name: Profile}, averaged by entry over the examples that are not nan there.
-    panels: {name: video [B,T,H,W,C]}, drawn side by side in this order, the original included.
+    Attributes:
+      scalars: {name: [B]}, averaged over the evaluation set.
+      counts: {name: int [B,K]}, summed to a histogram.
+      profiles: {name: Profile}, averaged by entry over the examples that are not nan there.
+      panels: {name: video [B,T,H,W,C]}, drawn side by side in this order, the original included.
     """
 
     scalars: Metrics
@@ -95,21 +96,22 @@ def own_labels(batch: Batch) -> jax.Array | None:
 class Method(NamedTuple):
     """What `make(config, axis_name)` of a method's module returns; all are pure and independent of the loop.
 
-    init: (key, batch) -> TrainState.
-    train_step: (state, batch) -> (TrainState, metrics); metrics are scalars.
-    eval_step: (state, batch, key) -> Evaluated.
-    sample: (state, batch, keys) -> video [B,T,H,W,C] in [-1, 1]; the batch holds conditions only, and each video is
-      drawn from its own of the B keys, so that it does not depend on the videos beside it. None: the method generates
-      no videos.
-    reconstruct: (state, batch) -> video [B,T,H,W,C] in [-1, 1] to compare with `batch["truth"]`, where there is one, or
-      else `batch["video"]` (see `heldout.has_truth`); None: there is none.
-    asked: batch -> the labels [B] that what `sample` or `reconstruct` makes should show, where there are any.
-    translation: how videos of any size and length are translated; None: the method translates none.
-    frozen: {player: its part of the config, see `jaxvid.pretrained`} of the players that are loaded and not trained.
-    warnings: an evaluation's averages, by name -> sentences about what looks wrong.
-    headline: names of the metrics that the progress line shows.
-    tokens_per_frame: how many tokens `sample` draws for a frame of video; 0: it draws none.
-    training_only: names in `TrainState.extra` that `train_step` alone reads; an exported run is without them.
+    Attributes:
+      init: (key, batch) -> TrainState.
+      train_step: (state, batch) -> (TrainState, metrics); metrics are scalars.
+      eval_step: (state, batch, key) -> Evaluated.
+      sample: (state, batch, keys) -> video [B,T,H,W,C] in [-1, 1]; the batch holds conditions only, and each video is
+        drawn from its own of the B keys, so that it does not depend on the videos beside it. None: the method generates
+        no videos.
+      reconstruct: (state, batch) -> video [B,T,H,W,C] in [-1, 1] to compare with `batch["truth"]`, where there is one,
+        or else `batch["video"]` (see `heldout.has_truth`); None: there is none.
+      asked: batch -> the labels [B] that what `sample` or `reconstruct` makes should show, where there are any.
+      translation: how videos of any size and length are translated; None: the method translates none.
+      frozen: {player: its part of the config, see `jaxvid.pretrained`} of the players that are loaded and not trained.
+      warnings: an evaluation's averages, by name -> sentences about what looks wrong.
+      headline: names of the metrics that the progress line shows.
+      tokens_per_frame: how many tokens `sample` draws for a frame of video; 0: it draws none.
+      training_only: names in `TrainState.extra` that `train_step` alone reads; an exported run is without them.
     """
 
     init: Callable[[jax.Array, Batch], TrainState]

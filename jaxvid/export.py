@@ -1,7 +1,7 @@
 """Exports a run to give away: config, parameters, scores, report and a model card, without what only training needs.
 
-python -m jaxvid.export --workdir runs/acgan --output acgan
-python -m jaxvid.export --workdir runs/acgan --output hf://user/acgan --license apache-2.0
+    python -m jaxvid.export --workdir runs/acgan --output acgan
+    python -m jaxvid.export --workdir runs/acgan --output hf://user/acgan --license apache-2.0
 
 Whatever takes --workdir reads the result: a folder, or hf://user/acgan. In Python:
 

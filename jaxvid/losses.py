@@ -95,9 +95,10 @@ def sum_by_example(values: jax.Array) -> jax.Array:
 class Likelihood(NamedTuple):
     """p(x | z) of a VAE, from what its decoder gives.
 
-    nll: (output, video [B,T,H,W,C] in [-1, 1], logarithm of the scale []) -> nats [B].
-    mean: output -> video about [-1, 1].
-    power: of the absolute error; its mean is the likeliest scale to that power. 0 where the scale is 1.
+    Attributes:
+      nll: (output, video [B,T,H,W,C] in [-1, 1], logarithm of the scale []) -> nats [B].
+      mean: output -> video about [-1, 1].
+      power: of the absolute error; its mean is the likeliest scale to that power. 0 where the scale is 1.
     """
 
     nll: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]

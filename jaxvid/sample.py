@@ -1,9 +1,9 @@
 """Makes videos with the newest checkpoint of a run, and writes them as pictures and as an array.
 
-python -m jaxvid.sample --workdir runs/acgan --num 16 --seed 0 --label square_left
-python -m jaxvid.sample --workdir runs/gan_text --num 16 --text "a red square moves left"
-python -m jaxvid.sample --workdir runs/vqvae --mode reconstruct --video PATH
-python -m jaxvid.sample --workdir runs/vae --mode interpolate --video PATH --video PATH
+    python -m jaxvid.sample --workdir runs/acgan --num 16 --seed 0 --label square_left
+    python -m jaxvid.sample --workdir runs/gan_text --num 16 --text "a red square moves left"
+    python -m jaxvid.sample --workdir runs/vqvae --mode reconstruct --video PATH
+    python -m jaxvid.sample --workdir runs/vae --mode interpolate --video PATH --video PATH
 
 In Python:
 

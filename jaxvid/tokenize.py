@@ -1,7 +1,7 @@
 """Caches the tokens of a dataset's training clips, for priors that train on more videos than they can encode each time.
 
-python -m jaxvid.tokenize --workdir runs/vqvae_prior --output DIR
-python -m jaxvid.main --config transformer --config.data.tokens=DIR
+    python -m jaxvid.tokenize --workdir runs/vqvae_prior --output DIR
+    python -m jaxvid.main --config transformer --config.data.tokens=DIR
 
 The data are those that the tokenizer was trained on, or others of the same size.
 """

@@ -19,11 +19,12 @@ Tree = TypeVar("Tree")
 class Tokenizer(NamedTuple):
     """A trained tokenizer as pure functions of its state; `tokenizer(config)` of its method's module makes it.
 
-    grid: frames, rows and columns of tokens.
-    factors: of frames, rows and columns of pixels to those of tokens.
-    digits: of a token, the fastest first; their product is the number of codes.
-    encode: (state, video [B,T,H,W,3] in [-1, 1]) -> tokens int [B,t,h,w].
-    decode: (state, tokens [B,t,h,w]) -> video in [-1, 1]; of any t.
+    Attributes:
+      grid: frames, rows and columns of tokens.
+      factors: of frames, rows and columns of pixels to those of tokens.
+      digits: of a token, the fastest first; their product is the number of codes.
+      encode: (state, video [B,T,H,W,3] in [-1, 1]) -> tokens int [B,t,h,w].
+      decode: (state, tokens [B,t,h,w]) -> video in [-1, 1]; of any t.
     """
 
     grid: Grid

@@ -1,6 +1,6 @@
 """Translates videos and images of any size and length with the newest checkpoint of a run.
 
-python -m jaxvid.translate --workdir runs/cyclegan --input PATH --to B --output DIR
+    python -m jaxvid.translate --workdir runs/cyclegan --input PATH --to B --output DIR
 
 PATH is a video, an image, or a folder of either, in which numbered images are one video (unless the run was trained
 on images). Every frame becomes one frame. Images come back under their own names; anything else, animations too, as

@@ -40,9 +40,10 @@ class Known(NamedTuple):
 class Context(NamedTuple):
     """What all places depend on, beside the tokens before them.
 
-    places: [B,t,h,w,W], or [1,t,h,w,W]: where a place is, what is known there, and what happens in its frame.
-    vector: [B,F].
-    words, mask: [B,L,F] and bool [B,L], or None without texts. The first word is always there.
+    Attributes:
+      places: [B,t,h,w,W], or [1,t,h,w,W]: where a place is, what is known there, and what happens in its frame.
+      vector: [B,F].
+      words, mask: [B,L,F] and bool [B,L], or None without texts. The first word is always there.
     """
 
     places: jax.Array
