@@ -17,6 +17,7 @@ import pytest
 from conftest import QUICK, ROOT
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from packaging.requirements import Requirement
 
 pytestmark = pytest.mark.xdist_group("colab")  # one worker: they share compiled programs
 NOTEBOOKS = {path.stem: nbformat.read(path, 4) for path in sorted((ROOT / "colab").glob("*.ipynb"))}
@@ -79,17 +80,17 @@ TPU, GPU = {"numpy": "2.1.3", "libtpu": "0.0.20"}, {"numpy": "2.0.2", "jax-cuda1
 
 
 @pytest.mark.parametrize(
-    "installed, gpu, backend, package",
+    "installed, gpu, backend, extra",
     [
-        (TPU, False, "tpu", "jaxvid[tpu]"),
-        (GPU, True, "gpu", "jaxvid[cuda12]"),
-        (GPU, False, "cpu", "jaxvid"),  # an image with the plugin on a machine without a card
-        ({"numpy": "2.0.2"}, False, "cpu", "jaxvid"),
+        (TPU, False, "tpu", "tpu"),
+        (GPU, True, "gpu", "cuda12"),
+        (GPU, False, "cpu", ""),  # an image with the plugin on a machine without a card
+        ({"numpy": "2.0.2"}, False, "cpu", ""),
     ],
 )
 @pytest.mark.parametrize("host", ["colab", "kaggle"])
 def test_the_set_up_installs_for_the_accelerator_and_keeps_numpy(
-    monkeypatch, host: str, installed: dict[str, str], gpu: bool, backend: str, package: str
+    monkeypatch, host: str, installed: dict[str, str], gpu: bool, backend: str, extra: str
 ) -> None:
     machine = Machine(monkeypatch, installed, backend, gpu)
     if host == "colab":
@@ -97,7 +98,11 @@ def test_the_set_up_installs_for_the_accelerator_and_keeps_numpy(
     else:
         monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
     numpy = f"numpy=={installed['numpy']}"
-    assert machine.set_up() == [[sys.executable, "-m", "pip", "install", "--quiet", package, numpy]]
+    ((*pip, package, pinned),) = machine.set_up()
+    assert (pip, pinned) == ([sys.executable, "-m", "pip", "install", "--quiet"], numpy)
+    requirement = Requirement(package)
+    assert (requirement.name, requirement.extras) == ("jaxvid", {extra} - {""})
+    assert requirement.url == "git+https://github.com/jaxvid/jaxvid"
 
 
 def test_the_set_up_refuses_an_accelerator_that_jax_does_not_see(monkeypatch) -> None:
