@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import traceback
 from collections.abc import Callable, Mapping
 from importlib.machinery import SourceFileLoader
@@ -35,19 +36,24 @@ MAY_CHANGE = (
     "sample",
 )
 
+# Of the fields that all recipes share, what a value of another type is answered with.
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a tuple"}
+WORKERS = 16  # processes that load data, at most, for each core
+
 AT_LEAST_ONE = (
     *("data.frames", "data.resolution", "data.stride", "train.steps", "train.batch_size", "train.log_every"),
     *("train.save_every", "train.keep", "eval.every", "eval.examples", "eval.videos"),
 )
 
 
-def recipe(name: str) -> ConfigDict:
+def recipe(name: str | os.PathLike[str]) -> ConfigDict:
     """The config of a recipe: of jaxvid's by name, "vqvae:tiny", or of any file, "configs/vqvae.py:tiny".
 
     What stands behind the colon is the variant, one of the recipe's `VARIANTS`; without one it is the default.
 
     Raises ValueError, in one sentence: there is no such recipe or variant, or the recipe fails.
     """
+    name = os.fspath(name)
     path, module = recipe_path(name), recipe_module(name)
     if not callable(getattr(module, "get_config", None)):
         raise ValueError(f"--config {path} is no recipe: it has no function get_config(variant).")
@@ -65,7 +71,7 @@ def recipes() -> dict[str, str]:
 
 def recipe_path(name: str) -> str:
     """The path of the file of a recipe, whatever its variant. Raises ValueError where there is none."""
-    known, path = recipes(), name.partition(":")[0]
+    known, path = recipes(), os.path.expanduser(name.partition(":")[0])
     if path in known or Path(path).is_file():
         return known.get(path, path)
     near = nearest(Path(path).stem, known)
@@ -101,11 +107,11 @@ def _attempted(path: str, work: Callable[[], Result]) -> Result:
     try:
         return work()
     except SyntaxError as error:
-        where = f"line {error.lineno}, {error.msg}"
-        raise ValueError(f"--config {error.filename} is no recipe in Python: {where}.") from error
+        where = f"line {error.lineno}, {error.msg}" if error.lineno else error.msg
+        raise ValueError(f"--config {error.filename or path} is no recipe in Python: {where}.") from error
     except ValueError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         where = f", line {lines[-1]}," if lines else ""
         what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(" .:")
@@ -196,14 +202,30 @@ def condition(on: tuple[str, ...] = (), **fields: Any) -> ConfigDict:
     return options
 
 
+def check_fields(config: ConfigDict) -> None:
+    """Raises ValueError for what is no config, or where one of the fields of `base` is missing or of another type."""
+    if not isinstance(config, ConfigDict):
+        raise ValueError(f'config is a {type(config).__name__}, expected what jaxvid.config.recipe("vqvae") returns.')
+    fields = flatten(config)
+    for field, default in {"method": "vqvae", **flatten(base())}.items():
+        value, kind = fields.get(field), type(default)
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            found = f"is {abbreviated(value)}" if field in fields else "is missing"
+            raise ValueError(
+                f"{field} {found} in the config, expected {KINDS[kind]} such as {default!r}: begin a recipe with "
+                "jaxvid.config.base(), and set its fields."
+            )
+
+
 def check(config: ConfigDict, devices: int) -> None:
     """Raises ValueError for what cannot work on this many devices, before anything is built."""
     fields = flatten(config)
     for field in AT_LEAST_ONE:
-        if fields[field] < 1:
-            raise ValueError(f"{field} is {fields[field]}, expected at least 1.")
-    if config.train.workers < 0:
-        raise ValueError(f"train.workers is {config.train.workers}, expected 0 (threads alone) or more.")
+        if not 1 <= fields[field] < 2**31:
+            raise ValueError(f"{field} is {fields[field]}, expected at least 1 and below 2^31.")
+    most = WORKERS * (os.cpu_count() or 1)
+    if not 0 <= config.train.workers <= most:
+        raise ValueError(f"train.workers is {config.train.workers}, expected 0 (threads alone) to {most} here.")
     if not 0 <= config.train.seed < 2**32:
         raise ValueError(f"train.seed is {config.train.seed}, expected at least 0 and below 2^32.")
     if config.train.shard and config.train.parallel == "pmap":

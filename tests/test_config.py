@@ -47,7 +47,9 @@ def test_a_run_from_before_a_field_of_its_condition_has_its_default() -> None:
     [
         ("train.steps", 0, "train.steps is 0"),
         ("train.batch_size", 12, "12 is not divisible by the 8 devices; 16"),
+        ("train.steps", 2**31, "train.steps is 2147483648, expected at least 1 and below"),
         ("train.workers", -1, "train.workers is -1"),
+        ("train.workers", 10**5, r"train.workers is 100000, expected 0 \(threads alone\) to \d+ here"),
         ("data.holdout", 1.0, "data.holdout is 1.0"),
         ("data.fps", -1.0, "data.fps is -1.0"),
         ("eval.examples", 0, "eval.examples is 0"),
@@ -59,6 +61,42 @@ def test_sizes_that_cannot_work_are_said(field: str, value: float, sentence: str
     config[section][name] = value
     with pytest.raises(ValueError, match=sentence):
         config_lib.check(config, devices=8)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("method", None, "method is None in the config, expected a text such as 'vqvae'"),
+        (
+            "train.steps",
+            None,
+            "train.steps is None in the config, expected a whole number such as 1000: begin a recipe",
+        ),
+        ("train.steps", 2.5, "train.steps is 2.5 in"),
+        ("train.steps", True, "train.steps is True in"),
+        ("data.frames", "16", "data.frames is '16' in"),
+        ("eval.metrics", "fvd", r"eval.metrics is 'fvd' in the config, expected a tuple such as \(\)"),
+        ("data", "videos", "data.attributes is missing in the config"),
+    ],
+)
+def test_a_shared_field_that_is_missing_or_of_another_type_is_said(field: str, value: object, sentence: str) -> None:
+    config = config_lib.base()
+    config.method, config.data.fps = "vqvae", 8
+    config_lib.check_fields(config)
+    with config.ignore_type():
+        config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=sentence):
+        config_lib.check_fields(config)
+
+
+def test_what_is_no_config_is_said() -> None:
+    for what, sentence in (
+        ("vqvae:tiny", "config is a str"),
+        ({"method": "vqvae"}, "config is a dict"),
+        (None, "None"),
+    ):
+        with pytest.raises(ValueError, match=f'{sentence}.*, expected what jaxvid.config.recipe."vqvae"'):
+            config_lib.check_fields(what)
 
 
 def test_the_nearest_field_shares_its_last_name_first() -> None:

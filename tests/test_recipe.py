@@ -125,6 +125,8 @@ HEAD = "from jaxvid import config\n\n\ndef get_config(variant=''):\n    c = conf
         ("    import nowhere\n", "fails with ModuleNotFoundError: No module named 'nowhere'"),
         ("    return c.train.step\n", "fails with AttributeError"),
         ("    raise RuntimeError('a\\nb')\n", "fails with RuntimeError: a b"),
+        ("    raise SystemExit(3)\n", "line 6, is a recipe that fails with SystemExit: 3"),
+        ("    '\0'\n", r"recipe\.py is no recipe in Python: .*null bytes"),
         ("    return None\n", "whose get_config returns no ConfigDict"),
         ("    raise ValueError('Choose one.')\n", "^Choose one.$"),
         ("    c.data.frames = (\n", "is no recipe in Python: line"),
@@ -175,7 +177,10 @@ def test_a_recipe_has_a_name_wherever_one_stands(tmp_path: Path, monkeypatch) ->
     assert config_lib.recipe("vqvae:prior").to_dict() == by_path
     assert config_of(name="vqvae:tiny").to_dict() == config_of(name=str(ROOT / TINY)).to_dict()
     (tmp_path / "vqvae.py").write_text(f"{HEAD}    c.mine = True\n    return c\n")
-    assert config_lib.recipe("vqvae.py").mine and "mine" not in config_lib.recipe("vqvae")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("vqvae.py", Path("vqvae.py"), "~/vqvae.py"):
+        assert config_lib.recipe(name).mine
+    assert "mine" not in config_lib.recipe("vqvae")
 
 
 @pytest.mark.parametrize(
