@@ -23,6 +23,7 @@ from jaxvid import conditions, data, parallel, pretrained, processes
 from jaxvid import config as config_lib
 from jaxvid.cache import Cache
 from jaxvid.checkpoint import Checkpointer, abstract_state, described, placed, verify
+from jaxvid.command import STOPPED
 from jaxvid.core import Method, Metrics, TrainState, find_method, in_32_bits, make_method
 from jaxvid.evaluate import suite
 from jaxvid.evaluate.heldout import Scorer, evaluate, has_truth, make_eval
@@ -54,6 +55,14 @@ class Interrupted(Exception):
     def _render_traceback_(self) -> list[str]:
         """The lines that IPython prints instead of a traceback: an interrupted cell has not failed."""
         return [f"Stopped after step {self.step}, which is saved; running the cell again resumes there."]
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C came outside of the loop, where nothing is to be saved, or came again."""
+
+    def _render_traceback_(self) -> list[str]:
+        """As that of Interrupted."""
+        return [str(self)]
 
 
 class Job(NamedTuple):
@@ -137,6 +146,16 @@ def check_alike(config: ConfigDict, sources: Mapping[str, data.Source]) -> None:
             )
 
 
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Raises Stopped in place of KeyboardInterrupt."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(STOPPED) from None
+
+
+@stoppable()
 @in_32_bits
 def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     """Trains, evaluates and saves until `config.train.steps`, resuming from the newest checkpoint in `workdir`.
@@ -152,7 +171,10 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
       ValueError: the config or the data cannot work, or `workdir` is in use, or holds a run with another config.
       NotFinite: a metric was not finite.
       Interrupted: a signal came.
+      Stopped, a KeyboardInterrupt: Ctrl-C came before the first step, or a second time.
     """
+    data.leave_if_rerun()
+    config_lib.check_fields(config)
     workdir = Path(local_path(workdir))
     refuse_exported(workdir)
     job = prepare(pretrained.recall(config, workdir))

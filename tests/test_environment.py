@@ -1,6 +1,7 @@
 """Environments that people have: other variables, no home, small disks and memories, terminals that go away."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from jaxvid import checkpoint, config, data, files, parallel, processes, recorde
 from jaxvid import run as run_lib
 from jaxvid import train as train_lib
 from jaxvid.core import make_method
+from jaxvid.data import pipeline
 from jaxvid.data.synthetic import Synthetic
 from jaxvid.main import main
 from jaxvid.methods import vqvae
@@ -273,14 +275,14 @@ def test_waiting_for_data_is_said_once_with_the_way_out(tmp_path: Path, monkeypa
 
 
 class Deadly(Synthetic):
-    """A source whose reader dies of a signal."""
+    """A source whose reader dies of a signal, or ends with the exit code below 0."""
 
     def __init__(self, number: int):
         super().__init__(8, 16)
         self.number = number
 
     def __getitem__(self, index: int):
-        os.kill(os.getpid(), self.number)
+        os.kill(os.getpid(), self.number) if self.number > 0 else os._exit(-self.number)
 
 
 @pytest.mark.parametrize(
@@ -288,13 +290,37 @@ class Deadly(Synthetic):
     [
         (signal.SIGBUS, ("/dev/shm", "--shm-size=8g", "train.workers=0")),
         (signal.SIGKILL, ("SIGKILL", "want of memory", "lower train.workers")),
+        (-pipeline.UNGUARDED, ("run your script too", 'put that part under `if __name__ == "__main__":`')),
     ],
 )
-def test_a_worker_that_dies_is_a_sentence(number: signal.Signals, words: tuple[str, ...]) -> None:
+def test_a_worker_that_dies_is_a_sentence(number: int, words: tuple[str, ...]) -> None:
     with data.train_batches(Deadly(number), 2, 16, seed=0, workers=1) as batches:
         with pytest.raises(ValueError) as error:
             next(batches)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+def test_a_worker_that_runs_the_script_of_its_user_ends_where_it_trains(tmp_path: Path, monkeypatch) -> None:
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(SystemExit, match=str(pipeline.UNGUARDED)):
+        train(small(), tmp_path / "run")
+    with pytest.raises(SystemExit, match=str(pipeline.UNGUARDED)):
+        data.train_batches(Synthetic(8, 16), 2, 16, seed=0, workers=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupt_before_the_first_step_is_a_line_in_a_notebook(tmp_path: Path, monkeypatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_lib, "prepare", interrupted)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        train(small(), tmp_path)
+    assert stopped.value._render_traceback_() == ["Stopped; what was written before stays."]
 
 
 def test_a_frozen_player_without_its_sha256_is_a_sentence() -> None:

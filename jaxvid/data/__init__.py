@@ -18,6 +18,7 @@ from jaxvid.data.pipeline import (
     eval_batches,
     first_clip,
     is_paired,
+    leave_if_rerun,
     train_batches,
 )
 from jaxvid.names import choice, left_out
@@ -29,6 +30,7 @@ __all__ = [
     "eval_batches",
     "first_clip",
     "is_paired",
+    "leave_if_rerun",
     "make_source",
     "train_batches",
 ]

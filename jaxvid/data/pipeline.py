@@ -7,6 +7,7 @@ worker processes nor on the number of hosts, and a run resumes at step k without
 import contextlib
 import functools
 import hashlib
+import multiprocessing
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ from jaxvid.data.augment import center_crop, random_crop
 
 Clip = dict[str, np.ndarray]
 
+UNGUARDED = 75  # exit code of a worker process that began to run the script of its user
 ATTEMPTS = 16  # clips tried for one row of a batch before a source counts as broken
 
 
@@ -230,6 +232,7 @@ def _batches(reader: "_Reader", start: int, workers: int, threads: int | None) -
     stop = 2**62 if reader.examples is None else -(-reader.examples // batch_size) * rows
     clips = grain.MapDataset.range(start * rows, stop).map(reader.clip_at)
     stack = functools.partial(_stack, name=source.summary())
+    leave_if_rerun()
     if workers == 0:
         threads = min(16, 2 * (os.cpu_count() or 1)) if threads is None else threads
         # Threads share the clips of a batch: memory is about three batches for any number of threads.
@@ -264,15 +267,32 @@ def _ignoring_interrupts(batches: Iterable[Clip], several: bool) -> Iterator[Cli
         yield first
         yield from iterator
     except RuntimeError as error:
-        if not (died := re.search(r"Worker process was terminated unexpectedly with exit code -(\d+)", str(error))):
+        if not (ended := re.search(r"Worker process was terminated unexpectedly with exit code (-?\d+)", str(error))):
             raise
-        raise ValueError(_why_a_worker_died(int(died[1]))) from error
+        raise ValueError(_why_a_worker_ended(int(ended[1]))) from None
     finally:
         iterator.close()
 
 
-def _why_a_worker_died(number: int) -> str:
-    name = signal.Signals(number).name
+def leave_if_rerun() -> None:
+    """Ends a worker process that runs the script of its user, as it does on its way where nothing guards the script.
+
+    It would train by itself, and start workers of its own. The process that started it says so.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # what multiprocessing itself asks
+        os._exit(UNGUARDED)
+
+
+def _why_a_worker_ended(code: int) -> str:
+    """The sentence for an exit code, which is negative after a signal."""
+    if code == UNGUARDED:
+        return (
+            "worker processes of the data run your script too, up to where it trains: put that part under "
+            '`if __name__ == "__main__":`, or set train.workers=0.'
+        )
+    if code >= 0:
+        return f"a worker process of the data ended with exit code {code}, and said why: train.workers=0 needs none."
+    number, name = -code, signal.Signals(-code).name
     if number == signal.SIGBUS:
         return (
             f"a worker process of the data died of {name}: /dev/shm, which workers pass batches through, is full, "
