@@ -31,6 +31,8 @@ class NotLocal(ValueError, argparse.ArgumentTypeError):
 
 def local_path(path: str | Path) -> str:
     """A path with its `~` expanded; the `type` of options that take paths. Raises NotLocal for a URL such as gs://x."""
+    if not str(path):
+        raise NotLocal("an empty path names no file and no folder: write one")
     if scheme := re.match(r"(\w{2,}):/+", str(path)):  # two letters and more: not the drive of C:/
         raise NotLocal(f"{path} is no path of this machine, and {scheme[1]}:// is not supported: mount it, or copy it")
     expanded = os.path.expanduser(path)

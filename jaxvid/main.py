@@ -99,6 +99,11 @@ def start_jax(distributed: bool) -> None:
         variables = (os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID"))
         try:
             processes, number = (int(value) if value else None for value in variables)
+            address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
+            if address and address.rpartition(":")[2] not in map(str, range(1, 2**16)):
+                raise ValueError(f"JAX_COORDINATOR_ADDRESS is {address}, without a port of 1 to 65535")
+            # It ends this process by itself then, with a stack trace of C++.
+            print("Looking for the other processes; JAX gives up after 5 minutes.", file=sys.stderr, flush=True)
             jax.distributed.initialize(num_processes=processes, process_id=number)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
@@ -143,7 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parallel.keep_memory()
         start_jax(values.distributed)
         with processes.together(ending, alike=(Interrupted, NotFinite)):
-            train(config, values.workdir or config_lib.default_workdir(values.config))
+            workdir = config_lib.default_workdir(values.config) if values.workdir is None else values.workdir
+            train(config, workdir)
     except BaseException as error:
         code, sentence = ending(error)
         print(sentence, file=sys.stderr)

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxvid.files import load_array, open_array, replacing, write_json
+from jaxvid.files import NotLocal, load_array, local_path, open_array, replacing, write_json
 
 
 def test_replacing_keeps_the_old_file_when_the_block_fails(tmp_path):
@@ -21,6 +21,11 @@ def test_replacing_keeps_the_old_file_when_the_block_fails(tmp_path):
     with replacing(path) as temporary:
         temporary.write_text("new")
     assert [p.read_text() for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_an_empty_path_is_no_folder():
+    with pytest.raises(NotLocal, match="an empty path names no file and no folder"):
+        local_path("")
 
 
 def test_json_and_arrays_are_read_as_they_were_written(tmp_path):

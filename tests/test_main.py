@@ -165,6 +165,25 @@ def test_a_loss_that_is_not_finite_stops_the_run(environment, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("localhost", "JAX_COORDINATOR_ADDRESS is localhost, without a port"),
+        ("localhost:", "without a port"),
+        ("localhost:99999", "without a port of 1 to 65535"),
+        ("localhost:1234", "other processes .*: outside of Slurm, .* set JAX_COORDINATOR_ADDRESS=HOST:PORT"),
+    ],
+)
+def test_processes_that_are_not_described_are_one_sentence(address: str, sentence: str, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: [][0])  # what JAX itself ends with
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", address)
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2" if address != "localhost:1234" else "x")
+    monkeypatch.chdir(ROOT)
+    assert main(["main", *RECIPE, "--distributed"]) == 2
+    output = capsys.readouterr().err
+    assert re.search(sentence, output) and output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--config", "configs/vqvea.py"], "--config configs/vqvea.py is no recipe and no file"),
@@ -191,6 +210,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(environment, tmp_path: Path) ->
         ([*RECIPE, "--config.method=vqgan"], "method"),
         ([*RECIPE, "--workdir", "README.md/run"], "README.md"),
         ([*RECIPE, "--workdir=gs://bucket/run"], "gs:// is not supported"),
+        ([*RECIPE, "--workdir="], "an empty path names no file and no folder"),
     ],
 )
 def test_what_cannot_work_is_said_in_a_sentence(arguments: list[str], sentence: str, monkeypatch, capsys) -> None:
