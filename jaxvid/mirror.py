@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxvid import config as config_lib
-from jaxvid.files import local_path, replacing
+from jaxvid.files import local_path, replacing, writing
 
 CHECKPOINTS = ("checkpoints", "damaged_checkpoints")  # folders that are not copied file by file
 
@@ -23,9 +23,12 @@ def mirrored(workdir: str | Path, target: str | Path, every: float = 60.0) -> It
     go on from the newest checkpoint of the copy. Checkpoints are copied once they are finished, each whole or not at
     all, and leave the copy when the run has deleted them. A copy that fails, as a drive may, is no more than a warning.
 
-    Raises ValueError where `target` holds a run with another config, or has come further than `workdir`.
+    Raises ValueError where one lies in the other, or `target` holds a run with another config, or has come further than
+    `workdir`. Raises OSError where `target` cannot be made.
     """
     workdir, target = Path(local_path(workdir)), Path(local_path(target))
+    if any(a.resolve().is_relative_to(b.resolve()) for a, b in ((workdir, target), (target, workdir))):
+        raise ValueError(f"{target} and {workdir} lie one in the other: name another target for the copy.")
     if not workdir.exists() and target.exists():
         copy_run(target, workdir)
     saved = [json.loads(file.read_text()) for folder in (target, workdir) if (file := folder / "config.json").is_file()]
@@ -38,6 +41,8 @@ def mirrored(workdir: str | Path, target: str | Path, every: float = 60.0) -> It
             f"{target} holds a run at step {there}, and {workdir} one at step {here}: delete {workdir} to go on from "
             f"step {there}, or name another target."
         )
+    with writing(target):  # a target that never works is said before the hours of training
+        target.mkdir(parents=True, exist_ok=True)
     ended = threading.Event()
 
     def work() -> None:

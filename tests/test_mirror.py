@@ -67,6 +67,27 @@ def test_a_lost_run_comes_back_from_its_copy(tmp_path):
         assert files(run) == before
 
 
+@pytest.mark.parametrize("target", ["run", "run/copy", ".", "run/../run/copy"])
+def test_a_copy_and_its_run_lie_apart(target, tmp_path):
+    write(tmp_path / "run", 10)
+    before = files(tmp_path)
+    with (
+        pytest.raises(ValueError, match="lie one in the other"),
+        mirrored(tmp_path / "run", tmp_path / target, every=0.01),
+    ):
+        time.sleep(0.1)
+    assert files(tmp_path) == before
+
+
+def test_a_place_that_is_none_is_said_before_the_run_begins(tmp_path):
+    (tmp_path / "drive").touch()
+    with (
+        pytest.raises(OSError, match="drive/run could not be written"),
+        mirrored(tmp_path / "run", tmp_path / "drive/run"),
+    ):
+        raise AssertionError("it began")
+
+
 def test_a_copy_that_has_come_further_is_not_replaced(tmp_path):
     run, copy = tmp_path / "run", tmp_path / "copy"
     write(run, 10)
