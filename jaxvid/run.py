@@ -92,7 +92,7 @@ def load(workdir: str | Path) -> Run:
     config = saved_config(workdir)
     try:
         described = json.loads((workdir / "batch.json").read_text())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise FileNotFoundError(
             f"{workdir} has no batch.json: put back that of the run, or export it again."
         ) from error
@@ -100,12 +100,18 @@ def load(workdir: str | Path) -> Run:
         raise ValueError(f"batch.json in {workdir} is damaged: {error}.") from error
     try:
         method = make_method(config)
+        abstract = checkpoint.abstract_state(method, described)
+    except (TypeError, AttributeError, LookupError) as error:
+        why = str(error).partition("\n")[0][:160].rstrip(".")
+        raise ValueError(
+            f"config.json or batch.json in {workdir} is damaged ({type(error).__name__}: {why}): put back what it was, "
+            "or export it again."
+        ) from error
     except ValueError as error:
         raise ValueError(
             f"config.json in {workdir} is not for this version of jaxvid: {error} Use the version that wrote it, or "
             "train anew."
         ) from error
-    abstract = checkpoint.abstract_state(method, described)
     if share.exported(workdir):
         state = share.read_arrays(workdir / share.ARRAYS, share.sampled(abstract, method))
     elif (restored := checkpoint.restore_newest(workdir, abstract)) is not None:

@@ -167,7 +167,11 @@ def _fill(output: Path, job: Export, name: str) -> None:
     write_arrays(output / ARRAYS, job.state)
     picture = _write_media(output, job.folder, fields, step) if job.media else ""
     facts = Facts(name, config_lib.from_dict(fields), scores, data, picture, job.license)
-    (output / "README.md").write_text(card(facts, job.method, job.state), encoding="utf-8")
+    try:
+        text = card(facts, job.method, job.state)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise ValueError(f"scores.json or data.json in {job.folder} is damaged: delete it.") from error
+    (output / "README.md").write_text(text, encoding="utf-8")
 
 
 def public(value: Any, field: str = "") -> Any:
@@ -229,10 +233,10 @@ def _write_media(output: Path, folder: Path, fields: Mapping[str, Any], step: in
     if report.is_file():
         settings = {name: config_lib.abbreviated(value) for name, value in config_lib.flatten(fields).items()}
         title = f"{fields['method']} on {fields['data']['name']} {fields['data']['path']}".strip()
-        page = published(report.read_text(encoding="utf-8"), title, settings)
+        page = published(report.read_text(encoding="utf-8", errors="replace"), title, settings)
         (output / report.name).write_text(page, encoding="utf-8")
     stems = {path.with_suffix("") for path in (folder / "samples").glob("step_*.gif")}
-    stems = {stem for stem in stems if int(stem.name[5:]) <= step}
+    stems = {stem for stem in stems if stem.name[5:].isdecimal() and int(stem.name[5:]) <= step}
     if not stems:
         return ""
     (output / "samples").mkdir()
@@ -244,7 +248,7 @@ def _write_media(output: Path, folder: Path, fields: Mapping[str, Any], step: in
 def embeddings_in(folder: Path, config: ConfigDict) -> ConfigDict:
     """The config of a run, where `condition.embeddings` of an exported one names the file in its folder."""
     if exported(folder) and (config.get("condition") or {}).get("embeddings"):
-        config.condition.embeddings = str(folder / config.condition.embeddings)
+        config.condition.embeddings = str(folder / EMBEDDINGS)  # whatever it says: nothing outside is read
     return config
 
 
@@ -290,7 +294,7 @@ def read_arrays(path: Path, abstract: TrainState) -> TrainState:
             arrays = {name: file.get_tensor(name) for name in file.keys()}
     except Exception as error:  # of safetensors, whose errors are no subclass of any other
         raise ValueError(f"{path} is damaged ({error}): {again}.") from error
-    if "sha256" not in about:
+    if not isinstance(about, dict) or "sha256" not in about:
         raise ValueError(f"{path} was not written by jaxvid.run.export: {again}.")
     if about["sha256"] != _digest(arrays):
         raise ValueError(f"{path} is not what was exported (its SHA-256 differs): {again}.")

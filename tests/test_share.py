@@ -196,10 +196,33 @@ def test_damage_is_one_sentence_that_names_the_file(place: Path, tmp_path: Path)
     file.unlink()
     with pytest.raises(FileNotFoundError, match="has no checkpoint yet, and no model.safetensors of an exported run"):
         run_lib.load(copy)
+    safetensors.numpy.save_file({"x": np.zeros(2)}, file, {"jaxvid": "5"})
+    with pytest.raises(ValueError, match="model.safetensors was not written by jaxvid.run.export"):
+        run_lib.load(copy)
     file.write_bytes(whole)
+    for text in ("[]", '{"video": 5}', '{"video": [[8], "no"]}'):
+        (copy / "batch.json").write_text(text)
+        with pytest.raises(ValueError, match=r"config.json or batch.json in .*copy is damaged \(.*: put back"):
+            run_lib.load(copy)
     (copy / "batch.json").unlink()
     with pytest.raises(FileNotFoundError, match="copy has no batch.json: put back"):
         run_lib.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [('"method": "vqvae"', '"method": 5'), ('"width": 16', '"width": "x"'), ('"frames": 8', '"frames": "x"')],
+)
+def test_a_config_that_makes_no_model_is_one_sentence(was: str, now: str, place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "vqvae", tmp_path / "copy")
+    path = tmp_path / "copy" / "config.json"
+    assert was in path.read_text()
+    path.write_text(path.read_text().replace(was, now))
+    with pytest.raises(
+        ValueError, match=r"config.json or batch.json in .*copy is damaged \(.*Error: .*\): put back"
+    ) as error:
+        run_lib.load(tmp_path / "copy")
+    assert "\n" not in str(error.value)
 
 
 def test_another_version_is_named(place: Path, tmp_path: Path) -> None:
@@ -322,6 +345,13 @@ def test_stale_scores_are_left_out_with_a_word(place: Path, tmp_path: Path) -> N
     (tmp_path / "run" / "scores.json").write_text("{")
     with pytest.raises(ValueError, match="scores.json is damaged: delete it, or write it anew with `python"):
         run_lib.export(tmp_path / "run", tmp_path / "again")
+    (tmp_path / "run" / "samples" / "step_last.gif").touch()
+    (tmp_path / "run" / "report.html").write_bytes(b"\xff")
+    for scores in ({"scores": 5}, {"scores": [5]}, {"scores": [{"metric": "fvd"}]}, {"heldout": {"psnr": "high"}}):
+        write_json(tmp_path / "run" / "scores.json", {"step": STEP, **scores})
+        with pytest.raises(ValueError, match="scores.json or data.json in .*run is damaged: delete it"):
+            run_lib.export(tmp_path / "run", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_embeddings_of_captions_are_part_of_an_export(runs: dict, place: Path, tmp_path: Path) -> None:
@@ -336,6 +366,9 @@ def test_embeddings_of_captions_are_part_of_an_export(runs: dict, place: Path, t
     assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
     found = conditions.from_user(run_lib.saved_config(tmp_path / "out"), 1, text="a red square")
     np.testing.assert_array_equal(found["embedding"], [[1, 1, 1]])
+    path = tmp_path / "out" / "config.json"
+    path.write_text(path.read_text().replace('"embeddings.npz"', '"/etc/passwd"'))
+    assert run_lib.saved_config(tmp_path / "out").condition.embeddings == str(tmp_path / "out" / "embeddings.npz")
     with pytest.raises(ValueError, match="condition.embeddings is .*table.npz, which is gone: put it back"):
         share.write(job, tmp_path / "again")
     assert not (tmp_path / "again").exists()
