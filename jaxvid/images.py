@@ -1,6 +1,7 @@
 """Images and videos as files and in notebooks: tiled grids, film strips, PNG, GIF and MP4. All on the host."""
 
 import base64
+import math
 import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
@@ -201,6 +202,7 @@ def _frames(video: Any) -> np.ndarray:
 
 
 def _rate(fps: float | Fraction) -> Fraction:
-    if fps <= 0:
+    rate = Fraction(fps).limit_denominator(1001) if math.isfinite(fps) else Fraction(0)
+    if rate <= 0:
         raise ValueError(f"fps is {fps}: pass a positive number of frames per second.")
-    return Fraction(fps).limit_denominator(1001)
+    return rate

@@ -214,6 +214,8 @@ def test_show_writes_captions_and_keeps_its_content_out_of_plain_text():
         ([noise(4, 8, 8, 3), noise(3, 8, 8, 3)], {}, "all of one N, T, H, W"),
         ([noise(2, 4, 8, 8, 3)], {"captions": "ab"}, "1 captions for 2 videos"),
         ([noise(2, 8, 8, 3)], {"fps": 0}, "frames per second"),
+        ([noise(2, 8, 8, 3)], {"fps": float("nan")}, "fps is nan: pass a positive number"),
+        ([noise(2, 8, 8, 3)], {"fps": 1e-9}, "fps is 1e-09: pass a positive number"),
     ],
 )
 def test_show_refuses_what_it_cannot_show(videos, options, message):
