@@ -4,13 +4,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from jaxvid.command import Parser, attempt, names
 from jaxvid.data.attributes import find_lists
 from jaxvid.data.folder import Folder, check_settings
 from jaxvid.data.index import Index, build_index
 from jaxvid.data.layouts import LAYOUTS, Pairs, TwoSides, make_folder, recognized
-from jaxvid.data.records import write_records
+from jaxvid.data.records import check_new, write_records
 from jaxvid.files import local_path
 from jaxvid.names import plural, show
 
@@ -34,8 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, help="threads (default: one per core, at most 16)")
     options = parser.parse_args(arguments)
     parser.check_least(options, shards=1, workers=1)
+    if options.convert is not None:
+        parser.check_writable("convert", options.convert, folder=True)
+    targets = [os.path.join(options.convert, split) for split in ("train", "eval")] if options.convert else []
 
     def work() -> None:
+        for target in targets:
+            check_new(Path(target))  # before all videos are decoded
         settings = (options.path, options.frames, options.resolution, options.stride, options.fps)
         root = check_settings(*settings, "train", options.holdout)
         index = build_index(root, options.frames > 1, options.workers, decode=not options.quick)
@@ -48,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not given and not note and len(train.classes) > 1:
             note = " (translators read the same folders as domains: data.layout=domains)"
         print(report(index, train, held_out, layout + note, decoded=not options.quick), flush=True)
-        for source, split in ((train, "train"), (held_out, "eval")) if options.convert else ():
-            target = os.path.join(options.convert, split)
+        for source, target in zip((train, held_out), targets, strict=False):
             about = write_records(source, target, options.shards, options.workers or min(16, os.cpu_count() or 1))
             print(f"wrote {plural(about['clips'], 'clip')} to {show(target)}, {about['left_out']} left out", flush=True)
 

@@ -85,7 +85,18 @@ def test_nothing_usable_is_one_sentence_and_2(root, tmp_path, capsys):
         assert output.out == "" and output.err.startswith(f"jaxvid: {message}") and output.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["--frames", "many"], ["--wrong"], ["--shards", "0"], ["--workers", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--frames", "many"],
+        ["--wrong"],
+        ["--shards", "0"],
+        ["--workers", "0"],
+        ["--convert", __file__],
+        ["--convert="],
+    ],
+)
 def test_bad_arguments_are_one_sentence_and_2(root, arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main([str(root), *arguments] if arguments else [])
@@ -102,8 +113,9 @@ def test_convert_writes_what_the_folder_gives(root, tmp_path, capsys):
     for clip in clips:
         first = numbers(clip["video"])[0]
         assert numbers(clip["video"]) == list(range(first, first + 8)) and str(clip["text"]) in ("cats", "dogs")
-    assert main(arguments) == 2  # it is not overwritten
-    assert "exists and is not empty" in capsys.readouterr().err
+    assert main(arguments) == 2  # it is not overwritten, which is said before the videos are read
+    output = capsys.readouterr()
+    assert output.out == "" and f"{out}/train exists and is not empty" in output.err
 
 
 def test_a_pipe_that_closes_and_a_terminal_without_unicode_are_no_errors(root):
