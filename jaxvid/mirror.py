@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import shutil
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ def mirrored(workdir: str | Path, target: str | Path, every: float = 60.0) -> It
     all, and leave the copy when the run has deleted them. A copy that fails, as a drive may, is no more than a warning.
 
     Raises ValueError where one lies in the other, or `target` holds a run with another config, or has come further than
-    `workdir`. Raises OSError where `target` cannot be made.
+    `workdir`. Raises OSError where `target` cannot be written.
     """
     workdir, target = Path(local_path(workdir)), Path(local_path(target))
     if any(a.resolve().is_relative_to(b.resolve()) for a, b in ((workdir, target), (target, workdir))):
@@ -41,8 +42,10 @@ def mirrored(workdir: str | Path, target: str | Path, every: float = 60.0) -> It
             f"{target} holds a run at step {there}, and {workdir} one at step {here}: delete {workdir} to go on from "
             f"step {there}, or name another target."
         )
-    with writing(target):  # a target that never works is said before the hours of training
-        target.mkdir(parents=True, exist_ok=True)
+    with writing(target):  # a place where it never can be is said before the hours of training
+        folder = target if target.exists() else target.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=folder).cleanup()
     ended = threading.Event()
 
     def work() -> None:

@@ -81,6 +81,8 @@ def test_a_copy_and_its_run_lie_apart(target, tmp_path):
 
 def test_a_place_that_is_none_is_said_before_the_run_begins(tmp_path):
     (tmp_path / "drive").touch()
+    with pytest.raises(OSError, match="drive could not be written"), mirrored(tmp_path / "run", tmp_path / "drive"):
+        raise AssertionError("it began")
     with (
         pytest.raises(OSError, match="drive/run could not be written"),
         mirrored(tmp_path / "run", tmp_path / "drive/run"),

@@ -76,7 +76,7 @@ def test_every_command_that_is_named_is_there() -> None:
     modules = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
         for path in (ROOT / "jaxvid").rglob("*.py")
-        if '__name__ == "__main__"' in path.read_text()
+        if '\nif __name__ == "__main__"' in path.read_text()
     }
     assert {module for module, _ in COMMANDS.values()} == modules - {"jaxvid"}
     for text in PAGES.values():
