@@ -11,6 +11,8 @@ Samples: none, since a tokenizer has no prior; reconstructions beside the origin
 `:vq`, `:fsq`, `:lfq`: the same with another quantizer. One run each, not tuned: 26.4 dB and 16 % of the codes in use,
 25.1 dB and 40 %, 24.4 dB and 100 %.
 `:prior`: the tokenizer of the default priors, 8x32x32 clips at every second moment, 512 codes on a 4x8x8 grid.
+`:causal`: for images and videos of any length: tokens depend on no later frames. 17 frames, the first by itself, to a
+5x16x16 grid; norms of single frames.
 `:tiny`: seconds, for tests.
 `:ucf101`: 16x128x128 clips of UCF-101 for an accelerator or several, bf16, the batch sharded. Prepare the data set with
 TFDS, or set data.name=folder and data.path to the videos. Nobody has run it to its end yet: no score, time or memory.
@@ -37,7 +39,7 @@ QUANTIZERS = {
         "anneal_steps": 500,
     },
 }
-VARIANTS = (*QUANTIZERS, "prior", "tiny", "ucf101")
+VARIANTS = (*QUANTIZERS, "prior", "causal", "tiny", "ucf101")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -50,7 +52,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.width = 64  # channels of the latent grid, a multiple of 8
     config.model.blocks = 2  # residual blocks in the encoder, and in the decoder
     config.model.heads = 0  # of axial attention in each block; 0: none
-    config.model.norm = "group"  # or "batch"
+    config.model.norm = "group"  # or "batch", "frame", "none"
+    config.model.causal = False  # no token sees later frames, the first frame is by itself; norm "frame" or "none"
     config.model.dim = 32  # of a code
     config.model.loss = "mse"  # or "mae"
     config.model.dtype = "float32"  # of computing, or "bfloat16"; parameters and statistics stay float32
@@ -63,6 +66,9 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.downsample = (2, 4, 4)
         config.model.quantizer.codes = 512
         config.train.update(steps=600, batch_size=32)
+    if variant == "causal":
+        config.data.frames = 17
+        config.model.update(causal=True, norm="frame")
     if variant == "tiny":
         config_lib.tiny(config)
         config.model.update(width=16, blocks=1, dim=8)

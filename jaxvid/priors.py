@@ -113,6 +113,7 @@ def make_prior(config: ConfigDict, tokenizer: Tokenizer, networks: Networks, kin
         features=condition.features,
         guide=make_encoder(("vector", "words") if words else ("vector",)) if guides else None,
         per_frame=make_encoder(("frames",)) if "action" in condition.on else None,
+        missing=tokenizer.factors[0] - tokenizer.first,
         dtype=dtype,
     )
 

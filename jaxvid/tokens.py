@@ -22,6 +22,7 @@ class Tokenizer(NamedTuple):
     Attributes:
       grid: frames, rows and columns of tokens.
       factors: of frames, rows and columns of pixels to those of tokens.
+      first: frames of video in the first frame of tokens; in each other there are as many as the factor says.
       digits: of a token, the fastest first; their product is the number of codes.
       encode: (state, video [B,T,H,W,3] in [-1, 1]) -> tokens int [B,t,h,w].
       decode: (state, tokens [B,t,h,w]) -> video in [-1, 1]; of any t.
@@ -29,6 +30,7 @@ class Tokenizer(NamedTuple):
 
     grid: Grid
     factors: Grid
+    first: int
     digits: tuple[int, ...]
     encode: Callable[[TrainState, jax.Array], jax.Array]
     decode: Callable[[TrainState, jax.Array], jax.Array]
@@ -36,7 +38,12 @@ class Tokenizer(NamedTuple):
     @property
     def frames(self) -> int:
         """T, of the clips that it was trained with."""
-        return self.grid[0] * self.factors[0]
+        return self.first + (self.grid[0] - 1) * self.factors[0]
+
+    def by_frame(self, values: jax.Array) -> jax.Array:
+        """Values [B,T,...] of frames of video -> [B,t,factor,...] of frames of tokens, the first value repeated."""
+        repeated = jnp.repeat(values[:, :1], self.factors[0] - self.first, 1)
+        return jnp.concatenate([repeated, values], 1).reshape(len(values), self.grid[0], -1, *values.shape[2:])
 
     @property
     def tokens_per_frame(self) -> float:
@@ -100,8 +107,9 @@ def known_grid(tokenizer: Tokenizer, state: TrainState, video: jax.Array, known:
       video: [B,T,H,W,3] in [-1, 1].
       known: bool, of a shape that broadcasts to [B,T,H,W]; where all is False, nothing is known.
     """
+    pixels = tokenizer.by_frame(jnp.broadcast_to(known, video.shape[:-1]).astype(jnp.float32))
     sizes = (size for pair in zip(tokenizer.grid, tokenizer.factors, strict=True) for size in pair)
-    share = jnp.broadcast_to(known, video.shape[:-1]).astype(jnp.float32).reshape(len(video), *sizes).mean((2, 4, 6))
+    share = pixels.reshape(len(video), *sizes).mean((2, 4, 6))
     return Known(tokenizer.encode(state, filled(video, known)), share)
 
 

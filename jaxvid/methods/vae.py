@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -23,9 +24,10 @@ from jaxvid.latent_modes import MODES
 from jaxvid.latents import Codec
 from jaxvid.losses import LIKELIHOODS, Likelihood
 from jaxvid.metrics.image import psnr
-from jaxvid.models.vae import VAE, Latents, bind, means, per_dimension
+from jaxvid.models.vae import VAE, Gaussians, Latents, bind, means, per_dimension, variables
 from jaxvid.models.vae_networks import latent_shapes, make_vae
 from jaxvid.names import choice
+from jaxvid.nn.causal import PAST, filled_up, in_parts
 
 __all__ = ["MODES", "codec", "make"]
 ENCODER, DECODER = PLAYERS = ("encoder", "decoder")
@@ -235,6 +237,8 @@ def sampled(state: TrainState) -> Params:
 def codec(config: ConfigDict, state: TrainState, conditions: Batch | None = None) -> Codec:
     """The VAE of a trained run, with the parameters that it is sampled with.
 
+    A causal one encodes and decodes videos of any length, `data.frames` of them at a time, as `vqvae.codec` does.
+
     Args:
       config, state: of the run.
       conditions: of a model that was trained with them, [1, ...] from `conditions.from_user`: those of all clips.
@@ -255,11 +259,27 @@ def codec(config: ConfigDict, state: TrainState, conditions: Batch | None = None
         return len(next(iter(z.values())))
 
     # The parameters are arguments, since constants would be compiled into the program.
-    encode = jax.jit(lambda params, video: bind(model, params).encode(normalize(video)))
-    decode = jax.jit(
-        lambda params, z: jnp.clip(mean(bind(model, params).decode(z, condition(params, clips(z)))), -1, 1)
-    )
+    @jax.jit
+    def encode(params: dict, past: dict, video: jax.Array) -> tuple[Gaussians, Any]:
+        return model.apply({**variables(params), **past}, normalize(video), method="encode", mutable=[PAST])
+
+    @jax.jit
+    def decode(params: dict, past: dict, z: Latents) -> tuple[jax.Array, Any]:
+        inputs = z, condition(params, clips(z))
+        output, kept = model.apply({**variables(params), **past}, *inputs, method="decode", mutable=[PAST])
+        return jnp.clip(mean(output), -1, 1), kept
+
     prior = jax.jit(lambda params, z: bind(model, params).prior(z, condition(params, clips(z))))
-    shapes = latent_shapes(model, (config.data.frames, *size, 3))
+    frames = config.data.frames
+    shapes = latent_shapes(model, (frames, *size, 3))
     functions = map(core.in_32_bits, (encode, decode, prior, draw))
-    return Codec(shapes, *(functools.partial(function, params) for function in functions))
+    encode_part, decode_part, *of_prior = (functools.partial(function, params) for function in functions)
+    if not config.model.network.get("causal"):
+        return Codec(shapes, lambda video: encode_part({}, video)[0], lambda z: decode_part({}, z)[0], *of_prior)
+    factor, parts = config.model.network.downsample[0], shapes["grid"][0] - 1
+    return Codec(
+        shapes,
+        lambda video: in_parts(encode_part, filled_up(np.asarray(video), factor), frames, frames - 1),
+        lambda z: in_parts(decode_part, z, 1 + parts, parts),
+        *of_prior,
+    )

@@ -1,6 +1,7 @@
 """The VQ-VAE method: reconstruction through a codebook (van den Oord et al., 2017; for video Yan et al., 2021)."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -15,9 +17,10 @@ from jaxvid import core, losses, optim, parallel
 from jaxvid.core import Batch, Evaluated, Method, Metrics, TrainState, in_32_bits, normalize
 from jaxvid.metrics.image import psnr
 from jaxvid.models.invertible import FOLDED, Invertible
-from jaxvid.models.vqvae import VQVAE, Decoder, Encoder, ResidualStack
+from jaxvid.models.vqvae import CAUSAL_NORMS, VQVAE, Decoder, Encoder, ResidualStack, latent_grid
 from jaxvid.names import choice
 from jaxvid.nn import quantize
+from jaxvid.nn.causal import PAST, filled_up, in_parts
 from jaxvid.nn.norm import NORMS
 from jaxvid.tokens import Tokenizer, grouped
 
@@ -54,11 +57,9 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
     factors = tuple(model.downsample)
     if len(factors) != 3 or not all(isinstance(factor, int) for factor in factors):
         raise ValueError(f"model.downsample is {factors}, expected whole factors of time, height and width: (4, 4, 4).")
-    sizes = {"frames": data.frames, "height": data.resolution, "width": data.resolution}
-    for (axis, size), factor in zip(sizes.items(), factors, strict=True):
-        if factor < 1 or size % factor:
-            raise ValueError(f"model.downsample {factors} does not divide the video: {axis} {size} by {factor}.")
-    choice("model.norm", model.norm, NORMS)
+    causal = is_causal(config)
+    latent_grid((data.frames, data.resolution, data.resolution), factors, causal, "model.downsample")
+    choice("model.norm", model.norm, CAUSAL_NORMS if causal else NORMS)
     choice("model.dtype", model.dtype, ("float32", "bfloat16"))
     for field, least in {"width": 8, "blocks": 0, "heads": 0, "dim": 1}.items():
         if model[field] < least:
@@ -78,11 +79,19 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
 
     def stack() -> ResidualStack:  # one each: a module shared by both would share its parameters
         fields = {name: model[name] for name in ("blocks", "heads", "norm", "remat")}
-        return ResidualStack(**fields, axis_name=axis_name, dtype=shared["dtype"])
+        return ResidualStack(**fields, causal=causal, axis_name=axis_name, dtype=shared["dtype"])
 
     encoder = Encoder(stack=stack(), features=dim(), downsample=factors, **shared)
     decoder = Decoder(stack=stack(), upsample=factors, channels=channels, **shared)
     return VQVAE(encoder=encoder, decoder=decoder, quantizer=quantizer, flows=flows)
+
+
+def is_causal(config: ConfigDict) -> bool:
+    """Whether tokens depend on no later frames; configs of older runs do not say. Raises ValueError for flows, too."""
+    causal = config.model.get("causal", False)
+    if causal and "flows" in config.model:
+        raise ValueError("model.causal is true, and model.flows halve the frames, later ones with earlier: use vqvae.")
+    return causal
 
 
 def make_flows(model: ConfigDict) -> Invertible | None:
@@ -192,16 +201,15 @@ def _variables(state: TrainState) -> dict[str, Any]:
 
 def tokenizer(config: ConfigDict) -> Tokenizer:
     """The tokenizer of a trained run, for priors over its tokens."""
-    model, options, data = make_model(config), config.model.quantizer, config.data
+    model, options, data, causal = make_model(config), config.model.quantizer, config.data, is_causal(config)
     digits = {"fsq": lambda: options.levels, "lfq": lambda: (2,) * options.bits}.get(
         options.name, lambda: (model.quantizer.codebook_size,)
     )()
     factors = tuple(config.model.downsample)
-    sizes = (data.frames, data.resolution, data.resolution)
-
     return Tokenizer(
-        grid=tuple(size // factor for size, factor in zip(sizes, factors, strict=True)),
+        grid=latent_grid((data.frames, data.resolution, data.resolution), factors, causal, "model.downsample"),
         factors=factors,
+        first=1 if causal else factors[0],
         digits=grouped(digits),
         encode=lambda state, video: model.bind(_variables(state)).encode(video),
         decode=lambda state, indices: jnp.clip(model.bind(_variables(state)).decode(indices), -1, 1),
@@ -211,14 +219,43 @@ def tokenizer(config: ConfigDict) -> Tokenizer:
 class Codec(NamedTuple):
     """A trained tokenizer as two compiled functions."""
 
-    encode: Callable[[jax.Array], jax.Array]  # video [B,T,H,W,3], uint8 or in [-1, 1] -> indices [B,T/t,H/h,W/w] int32
-    decode: Callable[[jax.Array], jax.Array]  # indices -> video [B,T,H,W,3] float32 in [-1, 1]
+    encode: Callable[[Any], Any]  # video [B,T,H,W,3], uint8 or in [-1, 1] -> indices [B,T',H/h,W/w] int32
+    decode: Callable[[Any], Any]  # indices -> video [B,T,H,W,3] float32 in [-1, 1]
 
 
-def codec(config: ConfigDict, state: TrainState) -> Codec:
-    """The tokenizer of a trained run: `codec(run.config, run.state)` with `run = jaxvid.run.load(workdir)`."""
-    made = tokenizer(config)
-    # The state is an argument, since constants would be compiled into the program.
-    options = parallel.compiler_options()
-    encode, decode = (in_32_bits(jax.jit(f, compiler_options=options)) for f in (made.encode, made.decode))
-    return Codec(lambda video: encode(state, normalize(video)), lambda indices: decode(state, indices))
+def codec(config: ConfigDict, state: TrainState, frames: int | None = None) -> Codec:
+    """The tokenizer of a trained run: `codec(run.config, run.state)` with `run = jaxvid.run.load(workdir)`.
+
+    A causal one takes videos of any length T, to T' = 1 + ceil((T - 1) / t) frames of tokens and back to 1 + t (T' - 1)
+    of video: the last frame is repeated that far. It reads `frames` of them at a time (default: as in training), whose
+    memory is all that a device needs, and returns arrays on the host.
+
+    Raises ValueError where `frames` is not 1 + a multiple of t, or the tokenizer is not causal.
+    """
+    made, model, variables = tokenizer(config), make_model(config), _variables(state)
+    factor, options, causal = made.factors[0], parallel.compiler_options(), is_causal(config)
+    if frames is not None and not causal:
+        raise ValueError(
+            f"frames is {frames}, and the tokenizer sees whole clips: leave it out, or train vqvae:causal."
+        )
+    frames = max(made.frames, 1 + factor) if frames is None else frames
+    if causal and (frames <= factor or (frames - 1) % factor):
+        raise ValueError(f"frames is {frames}, expected 1 + a multiple of {factor}, such as {1 + factor}.")
+
+    def step(method: str, before: Callable, after: Callable) -> Callable[[Any, jax.Array], tuple[jax.Array, Any]]:
+        def program(variables: Any, past: Any, part: jax.Array) -> tuple[jax.Array, Any]:
+            y, past = model.apply({**variables, **past}, before(part), method=method, mutable=[PAST])
+            return after(y), past
+
+        # The variables are an argument, since constants would be compiled into the program.
+        return functools.partial(in_32_bits(jax.jit(program, compiler_options=options)), variables)
+
+    encode = step("encode", normalize, lambda indices: indices)
+    decode = step("decode", lambda indices: indices, lambda video: jnp.clip(video, -1, 1))
+    if not causal:
+        return Codec(lambda video: encode({}, video)[0], lambda indices: decode({}, indices)[0])
+    tokens = (frames - 1) // factor
+    return Codec(
+        lambda video: in_parts(encode, filled_up(np.asarray(video), factor), frames, frames - 1),
+        lambda indices: in_parts(decode, indices, 1 + tokens, tokens),
+    )

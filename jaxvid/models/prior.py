@@ -63,6 +63,7 @@ class Prior(nn.Module):
       guide: encoder of the conditions that are left out now and then, for guidance: of the label, the text.
       per_frame: encoder of conditions that are one vector a frame of the video: actions. Those of frame t move it to
         t + 1, so that a frame of tokens sees those before each of its frames.
+      missing: how many frames of the video fewer than the others the first frame of tokens has.
     """
 
     network: nn.Module
@@ -72,6 +73,7 @@ class Prior(nn.Module):
     features: int = 64
     guide: ConditionEncoder | None = None
     per_frame: ConditionEncoder | None = None
+    missing: int = 0
     dtype: Any = None
 
     def setup(self) -> None:
@@ -121,7 +123,7 @@ class Prior(nn.Module):
             places += seen * (share > 0).any((1, 2, 3), keepdims=True)
         if self.per_frame is not None:
             moved: Any = self.per_frame({n: x for n, x in conditions.items() if n in self.per_frame.frames})
-            before = jnp.pad(moved.frames[:, :-1], ((0, 0), (1, 0), (0, 0)))
+            before = jnp.pad(moved.frames[:, :-1], ((0, 0), (1 + self.missing, 0), (0, 0)))
             places += self.of_frames(before.reshape(count, self.grid[0], 1, 1, -1))
         vector = jnp.broadcast_to(self.null, (count, self.features))
         words = mask = None

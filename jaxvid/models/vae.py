@@ -346,7 +346,12 @@ def means(posterior: Gaussians) -> Latents:
 
 def bind(model: VAE, params: Mapping[str, Any]) -> VAE:
     """The model with its parameters, those of the posterior under "encoder" and all others under "decoder"."""
-    return model.bind({"params": {"encoder": params["encoder"], **params["decoder"]}})
+    return model.bind(variables(params))
+
+
+def variables(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the model, from its parameters by player."""
+    return {"params": {"encoder": params["encoder"], **params["decoder"]}}
 
 
 def per_dimension(values: jax.Array) -> jax.Array:

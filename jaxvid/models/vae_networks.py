@@ -47,13 +47,18 @@ def layered(size: Size, options: Options, dtype: Any) -> vae.VAE:
 
 
 def grid(size: Size, options: Options, dtype: Any) -> vae.VAE:
-    """A grid of latents that is smaller by `downsample` (frames, height, width), independent and standard normal."""
-    width, factors = options["width"], options["downsample"]
-    if len(factors) != 3 or any(s % f for s, f in zip(size, factors, strict=True)):
-        raise ValueError(f"model.network.downsample {factors} does not divide frames, height and width {size}.")
+    """A grid of latents that is smaller by `downsample` (frames, height, width), independent and standard normal.
+
+    A causal one has norms of single frames.
+    """
+    width, factors, causal = options["width"], tuple(options["downsample"]), options["causal"]
+    if len(factors) != 3:
+        raise ValueError(f"model.network.downsample is {factors}, expected factors of frames, height and width.")
+    vqvae.latent_grid(size, factors, causal, "model.network.downsample")
     if width % 8:
         raise ValueError(f"model.network.width is {width}, expected a multiple of 8.")
-    stacks = [vqvae.ResidualStack(blocks=options["blocks"], dtype=dtype) for _ in range(2)]  # not one, shared by both
+    fields = {"blocks": options["blocks"], "causal": causal, "norm": "frame" if causal else "group", "dtype": dtype}
+    stacks = [vqvae.ResidualStack(**fields) for _ in range(2)]  # not one, shared by both
     shared = {"width": width, "dtype": dtype}
     to_grid = vqvae.Encoder(stack=stacks[0], features=2 * options["dim"], downsample=factors, **shared)
     to_video = vqvae.Decoder(stack=stacks[1], upsample=factors, **shared)
@@ -67,8 +72,9 @@ NETWORKS: dict[str, tuple[Callable[[Size, Options, Any], vae.VAE], tuple[str, ..
     "frame": (frame, ("width", "hidden", "strides", "dim")),
     "temporal": (temporal, CODES),
     "layered": (layered, ("foreground_size", *CODES)),
-    "grid": (grid, ("width", "blocks", "dim", "downsample")),
+    "grid": (grid, ("width", "blocks", "dim", "downsample", "causal")),
 }
+LATER: Options = {"causal": False}  # fields that configs of older runs do not have
 
 
 def make_vae(size: Size, options: Options, encoder: ConditionEncoder | None = None, dtype: Any = None) -> vae.VAE:
@@ -84,12 +90,13 @@ def make_vae(size: Size, options: Options, encoder: ConditionEncoder | None = No
     """
     name = choice("model.network.name", options["name"], NETWORKS)
     build, known = NETWORKS[name]
+    options = {**{field: value for field, value in LATER.items() if field in known}, **options}
     for field in {*options, *known} - {"name"}:
         choice(f"a field of model.network {name}", field, known)
         if field not in options:
             raise ValueError(f"model.network {name} needs {field}: --config vae:{name} is its recipe.")
         values = options[field] if isinstance(options[field], tuple) else (options[field],)
-        if min(values, default=0) < 1:
+        if not isinstance(options[field], bool) and min(values, default=0) < 1:
             raise ValueError(f"model.network.{field} is {options[field]}, expected at least 1.")
     factor = math.prod(options.get("strides", ()))
     if any(side % factor for side in size[1:]):

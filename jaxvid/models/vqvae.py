@@ -10,19 +10,40 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxvid.models.invertible import FOLDED, Invertible
 from jaxvid.nn.attention import AxialAttention
+from jaxvid.nn.causal import CausalConv, CausalConvTranspose, begins
 from jaxvid.nn.conv import Conv, ConvTranspose, Triple, space_to_depth
 from jaxvid.nn.norm import Normalization
 from jaxvid.nn.quantize import Quantized
 from jaxvid.shapes import expect
 
+CAUSAL_NORMS = ("frame", "none")  # that see no other frames
 CONVOLVED = "convolved"  # the name of what remat keeps: it took most of the time, and is small beside the rest
 
 
+def latent_grid(size: Triple, factors: Triple, causal: bool, field: str) -> Triple:
+    """Frames, rows and columns of the latents of a video of this size; of a causal one the first frame has its own.
+
+    Raises ValueError, which names the `field` of the factors, where they do not divide the video.
+    """
+    for axis, length, factor in zip(("frames", "height", "width"), size, factors, strict=True):
+        first = causal and axis == "frames"
+        if factor < 1 or (length - first) % factor:
+            way_out = f", after the first; {length // factor * factor + 1} would do" if first and factor > 0 else ""
+            raise ValueError(f"{field} {factors} does not divide the video: {axis} {length} by {factor}{way_out}.")
+    frames, height, width = size
+    skipped = factors[0] - 1 if causal else 0
+    return (frames + skipped) // factors[0], height // factors[1], width // factors[2]
+
+
 class ResidualBlock(nn.Module):
-    """x + convolutions 3x3x3 and 1x1x1, each behind norm and SiLU; then, with heads, x + axial attention."""
+    """x + convolutions 3x3x3 and 1x1x1, each behind norm and SiLU; then, with heads, x + axial attention.
+
+    A causal one sees no later frames if its norm does not, and attends within frames alone.
+    """
 
     heads: int = 0
     norm: str = "group"
+    causal: bool = False
     axis_name: str | None = None
     dtype: Any = None
 
@@ -33,9 +54,11 @@ class ResidualBlock(nn.Module):
         def norm(h: jax.Array) -> jax.Array:
             return nn.silu(Normalization(kind=self.norm, axis_name=self.axis_name, dtype=self.dtype)(h, train))
 
-        h = checkpoint_name(Conv(channels, (3, 3, 3), dtype=self.dtype)(norm(x)), CONVOLVED)
+        convolution = CausalConv if self.causal else Conv
+        h = checkpoint_name(convolution(channels, (3, 3, 3), dtype=self.dtype)(norm(x)), CONVOLVED)
         x = x + Conv(channels, (1, 1, 1), dtype=self.dtype)(norm(h))
-        return x + AxialAttention(heads=self.heads, dtype=self.dtype)(norm(x)) if self.heads else x
+        axes = "hw" if self.causal else "thw"
+        return x + AxialAttention(heads=self.heads, axes=axes, dtype=self.dtype)(norm(x)) if self.heads else x
 
 
 class ResidualStack(nn.Module):
@@ -44,6 +67,7 @@ class ResidualStack(nn.Module):
     blocks: int
     heads: int = 0
     norm: str = "group"
+    causal: bool = False
     axis_name: str | None = None
     dtype: Any = None
     remat: bool = False
@@ -52,7 +76,7 @@ class ResidualStack(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         kept = jax.checkpoint_policies.save_only_these_names(CONVOLVED)
         block = nn.remat(ResidualBlock, static_argnums=(2,), policy=kept) if self.remat else ResidualBlock
-        fields = {"heads": self.heads, "norm": self.norm, "axis_name": self.axis_name, "dtype": self.dtype}
+        fields = {name: getattr(self, name) for name in ("heads", "norm", "causal", "axis_name", "dtype")}
         for index in range(self.blocks):
             # Named, since remat gives other names, and so other initial values and checkpoints.
             x = block(**fields, name=f"block_{index}")(x, train)
@@ -65,6 +89,9 @@ class Encoder(nn.Module):
     Blocks of t x h x w pixels become `width` channels at once, so that every other convolution runs on the small grid;
     then the residual stack, and a linear map to `features`. No norm or activation stands outside the stack: linear maps
     are learned within few steps. Raises ValueError where a size is no multiple of its factor.
+
+    With a causal stack latents are of 1 + T' frames of the video of 1 + t T': the first of them by itself, as if it had
+    been there t times. An image is a video of one frame. `nn.causal` encodes part after part.
     """
 
     stack: ResidualStack
@@ -76,6 +103,8 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, video: jax.Array, train: bool) -> jax.Array:
         expect("[B,T,H,W,C]", float, video=video)
+        if self.stack.causal and begins(self):
+            video = jnp.concatenate([jnp.repeat(video[:, :1], self.downsample[0] - 1, 1), video], 1)
         blocks = space_to_depth(video, self.downsample)
         x = self.stack(Conv(self.width, (1, 1, 1), dtype=self.dtype)(blocks), train)
         return Conv(self.features, (1, 1, 1), dtype=self.dtype)(x)
@@ -86,6 +115,8 @@ class Decoder(nn.Module):
 
     A linear map to `width` channels, the residual stack, and one transposed convolution to pixels, whose kernel is
     twice its stride: the blocks of neighboring latents overlap, where blocks side by side would show their seams.
+
+    With a causal stack latents of 1 + T' frames become 1 + t T' frames, as those of the `Encoder`.
     """
 
     stack: ResidualStack
@@ -99,8 +130,10 @@ class Decoder(nn.Module):
         expect("[B,T,H,W,D]", float, latents=latents)
         x = self.stack(Conv(self.width, (1, 1, 1), dtype=self.dtype)(latents), train)
         time, height, width = (2 * factor if factor > 1 else 1 for factor in self.upsample)
-        to_pixels = ConvTranspose(self.channels, (time, height, width), self.upsample, dtype=self.dtype)
-        return to_pixels(x).astype(jnp.float32)
+        transposed = CausalConvTranspose if self.stack.causal else ConvTranspose
+        to_pixels = transposed(self.channels, (time, height, width), self.upsample, dtype=self.dtype)
+        video = to_pixels(x).astype(jnp.float32)
+        return video[:, self.upsample[0] - 1 :] if self.stack.causal and begins(self) else video
 
 
 class VQVAE(nn.Module):
@@ -127,11 +160,11 @@ class VQVAE(nn.Module):
         return self._decode(quantized.quantized, train), quantized
 
     def encode(self, video: jax.Array) -> jax.Array:
-        """Video [B,T,H,W,C] in [-1, 1] -> indices [B,T/t,H/h,W/w] int32."""
+        """Video [B,T,H,W,C] in [-1, 1] -> indices [B,T',H/h,W/w] int32."""
         return self.quantizer(self.encoder(self._fold(video)[0], False), False).indices
 
     def decode(self, indices: jax.Array) -> jax.Array:
-        """Indices [B,T/t,H/h,W/w] -> video [B,T,H,W,C], about [-1, 1] (not clipped)."""
+        """Indices [B,T',H/h,W/w] -> video [B,T,H,W,C], about [-1, 1] (not clipped)."""
         expect("[B,T,H,W]", int, indices=indices)
         return self._decode(self.quantizer.lookup(indices), False)
 

@@ -31,10 +31,12 @@ class AxialAttention(nn.Module):
     one bias. The softmax is float32. Raises ValueError where C is no multiple of `heads`.
 
     Attributes:
+      axes: those along which it attends; "hw" leaves every frame alone.
       window: frames to each side that attention along t sees; None: all.
     """
 
     heads: int
+    axes: str = "thw"
     window: int | None = None
     dtype: Any = None
 
@@ -44,13 +46,15 @@ class AxialAttention(nn.Module):
         if channels % self.heads:
             raise ValueError(f"AxialAttention needs channels in a multiple of heads={self.heads}, got {channels}.")
         normal = nn.initializers.normal(channels**-0.5)
-        inward = self.param("query_key_value", normal, (channels, 9 * channels))
-        outward = self.param("output", normal, (3 * channels, channels))
+        inward = self.param("query_key_value", normal, (channels, 3 * len(self.axes) * channels))
+        outward = self.param("output", normal, (len(self.axes) * channels, channels))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         x, inward, outward, bias = promote_dtype(x, inward, outward, bias, dtype=self.dtype)
         projected = x.reshape(-1, channels) @ inward  # rows first: the weight's gradient is faster on CPU
-        parts = [part.reshape(*x.shape[:-1], self.heads, -1) for part in jnp.split(projected, 9, axis=-1)]
-        attended = [_attend(axis, self.window, *parts[3 * i : 3 * i + 3]) for i, axis in enumerate("thw")]
+        parts = [
+            part.reshape(*x.shape[:-1], self.heads, -1) for part in jnp.split(projected, 3 * len(self.axes), axis=-1)
+        ]
+        attended = [_attend(axis, self.window, *parts[3 * i : 3 * i + 3]) for i, axis in enumerate(self.axes)]
         stacked = jnp.concatenate([y.reshape(-1, channels) for y in attended], -1)
         return (stacked @ outward + bias).reshape(x.shape)
 

@@ -40,15 +40,21 @@ PLACES = 2048  # of an output frame, beyond which the gradient of a 2-D kernel t
 THIN = 32  # channels up to which the 2-D convolution of one time tap is so thin that the taps are concatenated
 
 
-def conv(x: jax.Array, kernel: jax.Array, strides: Triple = (1, 1, 1)) -> jax.Array:
+def conv(
+    x: jax.Array, kernel: jax.Array, strides: Triple = (1, 1, 1), padding: tuple[int, int] | None = None
+) -> jax.Array:
     """Convolves video [B,T,H,W,I] with a kernel [kt,kh,kw,I,O] to [B, ceil(T/st), ceil(H/sh), ceil(W/sw), O].
 
-    Equals `lax.conv_general_dilated` with SAME padding. Raises ValueError for shapes that do not fit.
+    Equals `lax.conv_general_dilated` with SAME padding, or with so many frames of zeros before and after the video.
+    Raises ValueError for shapes that do not fit.
     """
     _check(x, kernel)
+    around = padding or _same(x.shape[1], kernel.shape[0], strides[0])
     if platform() != "cpu":
-        return lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=VIDEO)
-    return whole(_gather(whole(x.astype(jnp.float32)), whole(kernel.astype(jnp.float32)), strides)).astype(x.dtype)
+        pads = (around, *lax.padtype_to_pads(x.shape[2:4], kernel.shape[1:3], strides[1:], "SAME"))
+        return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=VIDEO)
+    x, kernel, dtype = whole(x.astype(jnp.float32)), whole(kernel.astype(jnp.float32)), x.dtype
+    return whole(_gather(x, kernel, strides, around)).astype(dtype)
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
@@ -63,7 +69,9 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Arra
         return _subpixel(x, kernel, strides)
     time, height, width = (n * s for n, s in zip(x.shape[1:4], strides, strict=True))
     flipped = jnp.swapaxes(whole(kernel.astype(jnp.float32))[::-1, ::-1, ::-1], 3, 4)
-    return whole(_spread(whole(x.astype(jnp.float32)), flipped, strides, (time, height, width))).astype(x.dtype)
+    around = _same(time, kernel.shape[0], strides[0])
+    y = _spread(whole(x.astype(jnp.float32)), flipped, strides, (time, height, width), around)
+    return whole(y).astype(x.dtype)
 
 
 class Conv(nn.Module):
@@ -176,28 +184,39 @@ class _Meeting(NamedTuple):
     end: int
 
 
-def _meetings(taps: int, stride: int, length: int) -> list[_Meeting]:
-    """For each time tap that meets a frame: input i and output o meet in tap i - stride * o + before."""
-    frames = -(-length // stride)
-    before = lax.padtype_to_pads((length,), (taps,), (stride,), "SAME")[0][0]
-    found = []
+def _same(length: int, taps: int, stride: int) -> tuple[int, int]:
+    """How many zeros SAME padding puts before and after."""
+    return lax.padtype_to_pads((length,), (taps,), (stride,), "SAME")[0]
+
+
+def _frames(length: int, taps: int, stride: int, around: tuple[int, int]) -> int:
+    """Of the output."""
+    return (length + sum(around) - taps) // stride + 1
+
+
+def _meetings(taps: int, stride: int, length: int, around: tuple[int, int]) -> list[_Meeting]:
+    """For each time tap that meets a frame: input i and output o meet in tap i - stride * o + the zeros before."""
+    found, before = [], around[0]
     for tap in range(taps):
-        outputs = [o for o in range(frames) if 0 <= stride * o + tap - before < length]
+        frames = range(_frames(length, taps, stride, around))
+        outputs = [o for o in frames if 0 <= stride * o + tap - before < length]
         if outputs:
             first, last = (stride * o + tap - before for o in (outputs[0], outputs[-1]))
             found.append(_Meeting(tap, first, last, outputs[0], outputs[-1]))
     return found
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _gather(x: jax.Array, kernel: jax.Array, strides: Triple) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _gather(x: jax.Array, kernel: jax.Array, strides: Triple, around: tuple[int, int]) -> jax.Array:
     """The convolution of [B,T,H,W,I], as strided 2-D convolutions of the frames that each time tap meets."""
-    return _sum_over_taps(x, kernel, strides, _convolve_frames)
+    return _sum_over_taps(x, kernel, strides, around, _convolve_frames)
 
 
-def _sum_over_taps(x: jax.Array, kernel: jax.Array, strides: Triple, convolve: Convolve) -> jax.Array:
+def _sum_over_taps(
+    x: jax.Array, kernel: jax.Array, strides: Triple, around: tuple[int, int], convolve: Convolve
+) -> jax.Array:
     """`_gather` with a form of `_convolve_frames`. Planes that are all padding are not computed."""
-    frames = -(-x.shape[1] // strides[0])
+    frames = _frames(x.shape[1], kernel.shape[0], strides[0], around)
     padding = lax.padtype_to_pads(x.shape[2:4], kernel.shape[1:3], strides[1:], "SAME")
 
     def taken(meeting: _Meeting, source: jax.Array) -> jax.Array:
@@ -206,7 +225,7 @@ def _sum_over_taps(x: jax.Array, kernel: jax.Array, strides: Triple, convolve: C
     def placed(meeting: _Meeting, y: jax.Array) -> jax.Array:
         return jnp.pad(y, [(0, 0), (meeting.start, frames - 1 - meeting.end), (0, 0), (0, 0), (0, 0)])
 
-    met = _meetings(kernel.shape[0], strides[0], x.shape[1])
+    met = _meetings(kernel.shape[0], strides[0], x.shape[1], around)
     if kernel.shape[3] <= THIN:
         stacked = jnp.concatenate([placed(each, taken(each, x)) for each in met], -1)
         rows = jnp.concatenate([kernel[each.tap] for each in met], 2)
@@ -219,16 +238,16 @@ def _sum_over_taps(x: jax.Array, kernel: jax.Array, strides: Triple, convolve: C
     return reduce(jnp.add, [placed(each, part) for each, part in zip(met, parts, strict=True)])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _spread(y: jax.Array, kernel: jax.Array, strides: Triple, size: Triple) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _spread(y: jax.Array, kernel: jax.Array, strides: Triple, size: Triple, around: tuple[int, int]) -> jax.Array:
     """The transpose of `_gather` by its video: [B,T',H',W',O] to [B,*size,I].
 
     Where it is strided in space, a product of each place with all taps, which are then added where they overlap.
     """
     if strides[1:] == (1, 1):
         x = jax.ShapeDtypeStruct((len(y), *size, kernel.shape[3]), y.dtype)
-        return jax.linear_transpose(lambda x: _gather.fun(x, kernel, strides), x)(y)[0]
-    met = _meetings(kernel.shape[0], strides[0], size[0])
+        return jax.linear_transpose(lambda x: _gather.fun(x, kernel, strides, around), x)(y)[0]
+    met = _meetings(kernel.shape[0], strides[0], size[0], around)
     (top, _), (left, _) = lax.padtype_to_pads(size[1:], kernel.shape[1:3], strides[1:], "SAME")
     split = _split_taps(kernel, (1, *strides[1:]))  # [kt, blocks of h, of w, taps of a block, I, O]
     rows, columns = split.shape[1:3]
@@ -253,32 +272,40 @@ def _spread(y: jax.Array, kernel: jax.Array, strides: Triple, size: Triple) -> j
     return video[:, :, top : top + size[1], left : left + size[2]]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _correlate(x: jax.Array, y: jax.Array, strides: Triple, window: Triple) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _correlate(x: jax.Array, y: jax.Array, strides: Triple, window: Triple, around: tuple[int, int]) -> jax.Array:
     """The transpose of `_gather` by its kernel: [B,T,H,W,I] and [B,T',H',W',O] to [*window,I,O]."""
     # Of few channels at the output: XLA's form packs many rows for them, and takes up to 8 times as long.
     if 4 * y.shape[-1] <= x.shape[-1] and strides == (1, 1, 1) and all(n % 2 for n in window):
-        return jnp.swapaxes(_correlate(y, x, strides, window)[::-1, ::-1, ::-1], 3, 4)
+        mirrored = tuple(window[0] - 1 - n for n in around)
+        return jnp.swapaxes(_correlate(y, x, strides, window, mirrored)[::-1, ::-1, ::-1], 3, 4)
     kernel = jax.ShapeDtypeStruct((*window, x.shape[-1], y.shape[-1]), x.dtype)
-    return jax.linear_transpose(lambda kernel: _sum_over_taps(x, kernel, strides, _convolve_in_parts), kernel)(y)[0]
+    gather = partial(_sum_over_taps, x, strides=strides, around=around, convolve=_convolve_in_parts)
+    return jax.linear_transpose(gather, kernel)(y)[0]
 
 
 # The three are the derivatives of each other, so that those of every order are fast. Left to itself, JAX differentiates
 # what it made of the transposes, and meets the slow forms: the gradient of a gradient penalty took 18 times as long.
 _gather.defvjp(
-    lambda x, k, strides: (_gather(x, k, strides), (x, k)),
-    lambda strides, xk, y: (
-        _spread(y, xk[1], strides, xk[0].shape[1:4]),
-        _correlate(xk[0], y, strides, xk[1].shape[:3]),
+    lambda x, k, strides, around: (_gather(x, k, strides, around), (x, k)),
+    lambda strides, around, xk, y: (
+        _spread(y, xk[1], strides, xk[0].shape[1:4], around),
+        _correlate(xk[0], y, strides, xk[1].shape[:3], around),
     ),
 )
 _spread.defvjp(
-    lambda y, k, strides, size: (_spread(y, k, strides, size), (y, k)),
-    lambda strides, size, yk, x: (_gather(x, yk[1], strides), _correlate(x, yk[0], strides, yk[1].shape[:3])),
+    lambda y, k, strides, size, around: (_spread(y, k, strides, size, around), (y, k)),
+    lambda strides, size, around, yk, x: (
+        _gather(x, yk[1], strides, around),
+        _correlate(x, yk[0], strides, yk[1].shape[:3], around),
+    ),
 )
 _correlate.defvjp(
-    lambda x, y, strides, window: (_correlate(x, y, strides, window), (x, y)),
-    lambda strides, window, xy, k: (_spread(xy[1], k, strides, xy[0].shape[1:4]), _gather(xy[0], k, strides)),
+    lambda x, y, strides, window, around: (_correlate(x, y, strides, window, around), (x, y)),
+    lambda strides, window, around, xy, k: (
+        _spread(xy[1], k, strides, xy[0].shape[1:4], around),
+        _gather(xy[0], k, strides, around),
+    ),
 )
 
 

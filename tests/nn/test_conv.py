@@ -61,6 +61,25 @@ def test_equals_lax(monkeypatch, sizes, window, strides, channels):
             np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(np.abs(b).max())), err_msg=f"{name}, {what}")
 
 
+@pytest.mark.parametrize("padding", [(2, 0), (0, 0), (0, 3)])
+@pytest.mark.parametrize(("strides", "channels"), [((1, 1, 1), (40, 36)), ((1, 1, 1), (40, 3)), ((2, 2, 2), (3, 36))])
+def test_frames_of_zeros_before_and_after_are_those_of_lax(padding, strides, channels):
+    rng = np.random.default_rng(0)
+    x, kernel = (
+        jnp.asarray(rng.normal(size=size) / 4, jnp.float32)
+        for size in ((2, 5, 6, 6, channels[0]), (3, 3, 3, *channels))
+    )
+
+    def plain(x: jax.Array, kernel: jax.Array, strides: tuple[int, int, int]) -> jax.Array:
+        same = lax.padtype_to_pads(x.shape[2:4], kernel.shape[1:3], strides[1:], "SAME")
+        return lax.conv_general_dilated(x, kernel, strides, (padding, *same), dimension_numbers=VIDEO)
+
+    want = values_and_gradients(plain, x, kernel, strides)
+    got = values_and_gradients(lambda *inputs: conv(*inputs, padding), x, kernel, strides)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(np.abs(b).max())))
+
+
 def test_the_form_is_that_of_the_default_device(monkeypatch):
     monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
     x, kernel = jnp.zeros((1, 2, 4, 4, 3)), jnp.zeros((3, 4, 4, 3, 5))
