@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxvid import conditions, latents
 from jaxvid.core import find_method
-from jaxvid.data.paths import read_videos
+from jaxvid.data.paths import most_frames, read_videos
 from jaxvid.latents import Codec
 from jaxvid.models.vae import means
 from jaxvid.names import choice
@@ -75,9 +75,13 @@ def swap(run: Run, arguments: argparse.Namespace) -> Output:
 
 
 def compress(run: Run, arguments: argparse.Namespace) -> Output:
-    """Videos, and their reconstruction from a file of latents, which stays beside the pictures."""
-    codec, path = codec_of(run, arguments), Path(arguments.output) / "latents.npz"
-    video = read_videos(arguments.video[0], run.config.data.frames, run.config.data)
+    """Videos, and their reconstruction from a file of latents, which stays beside the pictures.
+
+    A causal model takes all frames, another one as many as in training.
+    """
+    codec, path, data = codec_of(run, arguments), Path(arguments.output) / "latents.npz", run.config.data
+    causal = run.config.model.network.get("causal")
+    video = read_videos(arguments.video[0], most_frames(arguments.video[0], data) if causal else data.frames, data)
     path.parent.mkdir(parents=True, exist_ok=True)
     found = latents.compress(codec, jnp.asarray(video), path)
     note = (

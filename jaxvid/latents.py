@@ -127,8 +127,8 @@ def compress(codec: Codec, video: jax.Array, path: str | Path, step: float = 1.0
     """
     if step <= 0:
         raise ValueError(f"step is {step}, expected a number above 0.")
-    arrays: dict[str, Any] = {}
     video = normalize(jnp.asarray(video))
+    arrays: dict[str, Any] = {"frames": np.int64(video.shape[1])}
     for name, (mean, log_variance) in codec.encode(video).items():
         width = step * jnp.exp(0.5 * log_variance).mean(range(mean.ndim - 1))
         codes = np.asarray(jnp.round(mean / width), np.int32)
@@ -156,7 +156,7 @@ def decompress(codec: Codec, path: str | Path) -> jax.Array:
         f"{name}.width": shape for name, shape in expected.items()
     }:
         raise ValueError(f"{path} does not hold the latents of this model ({', '.join(expected)}): compress with it.")
-    return codec.decode(_latents(codec, arrays))
+    return codec.decode(_latents(codec, arrays))[:, : arrays.get("frames")]
 
 
 def _latents(codec: Codec, arrays: dict[str, np.ndarray]) -> Latents:

@@ -22,7 +22,7 @@ class Tokenizer(NamedTuple):
     Attributes:
       grid: frames, rows and columns of tokens.
       factors: of frames, rows and columns of pixels to those of tokens.
-      first: frames of video in the first frame of tokens; in each other there are as many as the factor says.
+      causal: whether tokens depend on no later frames, the first ones on the first frame of the video alone.
       digits: of a token, the fastest first; their product is the number of codes.
       encode: (state, video [B,T,H,W,3] in [-1, 1]) -> tokens int [B,t,h,w].
       decode: (state, tokens [B,t,h,w]) -> video in [-1, 1]; of any t.
@@ -30,10 +30,15 @@ class Tokenizer(NamedTuple):
 
     grid: Grid
     factors: Grid
-    first: int
+    causal: bool
     digits: tuple[int, ...]
     encode: Callable[[TrainState, jax.Array], jax.Array]
     decode: Callable[[TrainState, jax.Array], jax.Array]
+
+    @property
+    def first(self) -> int:
+        """Frames of video in the first frame of tokens; in each other there are as many as the factor says."""
+        return 1 if self.causal else self.factors[0]
 
     @property
     def frames(self) -> int:

@@ -1,5 +1,7 @@
 """Causal tokenizers: no latent sees later frames, an image is a video of one frame, and parts equal the whole."""
 
+from argparse import Namespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +9,13 @@ import pytest
 
 from jaxvid import tokens
 from jaxvid.config import recipe
-from jaxvid.core import TrainState, make_method
+from jaxvid.core import TrainState, find_method, make_method
 from jaxvid.methods import vae, vqvae
 from jaxvid.models.vae import means
 from jaxvid.models.vqvae import Decoder, Encoder, ResidualStack
 from jaxvid.nn.causal import PAST, CausalConv, CausalConvTranspose
+from jaxvid.pixels import to_uint8
+from jaxvid.run import Run
 
 SIZE = (2, 25, 8, 8)  # 1 + 6 * 4 frames
 
@@ -176,6 +180,28 @@ def test_known_frames_have_their_own_tokens(tokenizer) -> None:
     np.testing.assert_array_equal(known.tokens[0, :1], true[0, :1])
     np.testing.assert_array_equal(known.tokens[1, :2], true[1, :2])
     assert (known.tokens[0] != true[0]).any()
+
+
+@pytest.mark.parametrize("name", ["vqvae:tiny", "vae:tiny"])
+def test_long_videos_are_compressed_whole(name, tmp_path, monkeypatch) -> None:
+    config, state = causal(name)
+    run = Run(config, make_method(config), state)
+    video = np.concatenate(clips(26))[None]  # 52 frames, whose last is repeated once
+    np.save(tmp_path / "video.npy", video)
+    arguments = Namespace(video=[str(tmp_path / "video.npy")], output=str(tmp_path), frames=None, label=None)
+    monkeypatch.setattr("jaxvid.conditions.from_arguments", lambda *_: {})
+    made = find_method(config.method).MODES["compress"].make(run, arguments)
+    assert {name: panel.shape for name, panel in made.panels.items()} == {
+        "original": video.shape,
+        "decompressed video": video.shape,
+    }
+    stored = np.load(tmp_path / ("tokens.npz" if config.method == "vqvae" else "latents.npz"))
+    assert stored["frames"] == 52
+    if config.method == "vqvae":
+        encode, decode = vqvae.codec(config, state)
+        assert stored["tokens"].shape == (1, 14, 4, 4) and stored["tokens"].dtype == np.uint16
+        np.testing.assert_array_equal(stored["tokens"], encode(video))
+        np.testing.assert_array_equal(to_uint8(decode(stored["tokens"]))[:, :52], made.panels["decompressed video"])
 
 
 @pytest.mark.parametrize(

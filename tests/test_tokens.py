@@ -80,7 +80,7 @@ def test_known_places_depend_on_known_frames_alone() -> None:
     tokenizer = tokens.Tokenizer(
         grid=(2, 1, 1),
         factors=(2, 2, 2),
-        first=2,
+        causal=False,
         digits=(4,),
         encode=lambda state, clip: jnp.broadcast_to(clip.mean((1, 2, 3, 4))[:, None, None, None], (3, 2, 1, 1)),
         decode=lambda state, indices: indices,

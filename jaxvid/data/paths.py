@@ -1,6 +1,7 @@
 """Videos that a user names, in the pace and size of a model's training clips."""
 
-import contextlib
+import bisect
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -52,10 +53,26 @@ def probe_path(path: str) -> VideoInfo:
 
 def read_longest(path: str, frames: int, options: Mapping[str, Any], least: int = 1) -> np.ndarray:
     """`read_videos` of as many frames as there are: up to `frames`, and no fewer than `least`."""
-    for length in range(frames, least, -1):
-        with contextlib.suppress(ValueError):
-            return read_videos(path, length, options)
-    return read_videos(path, least, options)
+    return read_videos(path, max(least, min(frames, most_frames(path, options))), options)
+
+
+def most_frames(path: str, options: Mapping[str, Any]) -> int:
+    """How many frames `read_videos` can read at most; of a folder, from its longest video. Raises ValueError as it."""
+    if path.endswith(ARRAYS):
+        shape = load_array(path).shape
+        return shape[-4] if len(shape) in (4, 5) else 1
+    if os.path.isdir(path):
+        return max((_usable(info, options) for info in build_index(path, sequences=True).videos.values()), default=1)
+    return _usable(probe_path(path), options)
+
+
+def _usable(info: VideoInfo, options: Mapping[str, Any]) -> int:
+    """How many frames the longest clip has that begins where the video does."""
+    stride, fps = options["stride"], options["fps"]
+    most = len(info.pts) if not fps else math.ceil(len(info.pts) / max(info.fps, 1e-6) * fps)
+    return bisect.bisect_left(
+        range(1, most + 1), True, key=lambda frames: not len(clip_starts(info, frames, stride, fps))
+    )
 
 
 def _read_folder(path: str, frames: int, options: Mapping[str, Any]) -> list[np.ndarray]:

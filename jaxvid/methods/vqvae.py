@@ -22,8 +22,10 @@ from jaxvid.names import choice
 from jaxvid.nn import quantize
 from jaxvid.nn.causal import PAST, filled_up, in_parts
 from jaxvid.nn.norm import NORMS
+from jaxvid.token_modes import MODES
 from jaxvid.tokens import Tokenizer, grouped
 
+__all__ = ["MODES", "Codec", "codec", "make", "tokenizer"]
 PLAYER = "tokenizer"
 QUANTIZERS = {
     "ema": quantize.EMAVectorQuantizer,
@@ -209,7 +211,7 @@ def tokenizer(config: ConfigDict) -> Tokenizer:
     return Tokenizer(
         grid=latent_grid((data.frames, data.resolution, data.resolution), factors, causal, "model.downsample"),
         factors=factors,
-        first=1 if causal else factors[0],
+        causal=causal,
         digits=grouped(digits),
         encode=lambda state, video: model.bind(_variables(state)).encode(video),
         decode=lambda state, indices: jnp.clip(model.bind(_variables(state)).decode(indices), -1, 1),
@@ -233,7 +235,7 @@ def codec(config: ConfigDict, state: TrainState, frames: int | None = None) -> C
     Raises ValueError where `frames` is not 1 + a multiple of t, or the tokenizer is not causal.
     """
     made, model, variables = tokenizer(config), make_model(config), _variables(state)
-    factor, options, causal = made.factors[0], parallel.compiler_options(), is_causal(config)
+    factor, options, causal = made.factors[0], parallel.compiler_options(), made.causal
     if frames is not None and not causal:
         raise ValueError(
             f"frames is {frames}, and the tokenizer sees whole clips: leave it out, or train vqvae:causal."
