@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, gelu, pad, scaled_dot_product_attention, softplus
+from torch.nn.functional import cross_entropy, gelu, pad, scaled_dot_product_attention, silu, softplus
 
 SLOPE = 0.2  # of the leaky ReLU, below 0
 Step = Callable[[], Tensor]
@@ -128,6 +128,71 @@ def frame_vae(video: Tensor, width: int = 32, hidden: int = 512, dim: int = 16, 
         return torch.stack([loss.detach(), norm])
 
     return step
+
+
+class CausalConv(nn.Conv3d):
+    """Behind as many frames of zeros as its kernel reaches back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(pad(x, (0, 0, 0, 0, self.kernel_size[0] - 1, 0)))
+
+
+class CausalResidual(nn.Module):
+    """x [B,C,T,H,W] + causal convolutions, each behind a norm of each channel of each frame, and SiLU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.spread, self.point = CausalConv(width, width, 3, padding=(0, 1, 1)), nn.Conv3d(width, width, 1)
+        self.scales = nn.ParameterList([torch.ones(width) for _ in range(2)])
+        self.shifts = nn.ParameterList([torch.zeros(width) for _ in range(2)])
+
+    def norm(self, x: Tensor, index: int) -> Tensor:
+        variance, mean = torch.var_mean(x, (3, 4), keepdim=True, correction=0)
+        scale = self.scales[index][:, None, None, None] * (variance + 1e-6).rsqrt()
+        return silu(x * scale + (self.shifts[index][:, None, None, None] - mean * scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.point(self.norm(self.spread(self.norm(x, 0)), 1))
+
+
+class CausalTokenizer(nn.Module):
+    """The network of `vqvae:causal`, from video in [-1, 1] to its reconstruction from codes."""
+
+    def __init__(self, width: int = 64, blocks: int = 2, dim: int = 32, codes: int = 1024, factor: int = 4) -> None:
+        super().__init__()
+        self.factor, size = factor, 3 * factor**3
+        self.inward, self.to_latents = nn.Conv3d(size, width, 1), nn.Conv3d(width, dim, 1)
+        self.encoder, self.decoder = (nn.Sequential(*[CausalResidual(width) for _ in range(blocks)]) for _ in range(2))
+        self.from_latents = nn.Conv3d(dim, width, 1)
+        self.outward = nn.ConvTranspose3d(width, 3, 2 * factor, factor, (0, factor // 2, factor // 2))
+        self.codes = nn.Parameter(torch.randn(codes, dim))
+
+    def encode(self, video: Tensor) -> Tensor:
+        """[B,3,1+f*T,H,W] -> codes [B,1+T,H/f,W/f]."""
+        f = self.factor
+        video = torch.cat([video[:, :, :1].expand(-1, -1, f - 1, -1, -1), video], 2)
+        blocks = video.unflatten(4, (-1, f)).unflatten(3, (-1, f)).unflatten(2, (-1, f))
+        grid = blocks.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4).contiguous(memory_format=torch.channels_last_3d)
+        rows = self.to_latents(self.encoder(self.inward(grid))).movedim(1, -1)
+        distances = self.codes.square().sum(1) - 2 * rows @ self.codes.T
+        return distances.argmin(-1)
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """[B,1+T,H/f,W/f] -> [B,3,1+f*T,H,W]."""
+        latents = self.codes[indices].movedim(-1, 1)
+        video = self.outward(self.decoder(self.from_latents(latents)))
+        return video[:, :, self.factor - 1 : self.factor * indices.shape[1]].clamp(-1, 1)
+
+
+def causal_tokenizer(video: Tensor, **sizes: int) -> Callable[[], Tensor]:
+    """Encodes and decodes uint8 videos [B,T,H,W,3] with a tokenizer of random parameters."""
+    model = CausalTokenizer(**sizes).to(video.device, memory_format=torch.channels_last_3d).eval()
+
+    def run() -> Tensor:
+        with torch.inference_mode():
+            return model.decode(model.encode(normalize(video)))
+
+    return run
 
 
 class CausalBlock(nn.Module):
