@@ -12,7 +12,7 @@ Samples: none, since a tokenizer has no prior; reconstructions beside the origin
 25.1 dB and 40 %, 24.4 dB and 100 %.
 `:prior`: the tokenizer of the default priors, 8x32x32 clips at every second moment, 512 codes on a 4x8x8 grid.
 `:causal`: for images and videos of any length: tokens depend on no later frames. 17 frames, the first by itself, to a
-5x16x16 grid; norms of single frames.
+5x16x16 grid; norms of single frames. 28.1 dB and 94 % of the codes in use, with a quarter more tokens than the default.
 `:tiny`: seconds, for tests.
 `:ucf101`: 16x128x128 clips of UCF-101 for an accelerator or several, bf16, the batch sharded. Prepare the data set with
 TFDS, or set data.name=folder and data.path to the videos. Nobody has run it to its end yet: no score, time or memory.

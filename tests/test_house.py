@@ -21,7 +21,7 @@ ORDER = [
     *("images", "rewrite", "report", "progress", "writer", "mirror"),
     *("conditions", "models", "adversarial", "translation"),
     *("checkpoint", "card", "share", "run", "pretrained"),
-    *("latents", "latent_modes", "tokens", "cache", "priors", "completion"),
+    *("latents", "latent_modes", "token_modes", "tokens", "cache", "priors", "completion"),
     "methods",
     *("evaluate", "recorder", "train", "sample", "translate", "tokenize", "export", "recipe", "main", "__main__"),
 ]

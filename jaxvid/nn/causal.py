@@ -59,6 +59,7 @@ class CausalConv(Conv):
     """`Conv` of each frame of [B,T,H,W,I] and those before it; before the first are zeros. Strides of time are 1."""
 
     def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """As of `Conv`."""
         before, behind = kernel.shape[0] - 1, _behind(self, x, kernel.shape[0] - 1)
         return conv(behind, kernel, self.strides, (before + x.shape[1] - behind.shape[1], 0))
 
@@ -67,6 +68,7 @@ class CausalConvTranspose(ConvTranspose):
     """`ConvTranspose` of [B,T,H,W,I] to [B,T*st,...], whose frames from t*st on, st of them, see none after t of x."""
 
     def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """As of `Conv`."""
         taps, stride = kernel.shape[0], self.strides[0]
         before = -(-taps // stride) - 1
         behind = _behind(self, x, before)
