@@ -25,7 +25,7 @@ from jaxvid.shapes import expect
 
 TRANSLATES = ": it translates those of others (python -m jaxvid.translate)"
 DATA = "data.json"  # in the work folder: the account of the data
-PLACES = ("path", "tokens")  # fields of `config.data` that say where data lie, which may move
+PLACES = ("path", "tokens", "images")  # fields of `config.data` that say where data lie, which may move
 
 
 class Run(NamedTuple):

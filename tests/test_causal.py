@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from jaxvid import tokens
+from jaxvid import data, tokens
 from jaxvid.config import recipe
 from jaxvid.core import TrainState, find_method, make_method
 from jaxvid.methods import vae, vqvae
@@ -209,6 +210,7 @@ def test_long_videos_are_compressed_whole(name, tmp_path, monkeypatch) -> None:
     [
         ("vqvae:tiny", {"data.frames": 8}, "model.downsample .* frames 8 by 4, after the first; 9 would do"),
         ("vqvae:tiny", {"model.norm": "group"}, 'model.norm is "group", expected one of frame, none'),
+        ("vqvae:tiny", {"model.causal": False, "data.images": "p"}, "data.images is p, and images need model.causal"),
         ("vqvae_flow:tiny", {"model.causal": True}, "model.causal is true, and model.flows halve the frames"),
         ("vae:tiny", {"data.frames": 8}, "model.network.downsample .* frames 8 by 4, after the first; 9 would do"),
     ],
@@ -239,3 +241,27 @@ def test_frames_of_a_codec_that_cannot_be(tokenizer, frames, is_causal, sentence
     with pytest.raises(ValueError, match=sentence):
         vqvae.codec(config, state, frames)
     assert isinstance(state, TrainState)
+
+
+def test_images_beside_clips_are_learned_with_their_weight(tmp_path) -> None:
+    """The gradient is that of the clips and so many times that of the images, as videos of one frame."""
+    for index, picture in enumerate(clips(3)[0]):
+        Image.fromarray(picture).save(tmp_path / f"{index}.png")
+    config, state = causal(**{"data.images": str(tmp_path), "model.images": 0.5})
+    source = data.make_source(config.data, "train")
+    found = {source[index]["image"].tobytes() for index in range(6)}
+    assert len(found) == 2 and "image" not in data.make_source(config.data, "eval")[0]  # one file is held out
+    with data.train_batches(source, 4, 16, seed=0, threads=0) as batches:
+        batch = {name: rows for name, rows in next(batches).items() if name in ("video", "image")}
+    assert batch["image"].shape == (4, 1, 16, 16, 3) and {row.tobytes() for row in batch["image"]} <= found
+
+    def gradient(batch: dict, weight: float = 0.5) -> jax.Array:
+        config.model.images = weight
+        setup = make_method(config).train_step.__wrapped__.args[0]
+        objectives = jax.grad(lambda params: vqvae.objectives(params, setup, state, batch)[0])
+        return objectives(state.params["tokenizer"])["decoder"]["Conv_0"]["kernel"]
+
+    both, clips_alone = gradient(batch), gradient({"video": batch["video"]})
+    images_alone = gradient(batch, 1.0) - clips_alone
+    assert jnp.abs(images_alone).max() > 1e-4
+    np.testing.assert_allclose(both, clips_alone + 0.5 * images_alone, atol=1e-6)

@@ -6,6 +6,7 @@ modules without dependencies (names, files): it can be used alone.
 """
 
 import importlib
+import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from jaxvid.data.pipeline import (
     DamagedClip,
     Source,
     Swapped,
+    WithImages,
     eval_batches,
     first_clip,
     is_paired,
@@ -56,7 +58,8 @@ def make_source(options: Mapping[str, Any], split: str) -> Source:
         evaluation), and, where they are not as in DEFAULTS, path, dataset (the TFDS name), stride, fps (0: by stride,
         else frames per second of the clip), label (of the synthetic source: class, color or style), layout (of
         `layouts.LAYOUTS`; the synthetic source has some of them), attributes (of a folder of that layout) and direction
-        (of two sides: "AtoB", or "BtoA" to swap `input` and `video`).
+        (of two sides: "AtoB", or "BtoA" to swap `input` and `video`), and images (a folder of images, or of their
+        records, one of which is the `image` [1,h,w,3] of each clip to train with).
       split: "train" or "eval".
 
     Files that a source for training cannot use are warned of, the first ten by name.
@@ -79,4 +82,13 @@ def make_source(options: Mapping[str, Any], split: str) -> Source:
     source = make(split=split, **{field: fields[field] for field in ("frames", "resolution", *read)})
     if split == "train" and (skipped := getattr(source, "skipped", ())):
         warnings.warn(left_out(skipped), stacklevel=2)
-    return Swapped(source) if direction == "BtoA" else source
+    source = Swapped(source) if direction == "BtoA" else source
+    return WithImages(source, _images(options)) if split == "train" and options.get("images") else source
+
+
+def _images(options: Mapping[str, Any]) -> Source:
+    """Those for training in the folder `data.images`."""
+    path = options["images"]
+    name = "records" if os.path.isfile(os.path.join(path, "train", "records.json")) else "folder"
+    fields = {"name": name, "path": path, "frames": 1, "resolution": options["resolution"]}
+    return make_source({**DEFAULTS, "holdout": options["holdout"], **fields}, "train")

@@ -10,7 +10,8 @@ def random_crop(
 ) -> dict[str, np.ndarray]:
     """`clip` with `video` [T,h,w,C] cropped to a random window [T,size,size,C], as contiguous copies.
 
-    So are `input` and `truth`, where it has them: to the same window, or else (not `paired`) to one of their own.
+    So are `input` and `truth`, where it has them: to the same window, or else (not `paired`) to one of their own; and
+    an `image` [1,h,w,C] to its own.
     """
     return _crop(clip, size, lambda margin: int(rng.integers(margin + 1)), paired)
 
@@ -36,7 +37,8 @@ def resize_short_side(video: np.ndarray, size: int) -> np.ndarray:
 def _crop(
     clip: Mapping[str, np.ndarray], size: int, place: Callable[[int], int], paired: bool
 ) -> dict[str, np.ndarray]:
-    scenes = [("video", "input", "truth")] if paired else [("video",), ("input", "truth")]
+    scenes: list[tuple[str, ...]] = [("video", "input", "truth")] if paired else [("video",), ("input", "truth")]
+    scenes.append(("image",))
     cropped: dict[str, np.ndarray] = {}
     for first, *others in filter(None, ([key for key in scene if key in clip] for scene in scenes)):
         height, width = clip[first].shape[1:3]

@@ -99,6 +99,29 @@ class Swapped:
         return f"{self._source.summary()}, from B to A"
 
 
+class WithImages:
+    """A source each of whose clips has an `image` [1,h,w,3] beside it, of another source: of any scene.
+
+    It is as long as the longer of both, and goes through the other again.
+    """
+
+    def __init__(self, source: Source, images: Source):
+        self.classes, self.paired, self._source, self._images = source.classes, is_paired(source), source, images
+        digests = [getattr(each, "sha256", "") for each in (source, images)]
+        self.sha256 = hashlib.sha256(" with ".join(digests).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return max(len(self._source), len(self._images))
+
+    def __getitem__(self, index: int) -> Clip:
+        clip = self._source[index % len(self._source)]
+        return {**clip, "image": self._images[index % len(self._images)]["video"]}
+
+    def summary(self) -> str:
+        """See `Source.summary`."""
+        return f"{self._source.summary()}, with images: {self._images.summary()}"
+
+
 class DamagedClip(ValueError):
     """A clip that cannot be read; the pipeline logs its file once and takes another clip."""
 
@@ -352,7 +375,7 @@ class _Reader(NamedTuple):
 
     def check(self, clip: Clip, index: int) -> None:
         needed = [] if "tokens" in clip else ["video"]
-        for key in needed + [key for key in ("input", "truth") if key in clip]:
+        for key in needed + [key for key in ("input", "truth", "image") if key in clip]:
             video = np.asarray(clip.get(key))
             shape, least = video.shape, self.resolution
             if video.dtype != np.uint8 or video.ndim != 4 or shape[-1] != 3 or min(shape[1:3]) < least:

@@ -89,8 +89,10 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> VQVAE:
 
 
 def is_causal(config: ConfigDict) -> bool:
-    """Whether tokens depend on no later frames; configs of older runs do not say. Raises ValueError for flows, too."""
+    """Whether tokens depend on no later frames; configs of older runs do not say. Raises ValueError for what cannot."""
     causal = config.model.get("causal", False)
+    if config.data.get("images") and not causal:
+        raise ValueError(f"data.images is {config.data.images}, and images need model.causal: train vqvae:causal.")
     if causal and "flows" in config.model:
         raise ValueError("model.causal is true, and model.flows halve the frames, later ones with earlier: use vqvae.")
     return causal
@@ -145,14 +147,12 @@ def init(setup: Setup, key: jax.Array, batch: Batch) -> TrainState:
     return core.new_state(key, {PLAYER: params}, setup.optimizers, {PLAYER: collections}, averaged=(PLAYER,))
 
 
-def objective(params: Any, setup: Setup, state: TrainState, video: jax.Array) -> tuple[jax.Array, tuple[Any, Metrics]]:
+def objective(
+    params: Any, setup: Setup, collections: Any, video: jax.Array, key: jax.Array
+) -> tuple[jax.Array, tuple[Any, Metrics]]:
     """The loss [], the new collections and the metrics."""
     (reconstruction, quantized), collections = setup.model.apply(
-        {"params": params, **state.collections[PLAYER]},
-        video,
-        train=True,
-        mutable=list(state.collections[PLAYER]),
-        rngs={"quantizer": core.step_key(state)},
+        {"params": params, **collections}, video, train=True, mutable=list(collections), rngs={"quantizer": key}
     )
     error = setup.distance(reconstruction, video).mean()
     loss = error + sum(quantized.losses.values())
@@ -160,10 +160,21 @@ def objective(params: Any, setup: Setup, state: TrainState, video: jax.Array) ->
     return loss, (collections, {**metrics, **quantized.losses, **quantized.metrics})
 
 
+def objectives(params: Any, setup: Setup, state: TrainState, batch: Batch) -> tuple[jax.Array, tuple[Any, Metrics]]:
+    """`objective` of the videos, and with the weight `model.images` that of the images beside them, where there are."""
+    key, collections = core.step_key(state), state.collections[PLAYER]
+    loss, (collections, metrics) = objective(params, setup, collections, normalize(batch["video"]), key)
+    if "image" in batch:
+        inputs = normalize(batch["image"]), jax.random.fold_in(key, 1)
+        of_images, (collections, others) = objective(params, setup, collections, *inputs)
+        loss += setup.config.model.images * of_images
+        metrics |= {f"{name}_of_images": others[name] for name in ("loss", "psnr")}
+    return loss, (collections, {**metrics, "loss": loss})
+
+
 def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """`Method.train_step`."""
-    video = normalize(batch["video"])
-    grads, (collections, metrics) = jax.grad(objective, has_aux=True)(state.params[PLAYER], setup, state, video)
+    grads, (collections, metrics) = jax.grad(objectives, has_aux=True)(state.params[PLAYER], setup, state, batch)
     state, norm = core.apply_gradients(state, PLAYER, grads, setup.optimizers[PLAYER], setup.axis_name)
     state = state.replace(step=state.step + 1, collections={PLAYER: collections})
     state = core.update_ema(state, PLAYER, optim.ema_decay(setup.config.optim, PLAYER))
