@@ -62,6 +62,8 @@ def get_config(variant: str = "") -> ConfigDict:
     kind = "grid" if variant == "causal" else variant
     config.model.network = ConfigDict(NETWORKS.get(kind, NETWORKS["layered"]))
     config.model.likelihood = "gaussian"  # or "laplace": scale learned; "mse", "l1": scale 1; "bernoulli"
+    config.data.images = ""  # a folder of images, or of their records, that a causal VAE learns from as well,
+    config.model.images = 1.0  # with this weight: one image beside each clip
     config.model.beta = 20.0  # weight of the KL: pixels are not independent, so that 1 leaves samples far from the data
     config.model.warm_up = 600  # steps over which that weight grows from 0
     config.model.free_nats = 0.0  # of KL in every dimension that are free of charge

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvid import data, tokens
+from jaxvid import data, parallel, tokens
 from jaxvid.config import recipe
 from jaxvid.core import TrainState, find_method, make_method
 from jaxvid.methods import vae, vqvae
@@ -212,6 +212,11 @@ def test_long_videos_are_compressed_whole(name, tmp_path, monkeypatch) -> None:
         ("vqvae:tiny", {"model.norm": "group"}, 'model.norm is "group", expected one of frame, none'),
         ("vqvae:tiny", {"model.causal": False, "data.images": "p"}, "data.images is p, and images need model.causal"),
         ("vqvae_flow:tiny", {"model.causal": True}, "model.causal is true, and model.flows halve the frames"),
+        (
+            "vae:tiny",
+            {"data.images": "p", "condition.on": ("label",)},
+            "data.images is p, and images have no conditions",
+        ),
         ("vae:tiny", {"data.frames": 8}, "model.network.downsample .* frames 8 by 4, after the first; 9 would do"),
     ],
 )
@@ -243,11 +248,13 @@ def test_frames_of_a_codec_that_cannot_be(tokenizer, frames, is_causal, sentence
     assert isinstance(state, TrainState)
 
 
-def test_images_beside_clips_are_learned_with_their_weight(tmp_path) -> None:
+@pytest.mark.parametrize(("name", "method"), [("vqvae:tiny", vqvae), ("vae:tiny", vae)])
+def test_images_beside_clips_are_learned_with_their_weight(tmp_path, name, method) -> None:
     """The gradient is that of the clips and so many times that of the images, as videos of one frame."""
     for index, picture in enumerate(clips(3)[0]):
         Image.fromarray(picture).save(tmp_path / f"{index}.png")
-    config, state = causal(**{"data.images": str(tmp_path), "model.images": 0.5})
+    config, state = causal(name, **{"data.images": str(tmp_path), "model.images": 0.5})
+    keys = (parallel.example_keys(jax.random.key(0), 4),) if method is vae else ()
     source = data.make_source(config.data, "train")
     found = {source[index]["image"].tobytes() for index in range(6)}
     assert len(found) == 2 and "image" not in data.make_source(config.data, "eval")[0]  # one file is held out
@@ -258,8 +265,10 @@ def test_images_beside_clips_are_learned_with_their_weight(tmp_path) -> None:
     def gradient(batch: dict, weight: float = 0.5) -> jax.Array:
         config.model.images = weight
         setup = make_method(config).train_step.__wrapped__.args[0]
-        objectives = jax.grad(lambda params: vqvae.objectives(params, setup, state, batch)[0])
-        return objectives(state.params["tokenizer"])["decoder"]["Conv_0"]["kernel"]
+        params = state.params if method is vae else state.params["tokenizer"]
+        gradients = jax.grad(lambda params: method.objectives(params, setup, state, batch, *keys)[0])(params)
+        found = jax.tree.leaves(gradients["decoder"])
+        return jnp.concatenate([each.ravel() for each in found])
 
     both, clips_alone = gradient(batch), gradient({"video": batch["video"]})
     images_alone = gradient(batch, 1.0) - clips_alone

@@ -71,6 +71,11 @@ def make(
             raise ValueError(f"{field} is {number}, expected 0 or more.")
     if options.perceptual and features is None:
         raise ValueError(f"model.perceptual is {options.perceptual}, expected 0 unless make() is called with features.")
+    if config.data.get("images") and (config.condition.on or not config.model.network.get("causal")):
+        raise ValueError(
+            f"data.images is {config.data.images}, and images have no conditions and need a causal model: train "
+            "vae:causal, with condition.on=()."
+        )
     model, size = make_model(config), (config.data.frames, config.data.resolution, config.data.resolution)
     steps = max(1, config.train.steps // (2 if options.turn else 1))
     setup = Setup(
@@ -115,7 +120,10 @@ def bound(setup: Setup, params: Params, batch: Batch, keys: jax.Array, moment: j
     """The evidence lower bound of a batch, under one sample of the posterior for each clip."""
     video, conditions = normalize(batch["video"]), conditions_lib.take(setup.config.condition, batch)
     power = setup.likelihood.power
-    noise = parallel.example_noise(keys, setup.shapes)
+    _, frames, height, width, channels = video.shape
+    is_clip = frames == setup.config.data.frames  # or else an image
+    shapes = setup.shapes if is_clip else latent_shapes(setup.model, (frames, height, width, channels))
+    noise = parallel.example_noise(keys, shapes)
     posterior, prior, output = bind(setup.model, params)(video, noise, train=True, conditions=conditions)
     if moment is None:  # that of these videos, as a constant: the gradient is that of the likeliest scale's NLL
         error = jnp.abs(jax.lax.stop_gradient(output) - video)
@@ -144,11 +152,24 @@ def objective(
     return loss.mean() / video[0].size, ({**metrics, "beta": beta}, moment)
 
 
+def objectives(
+    params: Params, setup: Setup, state: TrainState, batch: Batch, keys: jax.Array
+) -> tuple[jax.Array, tuple[Metrics, jax.Array]]:
+    """`objective` of the videos, and with the weight `model.images` that of the images beside them, where there are."""
+    loss, (metrics, moment) = objective(params, setup, state, batch, keys)
+    if "image" in batch:
+        images = {"video": batch["image"]}
+        of_images, (others, _) = objective(params, setup, state, images, parallel.fold_keys(keys, 1))
+        loss += setup.config.model.images * of_images
+        metrics |= {f"{name}_of_images": others[name] for name in ("loss", "psnr")}
+    return loss, (metrics, moment)
+
+
 def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """`Method.train_step`."""
     turn, power, axis_name = setup.config.model.turn, setup.likelihood.power, setup.axis_name
     keys = parallel.example_keys(core.step_key(state), len(batch["video"]), axis_name)
-    grads, (metrics, moment) = jax.grad(objective, has_aux=True)(state.params, setup, state, batch, keys)
+    grads, (metrics, moment) = jax.grad(objectives, has_aux=True)(state.params, setup, state, batch, keys)
     metrics, squares = parallel.pmean(metrics, axis_name), jnp.zeros(())
     for index, player in enumerate((DECODER, ENCODER)):
         moved, norm = core.apply_gradients(state, player, grads[player], setup.optimizers[player], axis_name)
