@@ -9,6 +9,7 @@ and a call that is given it goes on from there:
 The parts together equal the whole (`in_parts`). What is kept does not grow with the video.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,7 @@ def in_parts(step: Callable[[Any, Any], tuple[Any, Any]], x: Any, first: int, re
     past: Any = {}
     made, start = [], 0
     for end in (*range(first, frames, rest), frames):
-        y, past = step(past, jax.tree.map(lambda leaf: leaf[:, start:end], x))  # noqa: B023
+        y, past = step(past, jax.tree.map(operator.itemgetter((slice(None), slice(start, end))), x))
         made.append(jax.tree.map(np.asarray, y))
         start = end
     return jax.tree.map(lambda *parts: np.concatenate(parts, 1), *made)
