@@ -47,22 +47,12 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return textwrap.wrap(" ".join(text.split()), width, break_long_words=False, break_on_hyphens=False)
 
 
-class _Once(argparse._StoreAction):
-    """An option that is given once: of two values, one would be lost without a word."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        if option_string and getattr(namespace, self.dest) is not self.default:
-            parser.error(f"{option_string} is given twice")
-        super().__call__(parser, namespace, values, option_string)
-
-
 class Parser(argparse.ArgumentParser):
     """The command line of a module, one of COMMANDS, which reports in one line what is wrong with it."""
 
     def __init__(self, module: str, about: str | None, **settings: Any):
         settings["formatter_class"] = _Help
         super().__init__(prog=as_typed(f"python -m {module}"), description=about and as_typed(about), **settings)
-        self.register("action", None, _Once)
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with exit code 2."""

@@ -29,20 +29,6 @@ def test_what_a_line_lacks_is_one_sentence(capsys) -> None:
     parser.check_least(options, frames=1, num=0)
 
 
-def test_an_option_is_given_once_unless_it_may_be_repeated(capsys) -> None:
-    parser = Parser("jaxvid.x", None)
-    parser.add_argument("path")
-    parser.add_argument("--num", type=int, default=16)
-    parser.add_argument("--text", action="append")
-    assert vars(parser.parse_args(["p", "--num=3", "--text=a", "--text=b"])) == {
-        "path": "p",
-        "num": 3,
-        "text": ["a", "b"],
-    }
-    error = error_of(lambda: parser.parse_args(["p", "--num", "3", "--num=4"]), capsys)
-    assert error == "jaxvid: --num is given twice; --help says what is possible.\n"
-
-
 def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, capsys) -> None:
     parser = Parser("jaxvid.x", None)
     (tmp_path / "file").write_text("")
