@@ -21,8 +21,9 @@ Batch = Mapping[str, jax.Array]
 """`video` [B,T,H,W,C], uint8 on the way to the device and float in [-1, 1] there; an image has T=1. Optional: `label`
 [B], `attributes` [B,K] (1 for what is true of the clip, 0 for what is not), `words` int [B,L] or `embedding` [B,E] (of
 the caption), `action` [B,T,A], `input` (the clip to translate, whether `video` shows the same scene or not)
-[B,T,H,W,C], `target` [B] (the label to translate to), `truth` [B,T,H,W,C] (the true translation, where it is known and
-is not `video`) and `mask` [B] (0 for rows that only pad a batch)."""
+[B,T,H,W,C], `image` (of any other scene, to learn beside the clips) [B,1,H,W,C], `target` [B] (the label to translate
+to), `truth` [B,T,H,W,C] (the true translation, where it is known and is not `video`) and `mask` [B] (0 for rows that
+only pad a batch)."""
 
 Metrics = dict[str, jax.Array]
 Function = TypeVar("Function", bound=Callable)

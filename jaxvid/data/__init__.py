@@ -88,7 +88,9 @@ def make_source(options: Mapping[str, Any], split: str) -> Source:
 
 def _images(options: Mapping[str, Any]) -> Source:
     """Those for training in the folder `data.images`."""
-    path = options["images"]
+    path = os.path.expanduser(options["images"])
+    if not os.path.isdir(path):
+        raise ValueError(f"data.images is {path}, and there is no such folder: name one of images, or of their records")
     name = "records" if os.path.isfile(os.path.join(path, "train", "records.json")) else "folder"
     fields = {"name": name, "path": path, "frames": 1, "resolution": options["resolution"]}
     return make_source({**DEFAULTS, "holdout": options["holdout"], **fields}, "train")

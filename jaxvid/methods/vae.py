@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -27,7 +26,7 @@ from jaxvid.metrics.image import psnr
 from jaxvid.models.vae import VAE, Gaussians, Latents, bind, means, per_dimension, variables
 from jaxvid.models.vae_networks import latent_shapes, make_vae
 from jaxvid.names import choice
-from jaxvid.nn.causal import PAST, filled_up, in_parts
+from jaxvid.nn.causal import PAST, codec_in_parts
 
 __all__ = ["MODES", "codec", "make"]
 ENCODER, DECODER = PLAYERS = ("encoder", "decoder")
@@ -297,10 +296,5 @@ def codec(config: ConfigDict, state: TrainState, conditions: Batch | None = None
     encode_part, decode_part, *of_prior = (functools.partial(function, params) for function in functions)
     if not config.model.network.get("causal"):
         return Codec(shapes, lambda video: encode_part({}, video)[0], lambda z: decode_part({}, z)[0], *of_prior)
-    factor, parts = config.model.network.downsample[0], shapes["grid"][0] - 1
-    return Codec(
-        shapes,
-        lambda video: in_parts(encode_part, filled_up(np.asarray(video), factor), frames, frames - 1),
-        lambda z: in_parts(decode_part, z, 1 + parts, parts),
-        *of_prior,
-    )
+    factor = config.model.network.downsample[0]
+    return Codec(shapes, *codec_in_parts(encode_part, decode_part, frames, factor), *of_prior)

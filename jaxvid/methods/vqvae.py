@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -20,7 +19,7 @@ from jaxvid.models.invertible import FOLDED, Invertible
 from jaxvid.models.vqvae import CAUSAL_NORMS, VQVAE, Decoder, Encoder, ResidualStack, latent_grid
 from jaxvid.names import choice
 from jaxvid.nn import quantize
-from jaxvid.nn.causal import PAST, filled_up, in_parts
+from jaxvid.nn.causal import PAST, codec_in_parts
 from jaxvid.nn.norm import NORMS
 from jaxvid.token_modes import MODES
 from jaxvid.tokens import Tokenizer, grouped
@@ -251,8 +250,7 @@ def codec(config: ConfigDict, state: TrainState, frames: int | None = None) -> C
         raise ValueError(
             f"frames is {frames}, and the tokenizer sees whole clips: leave it out, or train vqvae:causal."
         )
-    frames = max(made.frames, 1 + factor) if frames is None else frames
-    if causal and (frames <= factor or (frames - 1) % factor):
+    if frames is not None and (frames <= factor or (frames - 1) % factor):
         raise ValueError(f"frames is {frames}, expected 1 + a multiple of {factor}, such as {1 + factor}.")
 
     def step(method: str, before: Callable, after: Callable) -> Callable[[Any, jax.Array], tuple[jax.Array, Any]]:
@@ -267,8 +265,4 @@ def codec(config: ConfigDict, state: TrainState, frames: int | None = None) -> C
     decode = step("decode", lambda indices: indices, lambda video: jnp.clip(video, -1, 1))
     if not causal:
         return Codec(lambda video: encode({}, video)[0], lambda indices: decode({}, indices)[0])
-    tokens = (frames - 1) // factor
-    return Codec(
-        lambda video: in_parts(encode, filled_up(np.asarray(video), factor), frames, frames - 1),
-        lambda indices: in_parts(decode, indices, 1 + tokens, tokens),
-    )
+    return Codec(*codec_in_parts(encode, decode, made.frames if frames is None else frames, factor))

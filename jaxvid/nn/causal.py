@@ -21,9 +21,10 @@ import numpy as np
 from jaxvid.nn.conv import Conv, ConvTranspose, conv, conv_transpose
 
 PAST = "past"
+Step = Callable[[Any, Any], tuple[Any, Any]]
 
 
-def in_parts(step: Callable[[Any, Any], tuple[Any, Any]], x: Any, first: int, rest: int) -> Any:
+def in_parts(step: Step, x: Any, first: int, rest: int) -> Any:
     """What a causal model makes of arrays x [B,T,...], one part after another: arrays [B,T',...] on the host.
 
     Devices hold one part at a time, whatever T is.
@@ -43,10 +44,24 @@ def in_parts(step: Callable[[Any, Any], tuple[Any, Any]], x: Any, first: int, re
     return jax.tree.map(lambda *parts: np.concatenate(parts, 1), *made)
 
 
-def filled_up(video: np.ndarray, factor: int) -> np.ndarray:
-    """Video [B,T,...] with its last frame repeated up to a length of 1 + a multiple of the factor."""
-    missing = (1 - video.shape[1]) % factor
-    return np.concatenate([video, np.repeat(video[:, -1:], missing, 1)], 1) if missing else video
+def codec_in_parts(encode: Step, decode: Step, frames: int, factor: int) -> tuple[Callable, Callable]:
+    """Encode and decode videos [B,T,...] of any length, from steps as of `in_parts`.
+
+    Lengths other than 1 + a multiple of the factor are filled up with the last frame.
+
+    Args:
+      frames: of video, how many are encoded at a time: 1 + a multiple of the factor; at least 1 + factor are.
+      factor: frames of video to each of latents after the first.
+    """
+    latents = max(1, (frames - 1) // factor)
+
+    def whole(video: Any) -> Any:
+        video = np.asarray(video)
+        missing = (1 - video.shape[1]) % factor
+        filled = np.concatenate([video, np.repeat(video[:, -1:], missing, 1)], 1)
+        return in_parts(encode, filled, 1 + latents * factor, latents * factor)
+
+    return whole, lambda z: in_parts(decode, z, 1 + latents, latents)
 
 
 def begins(module: nn.Module) -> bool:
