@@ -57,7 +57,10 @@ def read_longest(path: str, frames: int, options: Mapping[str, Any], least: int 
 
 
 def most_frames(path: str, options: Mapping[str, Any]) -> int:
-    """How many frames `read_videos` can read at most; of a folder, from its longest video. Raises ValueError as it."""
+    """How many frames `read_videos` can read at most; of a folder, from its longest video. Raises ValueError as it.
+
+    1, too, where it can read none and says why.
+    """
     if path.endswith(ARRAYS):
         shape = load_array(path).shape
         return shape[-4] if len(shape) in (4, 5) else 1
@@ -70,9 +73,10 @@ def _usable(info: VideoInfo, options: Mapping[str, Any]) -> int:
     """How many frames the longest clip has that begins where the video does."""
     stride, fps = options["stride"], options["fps"]
     most = len(info.pts) if not fps else math.ceil(len(info.pts) / max(info.fps, 1e-6) * fps)
-    return bisect.bisect_left(
+    usable = bisect.bisect_left(
         range(1, most + 1), True, key=lambda frames: not len(clip_starts(info, frames, stride, fps))
     )
+    return max(1, usable)
 
 
 def _read_folder(path: str, frames: int, options: Mapping[str, Any]) -> list[np.ndarray]:
